@@ -1,0 +1,96 @@
+"""advgen: train, sample, examine and ship adversarial generators of any modality.
+
+What a plugin author imports is here and nowhere else; names resolve on first use, so importing this module is torch-free.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from advgen.api import load_generator, resume, train
+    from advgen.contracts import (
+        Batch,
+        Corpus,
+        DataRequest,
+        Discriminator,
+        Generator,
+        Head,
+        Judge,
+        Modality,
+        Mode,
+        Sample,
+        Source,
+        Verdict,
+    )
+    from advgen.data import ArraySource, content_hash, split_indices
+    from advgen.errors import ConfigError, DataError, GenError, PluginError
+    from advgen.hooks import hookimpl
+    from advgen.losses import Loss
+    from advgen.penalties import Penalty
+    from advgen.spec import API_VERSION, PluginConfig, PluginSpec
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "advgen.api": ("load_generator", "resume", "train"),
+    "advgen.contracts": (
+        "Batch",
+        "Corpus",
+        "DataRequest",
+        "Discriminator",
+        "Generator",
+        "Head",
+        "Judge",
+        "Modality",
+        "Mode",
+        "Sample",
+        "Source",
+        "Verdict",
+    ),
+    "advgen.data": ("ArraySource", "content_hash", "split_indices"),
+    "advgen.errors": ("ConfigError", "DataError", "GenError", "PluginError"),
+    "advgen.hooks": ("hookimpl",),
+    "advgen.losses": ("Loss",),
+    "advgen.penalties": ("Penalty",),
+    "advgen.spec": ("API_VERSION", "PluginConfig", "PluginSpec"),
+}
+_WHERE = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "API_VERSION",
+    "ArraySource",
+    "Batch",
+    "ConfigError",
+    "Corpus",
+    "DataError",
+    "DataRequest",
+    "Discriminator",
+    "GenError",
+    "Generator",
+    "Head",
+    "Judge",
+    "Loss",
+    "Modality",
+    "Mode",
+    "Penalty",
+    "PluginConfig",
+    "PluginError",
+    "PluginSpec",
+    "Sample",
+    "Source",
+    "Verdict",
+    "content_hash",
+    "hookimpl",
+    "load_generator",
+    "resume",
+    "split_indices",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'advgen' has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHERE[name]), name)

@@ -1,0 +1,131 @@
+"""The run configuration. One model, no torch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """Unknown keys are refused, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DataConfig(Section):
+    """Where data comes from and how it is split."""
+
+    path: str | None = Field(None, description="File or folder; empty means the plugin's embedded corpus.")
+    max_bad: int = Field(10, ge=0, description="Unreadable files to skip before the run is refused.")
+    validation_share: float = Field(0.1, gt=0, lt=0.5)
+    test_share: float = Field(0.1, gt=0, lt=0.5)
+
+
+class ClipConfig(Section):
+    """Gradient clipping of one player."""
+
+    kind: Literal["none", "norm", "value", "quantile"] = "none"
+    limit: float = Field(1.0, gt=0, description="Norm or value; for quantile, the quantile of past norms in (0, 1).")
+
+    @model_validator(mode="after")
+    def _quantile_below_one(self) -> ClipConfig:
+        if self.kind == "quantile" and self.limit >= 1:
+            raise ValueError(f"limit {self.limit} is not a quantile; expected a number between 0 and 1")
+        return self
+
+
+class PlayerConfig(Section):
+    """Optimizer of one player."""
+
+    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    learning_rate: float = Field(2e-4, gt=0)
+    betas: tuple[float, float] = (0.0, 0.99)
+    weight_decay: float = Field(0.0, ge=0)
+    steps: int = Field(1, ge=1, description="Updates per training step.")
+    clip: ClipConfig = ClipConfig()
+
+
+class PenaltyConfig(Section):
+    """One gradient penalty on the discriminator."""
+
+    weight: float = Field(1.0, ge=0, description="gamma of R1/R2 (used as gamma/2), lambda of wgan_gp and dragan.")
+    interval: int = Field(1, ge=1, description="Every k-th D update, with k times the weight.")
+
+
+class EstimatorConfig(Section):
+    """How the generator's gradient is obtained."""
+
+    name: Literal["pathwise", "straight_through", "score_function"] = "pathwise"
+    temperature: float = Field(1.0, gt=0)
+    rewards: Literal["dense", "terminal"] = "dense"
+    discount: float = Field(0.95, ge=0, le=1)
+    baseline_decay: float = Field(0.95, ge=0, lt=1)
+    entropy_weight: float = Field(0.0, ge=0)
+
+
+class AverageConfig(Section):
+    """Exponential moving average of the generator's parameters; what sampling uses."""
+
+    enabled: bool = True
+    half_life_steps: float = Field(500.0, gt=0)
+    ramp_up: float = Field(0.05, ge=0, description="Half-life is at most this share of the steps so far; 0: no ramp.")
+
+
+class PhaseConfig(Section):
+    """A stretch of the plan. Likelihood trains G alone on data; adversarial trains both."""
+
+    kind: Literal["likelihood", "adversarial"] = "adversarial"
+    share: float = Field(1.0, gt=0, le=1)
+
+
+class ScheduleConfig(Section):
+    """A multiplier over the plan's progress for any scalar, such as ``generator.learning_rate``."""
+
+    kind: Literal["constant", "linear", "cosine"] = "cosine"
+    start: float = 1.0
+    end: float = 0.0
+    until: float = Field(1.0, gt=0, le=1, description="Share of the plan after which the end value holds.")
+
+
+class StopConfig(Section):
+    """Stop before the plan's end."""
+
+    samples: int | None = Field(None, ge=1, description="Real samples seen by the discriminator.")
+    metric: str | None = Field(None, description="A validation metric, such as frechet_distance.")
+    target: float | None = None
+
+
+class TrainConfig(Section):
+    """The plan and its housekeeping."""
+
+    steps: int | None = Field(None, ge=1)
+    minutes: float | None = Field(None, gt=0)
+    batch_size: int = Field(64, ge=1, description="Global batch, over all ranks and accumulation.")
+    accumulate: int = Field(1, ge=1)
+    seed: int = Field(0, ge=0)
+    precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    log_every: int = Field(50, ge=1)
+    sample_every: int = Field(500, ge=1)
+    checkpoint_every: int = Field(500, ge=1)
+    evaluate_every: int | None = Field(None, ge=1, description="Validation metrics every so many steps; needed for best.")
+    keep: int = Field(2, ge=1)
+
+
+class RunConfig(Section):
+    """Everything that a run is made of."""
+
+    plugin: str
+    options: dict[str, Any] = Field(default_factory=dict, description="The plugin's own options.")
+    data: DataConfig = DataConfig()
+    loss: str = "relativistic"
+    penalties: dict[str, PenaltyConfig] = Field(default_factory=dict)
+    estimator: EstimatorConfig = EstimatorConfig()
+    auxiliary: dict[str, float] = Field(default_factory=dict, description="Weights of the modality's extra terms; likelihood is the anchor.")
+    generator: PlayerConfig = PlayerConfig()
+    discriminator: PlayerConfig = PlayerConfig()
+    average: AverageConfig = AverageConfig()
+    phases: tuple[PhaseConfig, ...] = (PhaseConfig(),)
+    schedules: dict[str, ScheduleConfig] = Field(default_factory=dict)
+    stop: StopConfig = StopConfig()
+    train: TrainConfig = TrainConfig()

@@ -1,0 +1,284 @@
+"""What passes between the core and a modality, and the checks at the border.
+
+Legend: B batch, positions: whatever a modality scores one by one (patches, frames, tokens), L tokens, V vocabulary.
+The core treats every axis after the batch axis as opaque.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from advgen.errors import ContractError, GenError
+
+Mode = Literal["values", "relaxed", "log_prob"]
+ConfigT = TypeVar("ConfigT")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples, real or generated: what data sources return and what writers take.
+
+    Args:
+        values: (B, ...) the samples; on a source's side any dtype (uint8 images, int64 tokens).
+        mask: (B, *positions) bool, True where a position is real; None where all are.
+        condition: names to tensors (B, ...), such as ``label`` (B,) int64.
+    """
+
+    values: Tensor
+    mask: Tensor | None = None
+    condition: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device; no copy when it is there already."""
+        return Batch(
+            self.values.to(device, non_blocking=True),
+            None if self.mask is None else self.mask.to(device, non_blocking=True),
+            {name: tensor.to(device, non_blocking=True) for name, tensor in self.condition.items()},
+        )
+
+    def slice(self, start: int, stop: int) -> Batch:
+        """Samples ``start`` to ``stop``."""
+        return Batch(
+            self.values[start:stop],
+            None if self.mask is None else self.mask[start:stop],
+            {name: tensor[start:stop] for name, tensor in self.condition.items()},
+        )
+
+    @staticmethod
+    def cat(batches: list[Batch]) -> Batch:
+        """One batch of several that agree in everything but length."""
+        first = batches[0]
+        return Batch(
+            torch.cat([batch.values for batch in batches]),
+            None if first.mask is None else torch.cat([b.mask for b in batches if b.mask is not None]),
+            {name: torch.cat([batch.condition[name] for batch in batches]) for name in first.condition},
+        )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a generator returns.
+
+    Args:
+        values: (B, ...) in the modality's own scale; tokens are int64.
+        relaxed: (B, L, V) one-hot forward, soft backward; only for ``mode="relaxed"``.
+        log_prob: (B, L) log-probability of each drawn token, with its graph; only for ``mode="log_prob"``.
+        entropy: (B, L) entropy in nats of each draw, with its graph; only for ``mode="log_prob"``.
+        mask: (B, *positions) bool, or None.
+    """
+
+    values: Tensor
+    relaxed: Tensor | None = None
+    log_prob: Tensor | None = None
+    entropy: Tensor | None = None
+    mask: Tensor | None = None
+
+    def detach(self) -> Sample:
+        """The same sample without its graph."""
+        cut = {name: None if value is None else value.detach() for name, value in vars(self).items()}
+        return replace(self, **cut)
+
+
+@dataclass(frozen=True)
+class Head:
+    """One opinion of a discriminator.
+
+    Args:
+        scores: (B, *positions) raw logits; (B,) is one score a sample.
+        mask: (B, *positions) bool, or None where every position counts.
+        weight: share of this head in the sum over heads.
+        features: inner activations, for feature matching.
+    """
+
+    scores: Tensor
+    mask: Tensor | None = None
+    weight: float = 1.0
+    features: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a discriminator returns: one or more heads."""
+
+    heads: tuple[Head, ...]
+
+    @staticmethod
+    def of(*scores: Tensor, mask: Tensor | None = None) -> Verdict:
+        """Equal-weight heads (their weights add to 1) that share a mask."""
+        return Verdict(tuple(Head(score, mask, 1.0 / len(scores)) for score in scores))
+
+
+class Generator(nn.Module, ABC):
+    """noise (B, ...), condition -> Sample. Sub-class it; the core never looks inside."""
+
+    @abstractmethod
+    def forward(
+        self, noise: Tensor, condition: Mapping[str, Tensor], *, mode: Mode = "values", temperature: float = 1.0
+    ) -> Sample:
+        """Draw samples. Continuous generators ignore ``mode`` and ``temperature``; each row depends on its own
+        noise and condition alone (except through BatchNorm)."""
+
+
+class Discriminator(nn.Module, ABC):
+    """seen (B, ...), condition, mask -> Verdict; ``embed`` says what float tensor it sees of a sample."""
+
+    def embed(self, sample: Sample) -> Tensor:
+        """The float tensor that penalties differentiate: the values, or the embeddings of (relaxed) tokens."""
+        return sample.values if sample.relaxed is None else sample.relaxed
+
+    @abstractmethod
+    def forward(self, seen: Tensor, condition: Mapping[str, Tensor], mask: Tensor | None = None) -> Verdict:
+        """Judge what ``embed`` returned. Must allow double backward."""
+
+
+class Source(Protocol):
+    """One split of a data set, random access by sample index."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
+        """Samples at ``indices`` (B,) int64, on the CPU. Random crops draw from ``generator`` alone,
+        once per index in order."""
+        ...
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """Where data comes from. ``path`` None means the plugin's embedded corpus."""
+
+    path: Path | None
+    max_bad: int = 10
+    validation_share: float = 0.1
+    test_share: float = 0.1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Data as a plugin read it.
+
+    Args:
+        facts: JSON-able facts that rebuild the modality without the data (size, classes, vocabulary, rate).
+        splits: ``train``, ``validation``, ``test``, disjoint and fixed by hash or by the data set.
+        fingerprint: sha256 over the content (or over names, sizes and times of a large folder).
+        bad: files left out, each with its reason.
+    """
+
+    facts: Mapping[str, Any]
+    splits: Mapping[str, Source]
+    fingerprint: str
+    bad: tuple[str, ...] = ()
+
+
+class Judge(Protocol):
+    """A feature network that was trained on the train split and never enters a loss."""
+
+    name: str
+
+    def features(self, batch: Batch) -> Tensor:
+        """(N, F) float features, on unpadded content."""
+        ...
+
+    def classify(self, batch: Batch) -> Tensor | None:
+        """(N,) int64 predicted label, or None where the data has no labels."""
+        ...
+
+
+class Modality(ABC, Generic[ConfigT]):
+    """Everything the core must know of a modality. Built from the plugin's config and the corpus's facts."""
+
+    def __init__(self, config: ConfigT, facts: Mapping[str, Any]) -> None:
+        self.config = config
+        self.facts = facts
+
+    @classmethod
+    @abstractmethod
+    def read(cls, config: ConfigT, request: DataRequest) -> Corpus:
+        """Read data, or make the embedded corpus.
+
+        Raises:
+            DataError: with the file's name, what came, what was expected.
+        """
+
+    @abstractmethod
+    def generator(self) -> Generator:
+        """A freshly initialised generator (from the global random state)."""
+
+    @abstractmethod
+    def discriminator(self) -> Discriminator:
+        """A freshly initialised discriminator."""
+
+    @abstractmethod
+    def noise(self, num_samples: int, generator: torch.Generator, *, mode: Mode = "values") -> Tensor:
+        """(B, ...) noise on the CPU, row by row, from ``generator`` alone."""
+
+    @abstractmethod
+    def judge(self, corpus: Corpus, cache: Path) -> Judge:
+        """Train (or load from ``cache``, by content hash) the feature network."""
+
+    @abstractmethod
+    def write(self, batch: Batch, folder: Path, *, start: int = 0) -> list[Path]:
+        """One file per sample in the modality's own format (text: one line per sample in samples.txt)."""
+
+    @abstractmethod
+    def overview(self, batch: Batch, stem: Path) -> list[Path]:
+        """One picture (or table) of the batch beside ``stem`` (path without suffix)."""
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Source values to the networks' scale, on the device. The default changes nothing."""
+        return batch
+
+    def postprocess(self, sample: Sample, condition: Mapping[str, Tensor]) -> Batch:
+        """A generated sample as a Batch in the *prepared* scale, for judges and writers."""
+        return Batch(sample.values, sample.mask, condition)
+
+    def condition(self, num_samples: int, generator: torch.Generator, *, label: int | None = None) -> dict[str, Tensor]:
+        """Conditions drawn as in the training data: ``facts["classes"]`` names, ``facts["class_counts"]`` weights."""
+        classes = self.facts.get("classes") or ()
+        if label is not None and not 0 <= label < len(classes):
+            raise GenError(f"class {label} does not exist; this run has {len(classes)} classes: {', '.join(classes)}")
+        if not classes:
+            return {}
+        if label is not None:
+            return {"label": torch.full((num_samples,), label)}
+        weights = torch.tensor(self.facts["class_counts"], dtype=torch.float64)
+        return {"label": torch.multinomial(weights, num_samples, replacement=True, generator=generator)}
+
+    def likelihood(self, generator: Generator, batch: Batch) -> Tensor:
+        """Negative log-likelihood of a prepared batch, (B, *positions) in nats; for likelihood phases and anchors."""
+        raise GenError(f"{type(self).__name__} has no likelihood; remove the likelihood phase and anchor")
+
+    def auxiliary(self, real: Batch, fake: Sample) -> dict[str, Tensor]:
+        """Named extra generator costs, each scalar; weights come from the config's ``auxiliary``."""
+        return {}
+
+    def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
+        """The modality's own metrics (factors read back, validity, BLEU, ...), on prepared-scale batches."""
+        return {}
+
+
+def check_verdict(verdict: Verdict, num_samples: int, who: str) -> Verdict:
+    """Refuse a verdict whose heads are not (B, *positions) logits.
+
+    Raises:
+        ContractError: naming the head, its shape and the expected one.
+    """
+    if not isinstance(verdict, Verdict) or not verdict.heads:
+        raise ContractError(f"{who} returned {type(verdict).__name__}, expected a Verdict with at least one head")
+    for index, head in enumerate(verdict.heads):
+        shape = tuple(head.scores.shape)
+        if not shape or shape[0] != num_samples:
+            raise ContractError(f"{who} returned scores of shape {shape} for head {index}, expected ({num_samples}, *positions)")
+        if head.mask is not None and head.mask.shape != head.scores.shape:
+            raise ContractError(f"{who} returned a mask of shape {tuple(head.mask.shape)} for head {index}, expected {shape}")
+    return verdict

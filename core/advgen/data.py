@@ -1,0 +1,58 @@
+"""Splits by hash and the in-memory source that most plugins need."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from advgen.contracts import Batch, DataRequest
+from advgen.errors import DataError
+
+
+def content_hash(parts: Iterable[bytes]) -> str:
+    """sha256 over several byte strings, each with its length, in order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def split_indices(keys: Sequence[str], request: DataRequest) -> dict[str, Tensor]:
+    """Train, validation and test indices (int64), fixed by a hash of each sample's key: adding files moves no other.
+
+    Raises:
+        DataError: where a split would be empty.
+    """
+    points = [int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little") / 2**64 for key in keys]
+    edge = 1.0 - request.test_share
+    names = ["train" if p < edge - request.validation_share else "validation" if p < edge else "test" for p in points]
+    splits = {
+        name: torch.tensor([i for i, own in enumerate(names) if own == name], dtype=torch.int64)
+        for name in ("train", "validation", "test")
+    }
+    empty = [name for name, indices in splits.items() if not len(indices)]
+    if empty:
+        raise DataError(f"{len(keys)} samples leave nothing for {' and '.join(empty)}; bring more data or raise data.{empty[0]}_share")
+    return splits
+
+
+class ArraySource:
+    """A split held in memory or memory-mapped: rows of tensors by index."""
+
+    def __init__(self, values: Tensor, mask: Tensor | None = None, condition: Mapping[str, Tensor] | None = None) -> None:
+        self.values, self.mask, self.conditions = values, mask, dict(condition or {})
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
+        """Rows at ``indices``; nothing random."""
+        return Batch(
+            self.values[indices],
+            None if self.mask is None else self.mask[indices],
+            {name: tensor[indices] for name, tensor in self.conditions.items()},
+        )
