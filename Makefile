@@ -1,0 +1,21 @@
+# `make check` is what a change must pass. PYTHON=.venv/bin/python picks an environment.
+PYTHON ?= python
+
+.PHONY: check format lint types test slow
+
+check: format lint types test
+
+format:
+	$(PYTHON) -m ruff format .
+
+lint:
+	$(PYTHON) -m ruff check .
+
+types:
+	$(PYTHON) -m mypy
+
+test:
+	$(PYTHON) -m pytest
+
+slow:
+	$(PYTHON) -m pytest -m slow

@@ -1,0 +1,274 @@
+"""Held-out metrics of a run, with the protocol beside every number and real data as the reference row."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from advgen.contracts import Batch, Corpus, Judge, Modality, Source
+from advgen.errors import ContractError, DataError, GenError, nearest
+from advgen.metrics.features import (
+    NEIGHBOURS,
+    frechet_distance,
+    kernel_distance,
+    precision_recall_density_coverage,
+    within_class_recall,
+)
+
+if TYPE_CHECKING:
+    from advgen.sampling import LoadedRun
+
+BLOCK = 256
+MAX_SAMPLES = 2000
+_BETTER = {
+    "frechet_distance": "lower",
+    "kernel_distance": "lower",
+    "precision": "higher",
+    "recall": "higher",
+    "density": "higher",
+    "coverage": "higher",
+    "within_class_recall": "higher",
+    "class_accuracy": "higher",
+    "num_classes_hit": "higher",
+}
+
+
+def cache_folder() -> Path:
+    """Where judges are kept between runs, each under its content hash."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "advgen"
+
+
+def evaluate_run(
+    run: Path | str, num_samples: int | None = None, seed: int = 0, device: str = "auto", plugin: str | None = None
+) -> dict[str, Any]:
+    """Judge a run's generator on the held-out test split; the report is also written to ``evaluation.json`` in the run.
+
+    Args:
+        run: the run's folder.
+        num_samples: how many to generate; None takes the test split's size, at most 2,000.
+        seed: of the noise and of the choice of real samples.
+        device: where the generator runs.
+        plugin: the plugin's file, for a run that was trained from one.
+
+    Raises:
+        GenError: the run cannot be read, or data or samples do not allow the metrics.
+    """
+    from advgen.sampling import load_run
+
+    loaded = load_run(run, device, plugin)
+    report = evaluate_loaded(loaded, num_samples, seed)
+    _write(report, loaded.folder / "evaluation.json")
+    return report
+
+
+def evaluate_loaded(run: LoadedRun, num_samples: int | None = None, seed: int = 0) -> dict[str, Any]:
+    """The report of a run that is already open; nothing is written."""
+    corpus = run.corpus()
+    num_generated = min(MAX_SAMPLES, len(_source(corpus, "test"))) if num_samples is None else num_samples
+    if num_generated <= NEIGHBOURS:
+        raise DataError(
+            f"{num_generated} samples were asked for, expected more than {NEIGHBOURS}; raise the number or the test share"
+        )
+    judge = run.modality.judge(corpus, cache_folder())
+    limit = max(MAX_SAMPLES, num_generated)
+    held_out = real_samples(run.modality, corpus, "test", seed=seed, limit=limit)
+    reference = real_samples(run.modality, corpus, "train", seed=seed, limit=num_generated)
+    generated = run.draw(num_generated, seed=seed)
+    names = run.modality.facts.get("classes") or ()
+    report = {
+        "protocol": {
+            "features": judge.name,
+            "split": "test",
+            "num_generated": len(generated),
+            "num_real": len(held_out),
+            "num_reference": len(reference),
+            "seed": seed,
+            "k": NEIGHBOURS,
+            "step": run.step,
+            "data": corpus.fingerprint,
+        },
+        "generated": compare(judge, generated, held_out, names),
+        "real": compare(judge, reference, held_out, names),
+        "modality": dict(run.modality.metrics(generated, held_out)),
+        "real_modality": dict(run.modality.metrics(reference, held_out)),
+    }
+    finite: dict[str, Any] = _jsonable(report)
+    return finite
+
+
+def evaluate_modality(
+    modality: Modality[Any],
+    corpus: Corpus,
+    judge: Judge,
+    generated: Batch,
+    *,
+    split: str = "test",
+    seed: int = 0,
+    limit: int = MAX_SAMPLES,
+) -> dict[str, float]:
+    """All metrics of generated samples against one split, name to number: what stop rules and the best checkpoint read.
+
+    Args:
+        modality: for its prepared scale and its own metrics.
+        corpus: where the real samples come from.
+        judge: the feature network.
+        generated: samples in the prepared scale, on the CPU.
+        split: which split to compare with.
+        seed: of the choice of real samples.
+        limit: at most so many real samples.
+
+    Raises:
+        DataError: too few samples, or features that are not finite.
+    """
+    held_out = real_samples(modality, corpus, split, seed=seed, limit=limit)
+    named = compare(judge, generated, held_out, modality.facts.get("classes") or ())
+    numbers = {name: float(value) for name, value in named.items() if isinstance(value, int | float)}
+    return dict(modality.metrics(generated, held_out)) | numbers
+
+
+def real_samples(modality: Modality[Any], corpus: Corpus, split: str, *, seed: int = 0, limit: int = MAX_SAMPLES) -> Batch:
+    """Up to ``limit`` samples of a split, drawn without replacement by the seed alone, in the prepared scale on the CPU."""
+    source = _source(corpus, split)
+    random = torch.Generator().manual_seed(seed)
+    indices = torch.randperm(len(source), generator=random)[:limit]
+    starts = range(0, len(indices), BLOCK)
+    with torch.no_grad():
+        blocks = [modality.prepare(source.batch(indices[i : i + BLOCK], random)) for i in starts]
+    return Batch.cat([block.to("cpu") for block in blocks])
+
+
+def _source(corpus: Corpus, split: str) -> Source:
+    if split not in corpus.splits:
+        raise DataError(f"the data has no split {split!r}; {nearest(split, corpus.splits)}")
+    if not len(corpus.splits[split]):
+        raise DataError(f"the {split} split is empty; bring more data or raise data.{split}_share")
+    return corpus.splits[split]
+
+
+def compare(judge: Judge, candidate: Batch, real: Batch, names: Any = ()) -> dict[str, Any]:
+    """Feature metrics of ``candidate`` against ``real``, and where the judge knows classes, what it recognised.
+
+    Raises:
+        DataError: too few samples, or features that are not finite.
+    """
+    features, real_features = features_of(judge, candidate), features_of(judge, real)
+    result: dict[str, Any] = {
+        "frechet_distance": frechet_distance(generated=features, real=real_features),
+        "kernel_distance": kernel_distance(generated=features, real=real_features),
+        **precision_recall_density_coverage(generated=features, real=real_features),
+    }
+    recognised = _recognised(judge, candidate)
+    own = candidate.condition.get("label", recognised)
+    if own is not None and "label" in real.condition:
+        recalls = within_class_recall(
+            generated=features, generated_labels=own, real=real_features, real_labels=real.condition["label"]
+        )
+        result |= {"within_class_recall": sum(recalls.values()) / len(recalls)} if recalls else {}
+    return result | _class_metrics(recognised, candidate.condition.get("label"), names)
+
+
+def features_of(judge: Judge, batch: Batch) -> Tensor:
+    """(N, F) float64 features on the CPU, in blocks so that memory stays small.
+
+    Raises:
+        ContractError: where the judge returns another shape.
+    """
+    blocks = []
+    for block in _blocks(batch):
+        with torch.no_grad():
+            features = judge.features(block)
+        if features.ndim != 2 or len(features) != len(block):
+            raise ContractError(
+                f"judge {judge.name} returned features of shape {tuple(features.shape)}, expected ({len(block)}, features)"
+            )
+        blocks.append(features.to("cpu", torch.float64))
+    return torch.cat(blocks)
+
+
+def _blocks(batch: Batch) -> list[Batch]:
+    return [batch.slice(start, start + BLOCK) for start in range(0, len(batch), BLOCK)]
+
+
+def _recognised(judge: Judge, batch: Batch) -> Tensor | None:
+    """(N,) int64 labels as the judge sees them, or None where the data has none."""
+    with torch.no_grad():
+        labels = [judge.classify(block) for block in _blocks(batch)]
+    known = [label.to("cpu") for label in labels if label is not None]
+    return torch.cat(known) if len(known) == len(labels) else None
+
+
+def _class_metrics(recognised: Tensor | None, asked: Tensor | None, names: Any) -> dict[str, Any]:
+    if recognised is None:
+        return {}
+    counts = torch.bincount(recognised, minlength=len(names)).tolist()
+    labels = [str(name) for name in names] + [str(i) for i in range(len(names), len(counts))]
+    accuracy = {} if asked is None else {"class_accuracy": float((recognised == asked).double().mean())}
+    return {
+        **accuracy,
+        "num_classes_hit": sum(count > 0 for count in counts),
+        "class_histogram": dict(zip(labels, counts, strict=True)),
+    }
+
+
+def _jsonable(value: Any) -> Any:
+    """Plain numbers only; one that is not finite becomes null, as JSON has no NaN."""
+    if isinstance(value, Mapping):
+        return {str(name): _jsonable(part) for name, part in value.items()}
+    if isinstance(value, Tensor):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write(report: Mapping[str, Any], path: Path) -> None:
+    """Replace the file at once, so that a full disk leaves the old one."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise GenError(
+            f"{path} cannot be written: {error.strerror or error}; free space or make the folder writable"
+        ) from error
+
+
+def format_report(report: Mapping[str, Any]) -> str:
+    """The report as a plain aligned table: one metric a line, generated beside real."""
+    protocol = report["protocol"]
+    head = (
+        f"step {protocol['step']}, {protocol['num_generated']} generated against {protocol['num_real']} real samples "
+        f"of the {protocol['split']} split (seed {protocol['seed']})\n"
+        f"features: {protocol['features']}; k {protocol['k']}; column real: {protocol['num_reference']} train samples instead\n"
+    )
+    rows = [("metric", "generated", "real", "better")]
+    rows += _rows(report["generated"], report["real"]) + _rows(report["modality"], report["real_modality"])
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    table = [f"{r[0]:<{widths[0]}}  {r[1]:>{widths[1]}}  {r[2]:>{widths[2]}}  {r[3]}".rstrip() for r in rows]
+    return "\n".join([head, *table, *_histogram_lines(report)])
+
+
+def _rows(generated: Mapping[str, Any], real: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    names = [name for name, value in generated.items() if not isinstance(value, Mapping)]
+    return [(name, _number(generated[name]), _number(real.get(name)), _BETTER.get(name, "")) for name in names]
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _histogram_lines(report: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for side in ("generated", "real"):
+        counts = report[side].get("class_histogram")
+        if counts:
+            lines.append(f"classes recognised, {side}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    return ["", *lines] if lines else []

@@ -1,0 +1,275 @@
+"""Evaluation of a run, with a modality of 2-D points in three clusters and a judge that reads them."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from advgen.contracts import Batch, Corpus, DataRequest, Modality
+from advgen.data import ArraySource
+from advgen.errors import ContractError, DataError, GenError
+from advgen.evaluation import (
+    cache_folder,
+    compare,
+    evaluate_loaded,
+    evaluate_modality,
+    evaluate_run,
+    format_report,
+    real_samples,
+)
+
+NAMES = ["red", "green", "blue"]
+CENTRES = torch.tensor([[0.0, 0.0], [30.0, 0.0], [0.0, 30.0]])
+
+
+def clusters(num_samples: int, seed: int, labels: torch.Tensor | None = None) -> Batch:
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.arange(num_samples) % 3 if labels is None else labels
+    return Batch(CENTRES[labels] + torch.randn(num_samples, 2, generator=random), None, {"label": labels})
+
+
+class PointJudge:
+    """Features are the points themselves; the class is the nearest centre."""
+
+    name = "points"
+    largest = 0
+
+    def features(self, batch: Batch) -> torch.Tensor:
+        self.largest = max(self.largest, len(batch))
+        return batch.values
+
+    def classify(self, batch: Batch) -> torch.Tensor | None:
+        return torch.cdist(batch.values, CENTRES).argmin(dim=1)
+
+
+class BlindJudge(PointJudge):
+    """Knows no classes."""
+
+    def classify(self, batch: Batch) -> torch.Tensor | None:
+        return None
+
+
+class PointModality(Modality[None]):
+    """Sources hold points divided by ten, so that only ``prepare`` brings them to scale."""
+
+    the_judge: Any = PointJudge()
+    caches: tuple[Path, ...] = ()
+
+    @classmethod
+    def read(cls, config: None, request: DataRequest) -> Corpus:
+        splits = {}
+        for seed, (split, num_samples) in enumerate({"train": 900, "validation": 60, "test": 300}.items()):
+            batch = clusters(num_samples, seed)
+            splits[split] = ArraySource(batch.values / 10, None, batch.condition)
+        return Corpus({"classes": NAMES, "class_counts": [300] * 3}, splits, "0123")
+
+    def generator(self) -> Any: ...
+    def discriminator(self) -> Any: ...
+    def noise(self, num_samples, generator, *, mode="values") -> Any: ...
+    def write(self, batch, folder, *, start=0) -> Any: ...
+    def overview(self, batch, stem) -> Any: ...
+
+    def judge(self, corpus: Corpus, cache: Path) -> Any:
+        self.caches += (cache,)
+        return self.the_judge
+
+    def prepare(self, batch: Batch) -> Batch:
+        return Batch(batch.values * 10, batch.mask, batch.condition)
+
+    def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
+        return {"mean_gap": float((generated.values.mean() - held_out.values.mean()).abs())}
+
+
+@dataclass
+class FakeRun:
+    """What ``load_run`` returns, with a generator whose samples are given."""
+
+    folder: Path
+    step: int = 7
+    shift: float = 0.0
+    labels: torch.Tensor | None = None
+    modality: PointModality = field(default_factory=lambda: PointModality(None, {"classes": NAMES}))
+    unread: Corpus | None = None
+
+    def corpus(self) -> Corpus:
+        return self.unread or PointModality.read(None, DataRequest(None))
+
+    def draw(self, num: int, seed: int = 0, label: int | None = None) -> Batch:
+        batch = clusters(num, 100 + seed, self.labels)
+        return Batch(batch.values + self.shift, None, {"label": torch.arange(num) % 3})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> FakeRun:
+    return FakeRun(tmp_path)
+
+
+def test_a_perfect_generator_scores_like_real_data(run: FakeRun) -> None:
+    report = evaluate_loaded(run)
+    for name in ("precision", "recall", "density", "coverage", "within_class_recall"):
+        assert report["generated"][name] == pytest.approx(report["real"][name], abs=0.1)
+    assert report["generated"]["frechet_distance"] < 1.0
+    assert report["generated"]["class_accuracy"] == report["real"]["class_accuracy"] == 1.0
+    assert report["generated"]["class_histogram"] == {"red": 100, "green": 100, "blue": 100}
+
+
+def test_a_shifted_generator_pays_the_squared_shift(run: FakeRun) -> None:
+    straight = evaluate_loaded(run)["generated"]["frechet_distance"]
+    run.shift = 10.0
+    report = evaluate_loaded(run)
+    assert report["generated"]["frechet_distance"] == pytest.approx(200 + straight, rel=0.05)
+    assert report["generated"]["coverage"] == 0.0
+    assert report["modality"]["mean_gap"] == pytest.approx(10, abs=0.5)
+    assert report["real_modality"]["mean_gap"] < 0.5
+
+
+def test_a_collapsed_generator_is_seen_in_recall_classes_and_accuracy(run: FakeRun) -> None:
+    run.labels = torch.zeros(300, dtype=torch.int64)
+    report = evaluate_loaded(run)["generated"]
+    assert report["precision"] > 0.9
+    assert report["coverage"] < 0.4
+    assert report["num_classes_hit"] == 1
+    assert report["class_accuracy"] == pytest.approx(1 / 3)
+    assert report["class_histogram"] == {"red": 300, "green": 0, "blue": 0}
+
+
+def test_the_protocol_stands_beside_the_numbers(run: FakeRun) -> None:
+    protocol = evaluate_loaded(run, num_samples=90, seed=3)["protocol"]
+    assert protocol == {
+        "features": "points",
+        "split": "test",
+        "num_generated": 90,
+        "num_real": 300,
+        "num_reference": 90,
+        "seed": 3,
+        "k": 5,
+        "step": 7,
+        "data": "0123",
+    }
+
+
+def test_the_same_seed_gives_the_same_report_and_another_seed_another(run: FakeRun) -> None:
+    assert evaluate_loaded(run, 60, seed=1) == evaluate_loaded(run, 60, seed=1)
+    assert evaluate_loaded(run, 60, seed=1)["real"] != evaluate_loaded(run, 60, seed=2)["real"]
+
+
+def test_the_report_is_written_into_the_run_as_plain_json(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    sampling = types.ModuleType("advgen.sampling")
+    sampling.load_run = lambda *arguments: asked.append(arguments) or run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "advgen.sampling", sampling)
+    report = evaluate_run("somewhere", 60, device="cpu", plugin="./points.py")
+    assert asked == [("somewhere", "cpu", "./points.py")]
+    assert json.loads((run.folder / "evaluation.json").read_text()) == report
+    assert [path.name for path in run.folder.iterdir()] == ["evaluation.json"]
+
+
+def test_a_report_that_cannot_be_written_is_refused_by_name(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampling = types.ModuleType("advgen.sampling")
+    sampling.load_run = lambda *arguments: run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "advgen.sampling", sampling)
+    run.folder = run.folder / "gone"
+    with pytest.raises(GenError, match=r"evaluation\.json cannot be written: No such file"):
+        evaluate_run("somewhere", 60)
+
+
+def test_a_metric_that_is_not_finite_becomes_null(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PointModality, "metrics", lambda *_: {"odd": math.nan, "tensor": torch.tensor(2.0)})
+    report = evaluate_loaded(run, 60)
+    assert report["modality"] == {"odd": None, "tensor": 2.0}
+    assert "odd" in format_report(report)
+
+
+def test_the_judge_cache_follows_the_user_folder(run: FakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    evaluate_loaded(run, 60)
+    assert run.modality.caches == (tmp_path / "cache" / "advgen",)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache" / "advgen"
+
+
+def test_samples_that_are_not_numbers_are_refused_on_the_generated_side(run: FakeRun) -> None:
+    run.shift = math.nan
+    with pytest.raises(DataError, match="generated features are not finite in 60 of 60"):
+        evaluate_loaded(run, 60)
+
+
+@pytest.mark.parametrize("num_samples", [0, 5])
+def test_too_few_samples_are_refused_before_the_judge_trains(run: FakeRun, num_samples: int) -> None:
+    with pytest.raises(DataError, match=f"{num_samples} samples were asked for, expected more than 5"):
+        evaluate_loaded(run, num_samples)
+    assert run.modality.caches == ()
+
+
+def test_a_missing_split_is_named_with_the_known_ones() -> None:
+    corpus = PointModality.read(None, DataRequest(None))
+    with pytest.raises(DataError, match="no split 'tests'; did you mean 'test'"):
+        real_samples(PointModality(None, corpus.facts), corpus, "tests")
+
+
+def test_an_empty_split_is_refused(run: FakeRun) -> None:
+    run.unread = Corpus({}, {"train": ArraySource(torch.ones(9, 2)), "test": ArraySource(torch.ones(0, 2))}, "0")
+    with pytest.raises(DataError, match="the test split is empty"):
+        evaluate_loaded(run)
+
+
+def test_real_samples_are_distinct_prepared_and_keyed_by_the_seed() -> None:
+    corpus = PointModality.read(None, DataRequest(None))
+    modality = PointModality(None, corpus.facts)
+    batch = real_samples(modality, corpus, "train", seed=1, limit=600)
+    assert len(batch) == len(batch.values.unique(dim=0)) == 600
+    assert batch.values.max() > 25
+    assert torch.equal(batch.values, real_samples(modality, corpus, "train", seed=1, limit=600).values)
+    assert torch.equal(batch.values[:50], real_samples(modality, corpus, "train", seed=1, limit=50).values)
+
+
+def test_judges_see_blocks_so_that_memory_stays_small() -> None:
+    judge = PointJudge()
+    compare(judge, clusters(600, 1), clusters(700, 2))
+    assert judge.largest == 256
+
+
+def test_without_classes_only_feature_metrics_are_reported() -> None:
+    found = compare(BlindJudge(), Batch(clusters(60, 1).values), Batch(clusters(60, 2).values))
+    assert list(found) == ["frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage"]
+
+
+def test_an_unconditional_generator_is_judged_within_the_classes_it_hits() -> None:
+    found = compare(PointJudge(), Batch(clusters(90, 1).values), clusters(90, 2), NAMES)
+    assert found["within_class_recall"] > 0.7
+    assert found["num_classes_hit"] == 3
+    assert "class_accuracy" not in found
+
+
+def test_a_judge_that_returns_another_shape_is_refused_by_name() -> None:
+    judge = PointJudge()
+    judge.features = lambda batch: batch.values[None]  # type: ignore[method-assign]
+    with pytest.raises(ContractError, match=r"judge points returned features of shape \(1, 60, 2\), expected \(60, features\)"):
+        compare(judge, clusters(60, 1), clusters(60, 2))
+
+
+def test_validation_metrics_are_flat_numbers_of_the_split_that_was_asked_for() -> None:
+    corpus = PointModality.read(None, DataRequest(None))
+    modality = PointModality(None, corpus.facts)
+    found = evaluate_modality(modality, corpus, PointJudge(), clusters(60, 9), split="validation", limit=50)
+    assert {"frechet_distance", "recall", "class_accuracy", "mean_gap"} <= set(found)
+    assert all(isinstance(value, float) for value in found.values())
+    assert found != evaluate_modality(modality, corpus, PointJudge(), clusters(60, 9), split="test", limit=50)
+
+
+def test_the_table_lines_up_generated_beside_real(run: FakeRun) -> None:
+    text = format_report(evaluate_loaded(run, 90))
+    lines = text.splitlines()
+    assert lines[0].startswith("step 7, 90 generated against 300 real samples of the test split (seed 0)")
+    header = next(line for line in lines if line.startswith("metric"))
+    row = next(line for line in lines if line.startswith("frechet_distance"))
+    assert row.index("lower") == header.index("better")
+    assert "classes recognised, generated: red 30, green 30, blue 30" in text
