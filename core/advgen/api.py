@@ -1,0 +1,175 @@
+"""advgen from Python: train, resume, load a generator. The command line calls these too."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from advgen.config.load import Resolved, load_config, to_toml
+from advgen.errors import CheckpointError, ConfigError
+from advgen.loggers import open_loggers
+from advgen.progress import Progress
+from advgen.registry import PluginRecord, find_plugin, resolve
+from advgen.runs import RunFolder, checkpoint
+from advgen.runs.folder import environment
+from advgen.sampling import LoadedRun, find_run_plugin, load_run
+from advgen.setup import Setup, build
+from advgen.state import take_matching, unpack
+from advgen.training import RunResult, Trainer, clock_of
+from advgen.world import World, join_world
+
+
+def train(
+    plugin: str,
+    *,
+    data: Path | str | None = None,
+    preset: str | None = None,
+    config_files: Sequence[Path | str] = (),
+    overrides: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    stop_after: int | None = None,
+    from_run: Path | str | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    out: Path | str | None = None,
+    max_bad: int | None = None,
+    progress: bool = True,
+) -> RunResult:
+    """Start a run and train it.
+
+    Args:
+        plugin: a name that ``gen plugins list`` shows, or the path of a plugin file.
+        data: file or folder; None means the plugin's embedded corpus.
+        overrides: ``"a.b=c"`` as for ``--set``.
+        options: the plugin's own options.
+        steps, minutes: the plan; one of the two.
+        stop_after: save and end at this step without changing the plan.
+        from_run: start from another run's weights, as far as they fit.
+        out: the run folder; the default is a new one below ``runs/``.
+
+    Raises:
+        GenError: a refusal, with ``exit_code`` as the command's.
+    """
+    if steps is not None and minutes is not None:
+        raise ConfigError("--steps and --minutes exclude each other: a run has one plan")
+    record = find_plugin(plugin)
+    given = {"data.path": str(data) if data is not None else None, "train.steps": steps, "train.minutes": minutes}
+    given |= {"train.seed": seed, "data.max_bad": max_bad} | {f"options.{name}": value for name, value in (options or {}).items()}
+    files = [Path(path) for path in config_files]
+    resolved = load_config(record, preset=preset, files=files, overrides=overrides, cli=given)
+    world, show = join_world(device), Progress(progress)
+    clock = clock_of(resolved.config, None)
+    setup = build(record, resolved.config, world)
+    folder = RunFolder(Path(out) if out is not None else _new_name(record))
+    if world.leads:
+        _create(folder, resolved, setup)
+    world.barrier()
+    if from_run is not None:
+        _warm_start(setup, from_run, show, folder)
+    for problem in setup.corpus.bad:
+        show.say(f"skipped: {problem}")
+    show.say(f"run folder: {folder.path}")
+    return _sit(setup, folder, clock, show, stop_after)
+
+
+def resume(
+    run: Path | str, *, stop_after: int | None = None, device: str = "auto", plugin: str | None = None, progress: bool = True
+) -> RunResult:
+    """Go on with a run to its plan's end, bit-exactly on a CPU.
+
+    Raises:
+        CheckpointError: where the run or its data is not what it was.
+    """
+    folder = RunFolder.existing(run)
+    world, show, config = join_world(device), Progress(progress), folder.config()
+    record, about = find_run_plugin(folder, plugin), folder.read_json("run.json")
+    setup = build(record, config, world)
+    if setup.corpus.fingerprint != about["fingerprint"]:
+        raise CheckpointError(f"the data of {folder.path} has changed since it was started; start anew with: gen train --from {folder.path}")
+    parts, manifest, problems = checkpoint.load_newest(folder.checkpoints)
+    for problem in problems:
+        show.say(f"warning: {problem}; going back to step {manifest['step']}")
+    unpack(setup.players, parts)
+    clock = clock_of(config, manifest)
+    return _sit(setup, folder, clock, show, stop_after)
+
+
+def load_generator(run: Path | str, device: str = "auto", plugin: str | None = None) -> LoadedRun:
+    """A trained generator; ``.draw(num, seed=0, label=None)`` returns a Batch."""
+    return load_run(run, device, plugin)
+
+
+def _sit(setup: Setup, folder: RunFolder, clock: Any, show: Progress, stop_after: int | None) -> RunResult:
+    if not setup.world.leads:
+        show.wanted = False
+        return Trainer(setup, folder, clock, show, open_none()).run(stop_after)
+    with folder.locked():
+        folder.cut_metrics(clock.step)
+        specs = setup.record.spec.loggers if setup.record.spec else {}
+        loggers = open_loggers(folder.path, [resolve(target) for target in specs.values()])
+        try:
+            result = Trainer(setup, folder, clock, show, loggers).run(stop_after)
+        finally:
+            loggers.close()
+        folder.write_json("run.json", folder.read_json("run.json") | {"ended": result.reason})
+    show.say(result.reason)
+    for path in result.samples:
+        show.say(f"samples: {path}")
+    return result
+
+
+def open_none() -> Any:
+    """No loggers: for ranks that do not write."""
+    from advgen.loggers import Loggers
+
+    return Loggers([])
+
+
+def _new_name(record: PluginRecord) -> Path:
+    name = re.sub(r"[^A-Za-z0-9_-]", "-", record.name)
+    return Path("runs") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"
+
+
+def _create(folder: RunFolder, resolved: Resolved, setup: Setup) -> None:
+    folder.create()
+    record = setup.record
+    about: dict[str, Any] = {
+        "plugin": record.name,
+        "plugin_distribution": record.distribution,
+        "plugin_version": record.version,
+        "plugin_sha256": record.sha256,
+        "fingerprint": setup.corpus.fingerprint,
+        "skipped": list(setup.corpus.bad),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "sources": resolved.sources,
+    }
+    if record.path is not None and record.sha256:
+        (folder.path / "plugin").mkdir(exist_ok=True)
+        shutil.copy(record.path, folder.path / "plugin" / Path(record.path).name)
+        about["plugin_file"] = str(record.path)
+    (folder.path / "config.toml").write_text(to_toml(resolved.config, resolved.sources))
+    folder.write_json("facts.json", dict(setup.corpus.facts))
+    folder.write_json("environment.json", environment())
+    folder.write_json("run.json", about)
+
+
+def _warm_start(setup: Setup, source: Path | str, show: Progress, folder: RunFolder) -> None:
+    parts, manifest, _ = checkpoint.load_newest(RunFolder.existing(source).checkpoints)
+    players = setup.players
+    weights = {"generator": parts.get("average", parts["generator"]), "discriminator": parts["discriminator"]}
+    for player in (players.generator, players.discriminator):
+        taken, left = take_matching(player.network, weights[player.name])
+        text = f"--from {source} step {manifest['step']}: {player.name} took {len(taken)} tensors, left {len(left)}"
+        show.say(text + (f" ({', '.join(left[:5])}{' ...' if len(left) > 5 else ''})" if left else ""))
+        folder.note(text) if setup.world.leads else None
+    if players.average is not None:
+        players.average.load_state_dict(players.generator.network.state_dict())
+
+
+__all__ = ["World", "load_generator", "resume", "train"]

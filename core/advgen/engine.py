@@ -1,0 +1,135 @@
+"""Device work around the algorithm: players, optimizers, precision, clipping, masking of non-finite updates."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advgen.config.model import PlayerConfig
+from advgen.errors import DivergedError
+from advgen.world import World
+
+CLIP_HISTORY = 500
+
+REMEDY = {
+    "discriminator": "lower discriminator.learning_rate, or set discriminator.clip.kind=quantile and discriminator.clip.limit=0.9",
+    "generator": "lower generator.learning_rate, or set generator.clip.kind=quantile and generator.clip.limit=0.9",
+}
+
+
+@dataclass
+class Player:
+    """A network with its optimizer, and the norms that adaptive clipping remembers."""
+
+    name: str
+    network: nn.Module
+    settings: PlayerConfig
+    optimizer: torch.optim.Optimizer
+    parameters: list[nn.Parameter]
+    norms: Tensor
+    num_updates: int = 0
+
+
+@dataclass
+class Terms:
+    """Named costs of one update; their sum is what is differentiated."""
+
+    costs: dict[str, Tensor] = field(default_factory=dict)
+    logs: dict[str, Tensor] = field(default_factory=dict)
+
+    def total(self) -> Tensor:
+        """The sum of all costs, a scalar."""
+        return torch.stack([cost.float() if cost.dtype is torch.bfloat16 else cost for cost in self.costs.values()]).sum()
+
+
+def make_player(name: str, network: nn.Module, settings: PlayerConfig, device: torch.device) -> Player:
+    """Put a network beside the optimizer that its settings name."""
+    groups = network.parameter_groups() if hasattr(network, "parameter_groups") else list(network.parameters())
+    optimizer = _optimizer(groups, settings, device)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for group in optimizer.param_groups:
+        group["base_learning_rate"] = group["lr"]
+    return Player(name, network, settings, optimizer, parameters, torch.full((CLIP_HISTORY,), torch.nan, device=device))
+
+
+def _optimizer(groups: Any, settings: PlayerConfig, device: torch.device) -> torch.optim.Optimizer:
+    common: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    fused = {"fused": True}
+    if settings.optimizer == "rmsprop":
+        return torch.optim.RMSprop(groups, alpha=settings.betas[1], momentum=settings.betas[0], **common)
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=settings.betas[0], **common, **fused)
+    betas = (float(settings.betas[0]), float(settings.betas[1]))
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, betas=betas, **common, **fused)
+
+
+@contextlib.contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """No gradient for a network's parameters inside the block."""
+    wanted = [(p, p.requires_grad) for p in network.parameters()]
+    for parameter, _ in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, flag in wanted:
+            parameter.requires_grad_(flag)
+
+
+def apply_update(player: Player, terms: Terms, learning_rate_scale: float, world: World) -> dict[str, Tensor]:
+    """Average gradients over ranks, clip, and step; a non-finite update leaves the player as it was.
+
+    Raises:
+        DivergedError: at once on a CPU; on other devices the mask is reported at the next log step.
+    """
+    world.average_gradients(player.parameters)
+    gradients = [parameter.grad for parameter in player.parameters if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+    finite = torch.isfinite(norm) & torch.stack([torch.isfinite(cost) for cost in terms.costs.values()]).all()
+    if world.size > 1:
+        finite = world.total((~finite).double()) == 0
+    _clip(player, gradients, norm, finite)
+    for group in player.optimizer.param_groups:
+        group["lr"] = group["base_learning_rate"] * learning_rate_scale
+    _step(player, terms, finite)
+    player.optimizer.zero_grad(set_to_none=True)
+    player.num_updates += 1
+    return {f"{player.name}/gradient_norm": norm.detach(), f"{player.name}/non_finite": (~finite).detach()}
+
+
+def _step(player: Player, terms: Terms, finite: Tensor) -> None:
+    if finite.device.type == "cpu" or player.settings.optimizer == "rmsprop":
+        if not finite:
+            player.optimizer.zero_grad(set_to_none=True)
+            raise diverged(player.name, terms.costs)
+    else:
+        player.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]  # fused kernels skip on the device
+    player.optimizer.step()
+
+
+def diverged(player: str, costs: dict[str, Tensor]) -> DivergedError:
+    """The error for a non-finite update, naming player, term and remedy."""
+    bad = [name for name, cost in costs.items() if not torch.isfinite(cost)]
+    what = f"{' and '.join(bad)} is not finite" if bad else f"the gradient of {' + '.join(costs)} is not finite"
+    return DivergedError(f"{player}: {what}; the update was not applied and weights are as before it. Remedy: {REMEDY[player]}")
+
+
+def _clip(player: Player, gradients: list[Tensor], norm: Tensor, finite: Tensor) -> None:
+    clip = player.settings.clip
+    if clip.kind == "none":
+        return
+    if clip.kind == "value":
+        torch.nn.utils.clip_grad_value_(player.parameters, clip.limit)
+        return
+    limit: Tensor | float = clip.limit
+    if clip.kind == "quantile":
+        slot = player.num_updates % CLIP_HISTORY
+        player.norms[slot] = torch.where(finite, norm.to(player.norms.dtype), player.norms[slot])
+        limit = torch.nanquantile(player.norms, clip.limit).nan_to_num(torch.inf)
+    torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0).to(norm.dtype))

@@ -1,0 +1,59 @@
+"""Where figures go besides metrics.jsonl: TensorBoard when installed, and loggers that plugins bring."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class Logger(Protocol):
+    """What a plugin's logger offers; it is built with the run folder's path."""
+
+    def log(self, step: int, row: Mapping[str, float]) -> None:
+        """Take the figures of one log step."""
+
+    def close(self) -> None:
+        """Flush."""
+
+
+class Loggers:
+    """Several loggers as one."""
+
+    def __init__(self, loggers: list[Logger]) -> None:
+        self.loggers = loggers
+
+    def log(self, step: int, row: Mapping[str, float]) -> None:
+        """Pass a row to each."""
+        for logger in self.loggers:
+            logger.log(step, row)
+
+    def close(self) -> None:
+        """Close each."""
+        for logger in self.loggers:
+            logger.close()
+
+
+class TensorBoardLogger:
+    """Event files in ``<run>/events``."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer: Any = SummaryWriter(str(folder / "events"))  # type: ignore[no-untyped-call]
+
+    def log(self, step: int, row: Mapping[str, float]) -> None:
+        """One scalar per figure."""
+        for name, value in row.items():
+            self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.writer.close()
+
+
+def open_loggers(folder: Path, plugin_loggers: list[Any]) -> Loggers:
+    """TensorBoard where it is installed, then the plugin's own."""
+    found: list[Logger] = [TensorBoardLogger(folder)] if importlib.util.find_spec("tensorboard") else []
+    return Loggers([*found, *(make(folder) for make in plugin_loggers)])

@@ -1,0 +1,59 @@
+"""Progress on standard error: a bar on a terminal, a plain line every so often elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+
+PLAIN_EVERY_SECONDS = 15.0
+
+
+class Progress:
+    """Shows how far a run is. Silent when not wanted."""
+
+    def __init__(self, wanted: bool) -> None:
+        self.wanted = wanted
+        self.started = time.monotonic()
+        self.printed = -1e9
+        self.bar = None
+        if wanted and sys.stderr.isatty():
+            self._open_bar()
+
+    def _open_bar(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}% {task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
+        self.bar = Bar(*columns, console=Console(stderr=True))
+        self.task = self.bar.add_task("starting", total=1.0)
+        self.bar.start()
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        if self.wanted:
+            if self.bar is not None:
+                self.bar.console.print(text, highlight=False, markup=False)
+            else:
+                print(text, file=sys.stderr, flush=True)
+
+    def update(self, step: int, share: float, row: Mapping[str, float]) -> None:
+        """Show the newest figures."""
+        text = f"step {step}" + "".join(f"  {name.split('/')[0][0].upper()} {row[name]:.3f}" for name in _LOSSES if name in row)
+        text += f"  {row['samples_per_second']:.0f} samples/s" if "samples_per_second" in row else ""
+        if self.bar is not None:
+            self.bar.update(self.task, completed=share, description=text)
+        elif self.wanted and time.monotonic() - self.printed >= PLAIN_EVERY_SECONDS:
+            self.printed = time.monotonic()
+            left = (time.monotonic() - self.started) * (1 - share) / max(share, 1e-9)
+            print(f"{share:4.0%} {text}  {left / 60:.1f} min left", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+_LOSSES = ("generator/loss", "discriminator/loss", "generator/likelihood")

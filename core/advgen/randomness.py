@@ -1,0 +1,41 @@
+"""Randomness by key: seed, stream, step and global sample index decide every draw, so nothing needs saving."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+def key(seed: int, *parts: str | int) -> int:
+    """A 63-bit seed for one purpose."""
+    text = "/".join(str(part) for part in (seed, *parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def keyed_generator(seed: int, *parts: str | int) -> torch.Generator:
+    """A CPU generator for one purpose."""
+    return torch.Generator().manual_seed(key(seed, *parts))
+
+
+def seed_networks(seed: int, *parts: str | int) -> None:
+    """Seed the global random state that networks draw from, alike on every rank."""
+    torch.manual_seed(key(seed, *parts))
+
+
+@lru_cache(maxsize=8)
+def _order(seed: int, stream: str, epoch: int, length: int) -> Tensor:
+    return torch.randperm(length, generator=keyed_generator(seed, "order", stream, epoch))
+
+
+def sample_indices(seed: int, stream: str, first: int, count: int, length: int) -> Tensor:
+    """Places ``first`` to ``first + count`` of an endless sequence of shuffled epochs, (count,) int64."""
+    pieces, position, stop = [], first, first + count
+    while position < stop:
+        epoch, offset = divmod(position, length)
+        take = min(stop - position, length - offset)
+        pieces.append(_order(seed, stream, epoch, length)[offset : offset + take])
+        position += take
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)

@@ -1,0 +1,5 @@
+"""One run on disk: folder, checkpoints, metrics log."""
+
+from advgen.runs.folder import RunFolder, describe_run, list_runs
+
+__all__ = ["RunFolder", "describe_run", "list_runs"]

@@ -1,0 +1,146 @@
+"""Checkpoints: safetensors and one JSON manifest with hashes, written whole or not at all. No pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from advgen.errors import CheckpointError
+
+SCHEMA = 1
+Tensors = dict[str, Tensor]
+
+
+def save(folder: Path, step: int, parts: Mapping[str, Tensors], facts: Mapping[str, Any]) -> Path:
+    """Write ``folder/step-<step>``: one safetensors file per part, then the manifest, then rename.
+
+    Raises:
+        CheckpointError: where the disk is full or not writable; what was saved before is untouched.
+    """
+    target, temporary = folder / f"step-{step:08d}", folder / f".tmp-{step:08d}-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        files = {name: _write_part(temporary / f"{name}.safetensors", tensors) for name, tensors in parts.items()}
+        manifest = {"schema": SCHEMA, "step": step, "files": files, **facts}
+        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True))
+        _sync(temporary / "manifest.json")
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+        _sync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(
+            f"checkpoint of step {step} could not be written to {folder} ({error}); earlier checkpoints are untouched. "
+            "Free space or choose another --out, then: gen resume"
+        ) from error
+    return target
+
+
+def _write_part(path: Path, tensors: Tensors) -> dict[str, Any]:
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+    _sync(path)
+    return {"sha256": _sha256(path), "bytes": path.stat().st_size}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def steps(folder: Path) -> list[int]:
+    """Saved steps, oldest first."""
+    return sorted(int(path.name[5:]) for path in folder.glob("step-*") if (path / "manifest.json").is_file())
+
+
+def load(folder: Path, step: int) -> tuple[dict[str, Tensors], dict[str, Any]]:
+    """Parts and manifest of one checkpoint, every file checked against its hash.
+
+    Raises:
+        CheckpointError: naming the damaged file.
+    """
+    path = folder / f"step-{step:08d}"
+    try:
+        manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text())
+        if manifest["schema"] != SCHEMA:
+            raise CheckpointError(f"{path} has schema {manifest['schema']}, this advgen reads {SCHEMA}")
+        parts = {name: _read_part(path / f"{name}.safetensors", about) for name, about in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read ({error})") from error
+    return parts, manifest
+
+
+def _read_part(path: Path, about: Mapping[str, Any]) -> Tensors:
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint file {path} is missing")
+    if path.stat().st_size != about["bytes"] or _sha256(path) != about["sha256"]:
+        raise CheckpointError(f"checkpoint file {path} is damaged: its sha256 is not the manifest's")
+    try:
+        tensors: Tensors = load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"checkpoint file {path} cannot be read ({error})") from error
+    return tensors
+
+
+def load_newest(folder: Path) -> tuple[dict[str, Tensors], dict[str, Any], list[str]]:
+    """The newest checkpoint that is whole, and what was found damaged on the way to it.
+
+    Raises:
+        CheckpointError: where none is whole.
+    """
+    problems: list[str] = []
+    for step in reversed(steps(folder)):
+        try:
+            return *load(folder, step), problems
+        except CheckpointError as error:
+            problems.append(str(error))
+    raise CheckpointError(f"no whole checkpoint in {folder}; {'; '.join(problems) or 'none was saved'}")
+
+
+def rotate(folder: Path, keep: int, spare: set[int]) -> None:
+    """Keep the newest ``keep`` checkpoints and those in ``spare``; sweep half-written ones."""
+    for step in steps(folder)[:-keep]:
+        if step not in spare:
+            shutil.rmtree(folder / f"step-{step:08d}", ignore_errors=True)
+    for leftover in folder.glob(".tmp-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:
+    """An optimizer's state as named tensors: ``<parameter index>.<name>``."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": value if isinstance(value, Tensor) else torch.tensor(value)
+        for index, entry in state.items()
+        for name, value in entry.items()
+        if value is not None
+    }
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    """Put back what ``pack_optimizer`` took; groups stay as configured."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, own = name.split(".", 1)
+        state.setdefault(int(index), {})[own] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,0 +1,183 @@
+"""Sampling from a run: the same seed gives the same sample i, whatever the count."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advgen.config.load import options_of
+from advgen.config.model import RunConfig
+from advgen.contracts import Batch, Corpus, Generator, Modality
+from advgen.errors import CheckpointError, ConfigError, PluginError
+from advgen.randomness import keyed_generator, seed_networks
+from advgen.registry import PluginRecord, find_plugin
+from advgen.runs import RunFolder, checkpoint
+from advgen.setup import modality_class, read_corpus
+from advgen.state import load_network
+from advgen.world import pick_device
+
+BLOCK = 64
+REFRESH_BLOCKS = 16
+OVERVIEW = 64
+
+
+@torch.no_grad()
+def refresh_statistics(network: nn.Module, modality: Modality[Any], device: torch.device) -> None:
+    """Estimate BatchNorm statistics of averaged weights afresh, from a fixed seed; leaves the network in eval mode."""
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain mean over the blocks
+    network.train()
+    for block in range(REFRESH_BLOCKS if layers else 0):
+        noise, condition = _inputs(modality, keyed_generator(0, "statistics", block), None, network, device)
+        network(noise, condition)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    network.eval()
+
+
+@torch.no_grad()
+def draw_samples(
+    network: nn.Module, modality: Modality[Any], count: int, *, seed: int, device: torch.device, label: int | None = None
+) -> Batch:
+    """``count`` samples on the CPU, in fixed blocks: sample i depends on the seed and i alone."""
+    blocks = []
+    with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
+        for block in range(-(-count // BLOCK)):
+            seed_networks(seed, "sampling", block)
+            noise, condition = _inputs(modality, keyed_generator(seed, "sample", block), label, network, device)
+            sample = network(noise, condition)
+            batch = modality.postprocess(sample, condition).to("cpu")
+            blocks.append(batch)
+    return Batch.cat(blocks).slice(0, count)
+
+
+def _inputs(
+    modality: Modality[Any], rng: torch.Generator, label: int | None, network: nn.Module, device: torch.device
+) -> tuple[Tensor, dict[str, Tensor]]:
+    condition = {name: t.to(device) for name, t in modality.condition(BLOCK, rng, label=label).items()}
+    noise = modality.noise(BLOCK, rng)
+    dtype = next(network.parameters()).dtype
+    return noise.to(device, dtype if noise.is_floating_point() else noise.dtype), condition
+
+
+@dataclass
+class LoadedRun:
+    """A run's averaged generator, ready to draw from."""
+
+    folder: Path
+    config: RunConfig
+    record: PluginRecord
+    modality: Modality[Any]
+    generator: Generator
+    device: torch.device
+    step: int
+    fingerprint: str
+
+    def draw(self, num: int, seed: int = 0, label: int | None = None) -> Batch:
+        """``num`` samples in the prepared scale, on the CPU."""
+        return draw_samples(self.generator, self.modality, num, seed=seed, device=self.device, label=label)
+
+    @functools.cached_property
+    def _corpus(self) -> Corpus:
+        return read_corpus(self.record, self.config)[1]
+
+    def corpus(self) -> Corpus:
+        """The data that the run was trained on, read again."""
+        return self._corpus
+
+
+def find_run_plugin(folder: RunFolder, plugin: str | None) -> PluginRecord:
+    """The plugin of a run; one that came from a file must be named again.
+
+    Raises:
+        PluginError: where a file plugin is not named, or is not the one the run was made with.
+    """
+    about = folder.read_json("run.json")
+    if about.get("plugin_sha256") and plugin is None:
+        raise PluginError(
+            f"{folder.path} was made with the plugin file {about['plugin_file']}; its code runs only when you name it: "
+            f"add --plugin {folder.path / 'plugin' / Path(about['plugin_file']).name}"
+        )
+    record = find_plugin(plugin or about["plugin"])
+    if about.get("plugin_sha256") and record.sha256 != about["plugin_sha256"]:
+        raise PluginError(f"{plugin} is not the plugin file that made {folder.path} (sha256 differs); name the copy in the run folder")
+    return record
+
+
+def load_run(path: Path | str, device: str = "auto", plugin: str | None = None, step: int | None = None) -> LoadedRun:
+    """Load a run's generator from its newest whole checkpoint, or from ``step``."""
+    folder, chosen = RunFolder.existing(path), pick_device(device)
+    config, record = folder.config(), find_run_plugin(RunFolder.existing(path), plugin)
+    about = folder.read_json("run.json")
+    modality = modality_class(record)(options_of(record, config), folder.read_json("facts.json"))
+    if step is None:
+        parts, manifest, _ = checkpoint.load_newest(folder.checkpoints)
+    else:
+        parts, manifest = checkpoint.load(folder.checkpoints, step)
+    weights = parts.get("average", parts.get("generator"))
+    if weights is None:
+        raise CheckpointError(f"the checkpoint of {folder.path} holds no generator")
+    with torch.random.fork_rng(devices=[]):
+        dtype = torch.float64 if config.train.precision == "float64" else torch.float32
+        generator = modality.generator().to(chosen, dtype)
+        load_network(generator, weights, "generator")
+        refresh_statistics(generator, modality, chosen)
+    return LoadedRun(folder.path, config, record, modality, generator, chosen, manifest["step"], about["fingerprint"])
+
+
+@dataclass
+class SampleResult:
+    """Files that a sampling call wrote."""
+
+    run: Path
+    step: int
+    files: list[Path]
+    overview: list[Path]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        names = {"files": self.files, "overview": self.overview}
+        return {"run": str(self.run), "step": self.step} | {name: [str(path) for path in paths] for name, paths in names.items()}
+
+
+def sample_run(
+    run: Path | str,
+    num_samples: int = 16,
+    seed: int = 0,
+    label: int | str | None = None,
+    out: Path | str | None = None,
+    device: str = "auto",
+    plugin: str | None = None,
+) -> SampleResult:
+    """Write samples of a run: one file each and one overview."""
+    if num_samples < 1:
+        raise ConfigError(f"-n {num_samples}: expected at least one sample")
+    loaded = load_run(run, device, plugin)
+    batch = loaded.draw(num_samples, seed, _label(loaded.modality, label))
+    folder = Path(out) if out is not None else loaded.folder / "samples" / f"seed-{seed}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        files = loaded.modality.write(batch, folder)
+        overview = loaded.modality.overview(batch.slice(0, OVERVIEW), folder / "overview")
+    except OSError as error:
+        raise ConfigError(f"cannot write samples to {folder}: {error.strerror or error}; choose another --out") from error
+    return SampleResult(loaded.folder, loaded.step, files, overview)
+
+
+def _label(modality: Modality[Any], label: int | str | None) -> int | None:
+    classes = [str(name) for name in modality.facts.get("classes") or ()]
+    if label is None:
+        return None
+    if str(label) in classes:
+        return classes.index(str(label))
+    if str(label).isdigit() and int(label) < len(classes):
+        return int(label)
+    raise ConfigError(f"class {label!r} does not exist in this run; known: {', '.join(classes) or 'none (unconditional)'}")

@@ -1,0 +1,173 @@
+"""From a configuration and a corpus to players, objective and data: everything a training loop needs."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from advgen.config.load import options_of
+from advgen.config.model import RunConfig
+from advgen.contracts import Batch, Corpus, DataRequest, Discriminator, Generator, Modality, Mode, Source
+from advgen.engine import make_player
+from advgen.errors import ConfigError, ContractError, DataError
+from advgen.estimators import get_estimator
+from advgen.losses import LOSSES, Loss, get_loss
+from advgen.penalties import PENALTIES, Penalty, get_penalty
+from advgen.randomness import keyed_generator, sample_indices, seed_networks
+from advgen.registry import PluginRecord, resolve
+from advgen.schedules import make_scale
+from advgen.step import Chunk, Draw, Objective, Players
+from advgen.world import World
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
+
+
+@dataclass
+class Setup:
+    """A run that is ready to train or to be restored into."""
+
+    config: RunConfig
+    record: PluginRecord
+    modality: Modality[Any]
+    corpus: Corpus
+    players: Players
+    objective: Objective
+    draw: Draw
+    world: World
+
+
+def modality_class(record: PluginRecord) -> type[Modality[Any]]:
+    """The plugin's modality, checked.
+
+    Raises:
+        ContractError: where the string names something else.
+    """
+    found = resolve(_spec(record).modality)
+    if not (isinstance(found, type) and issubclass(found, Modality)):
+        raise ContractError(f"plugin {record.name}: {_spec(record).modality} is not a sub-class of advgen.Modality")
+    return found
+
+
+def read_corpus(record: PluginRecord, config: RunConfig) -> tuple[Modality[Any], Corpus]:
+    """Read the data that the configuration names, and build its modality."""
+    data, options = config.data, options_of(record, config)
+    path = Path(data.path) if data.path else None
+    if path is not None and not path.exists():
+        raise DataError(f"data path {path} does not exist; --data takes a file or a folder")
+    request = DataRequest(path, data.max_bad, data.validation_share, data.test_share, config.train.seed)
+    kind = modality_class(record)
+    corpus = kind.read(options, request)
+    return kind(options, corpus.facts), corpus
+
+
+def build(record: PluginRecord, config: RunConfig, world: World) -> Setup:
+    """Read data, make networks, optimizers and objective; refuse what cannot work before the first step."""
+    objective = make_objective(record, config)
+    modality, corpus = read_corpus(record, config)
+    check_fits(config, corpus, world)
+    players = make_players(modality, config, world)
+    draw = make_draw(modality, corpus.splits["train"], config, players)
+    return Setup(config, record, modality, corpus, players, objective, draw, world)
+
+
+def make_objective(record: PluginRecord, config: RunConfig) -> Objective:
+    """Loss, penalties and schedules by name, the plugin's own entries first."""
+    spec = _spec(record)
+    for name, target in spec.losses.items():
+        LOSSES.setdefault(name, _typed(resolve(target), Loss, target))
+    for name, target in spec.penalties.items():
+        PENALTIES.setdefault(name, _typed(resolve(target), Penalty, target))
+    penalties = {name: get_penalty(name) for name in config.penalties}
+    get_estimator(config.estimator.name)
+    loss = get_loss(config.loss)
+    if loss.couples_batch and config.train.accumulate > 1:
+        raise ConfigError(f"loss {loss.name} needs the whole batch at once and cannot accumulate; set train.accumulate=1")
+    if loss.couples_batch and config.estimator.name == "score_function" and config.train.accumulate > 1:
+        raise ConfigError(f"loss {loss.name} with score_function cannot accumulate; set train.accumulate=1")
+    return Objective(config, loss, penalties, make_scale(config))
+
+
+def make_players(modality: Modality[Any], config: RunConfig, world: World) -> Players:
+    """Networks from keyed initial states, alike on every rank, with optimizers and average."""
+    dtype = DTYPES.get(config.train.precision, torch.float32)
+    seed_networks(config.train.seed, "initial", "generator")
+    generator = modality.generator().to(world.device, dtype)
+    seed_networks(config.train.seed, "initial", "discriminator")
+    discriminator = modality.discriminator().to(world.device, dtype)
+    _check_networks(generator, discriminator)
+    average = copy.deepcopy(generator).requires_grad_(False) if config.average.enabled else None
+    half = config.train.precision
+    autocast = half == "bfloat16" or (half == "auto" and world.device.type == "cuda" and torch.cuda.is_bf16_supported())
+    return Players(
+        make_player("generator", generator, config.generator, world.device),
+        make_player("discriminator", discriminator, config.discriminator, world.device),
+        average,
+        modality,
+        world,
+        dtype,
+        autocast,
+    )
+
+
+def make_draw(modality: Modality[Any], source: Source, config: RunConfig, players: Players) -> Draw:
+    """Batches keyed by stream and update: drawn for the global batch, then cut by rank and micro-batch."""
+    train, world, mode = config.train, players.world, get_estimator(config.estimator.name).mode
+    share = train.batch_size // (world.size * train.accumulate)
+
+    def draw(stream: str, update: int) -> list[Chunk]:
+        wanted: Mode = mode if stream == "generator" else "values"
+        indices = sample_indices(train.seed, stream, update * train.batch_size, train.batch_size, len(source))
+        batch = source.batch(indices, keyed_generator(train.seed, "crop", stream, update))
+        rng = keyed_generator(train.seed, "noise", stream, update)
+        noise = modality.noise(train.batch_size, rng, mode=wanted)
+        mixing = torch.rand(train.batch_size, generator=rng)
+        starts = [(part * world.size + world.rank) * share for part in range(train.accumulate)]
+        return [_chunk(modality, batch.slice(s, s + share), noise[s : s + share], mixing[s : s + share], players) for s in starts]
+
+    return draw
+
+
+def _chunk(modality: Modality[Any], batch: Batch, noise: torch.Tensor, mixing: torch.Tensor, players: Players) -> Chunk:
+    device, dtype = players.world.device, players.dtype
+    real = modality.prepare(batch.to(device))
+    if real.values.is_floating_point() and real.values.dtype is not dtype:
+        real = Batch(real.values.to(dtype), real.mask, real.condition)
+    floating = noise.is_floating_point()
+    return Chunk(real, noise.to(device, dtype if floating else noise.dtype, non_blocking=True), mixing.to(device, dtype))
+
+
+def check_fits(config: RunConfig, corpus: Corpus, world: World) -> None:
+    """Refuse a batch that cannot be cut evenly or a corpus that is smaller than a batch."""
+    train = config.train
+    parts = world.size * train.accumulate
+    if train.batch_size % parts:
+        raise ConfigError(
+            f"train.batch_size={train.batch_size} is not a multiple of {world.size} ranks x {train.accumulate} micro-batches; "
+            f"nearest: {max(train.batch_size // parts, 1) * parts}"
+        )
+    held = len(corpus.splits["train"])
+    if held < train.batch_size:
+        raise DataError(f"{held} training samples are fewer than a batch of {train.batch_size}; set --set train.batch_size={max(held // 2, 1)}")
+
+
+def _check_networks(generator: Generator, discriminator: Discriminator) -> None:
+    for network, kind in ((generator, Generator), (discriminator, Discriminator)):
+        if not isinstance(network, kind):
+            raise ContractError(f"{type(network).__name__} is not a sub-class of advgen.{kind.__name__}")
+        for name, parameter in network.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise ContractError(f"{kind.__name__} starts with a non-finite parameter: {name}")
+
+
+def _spec(record: PluginRecord) -> Any:
+    return record.spec
+
+
+def _typed(found: Any, kind: type, target: str) -> Any:
+    if not isinstance(found, kind):
+        raise ContractError(f"{target} is {type(found).__name__}, expected {kind.__name__}")
+    return found

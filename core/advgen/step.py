@@ -1,0 +1,291 @@
+"""The algorithm: update D on real against fake, update G on a fresh draw, update the average."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advgen import losses
+from advgen.config.model import RunConfig
+from advgen.contracts import Batch, Discriminator, Generator, Modality, Sample, Verdict, check_verdict
+from advgen.engine import Player, Terms, apply_update, frozen
+from advgen.errors import ConfigError
+from advgen.estimators import ESTIMATORS, score_function_cost, update_baseline
+from advgen.losses import Loss
+from advgen.penalties import Penalty
+from advgen.randomness import seed_networks
+from advgen.world import World
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One micro-batch: real samples, noise for as many fakes, and a uniform (B,) for penalties that interpolate."""
+
+    real: Batch
+    noise: Tensor
+    mixing: Tensor
+
+
+Draw = Callable[[str, int], list[Chunk]]
+"""stream, update index -> this rank's micro-batches."""
+
+
+@dataclass
+class Objective:
+    """What the players play for."""
+
+    config: RunConfig
+    loss: Loss
+    penalties: Mapping[str, Penalty]
+    scale: Callable[[str, float], float]
+    """path, progress -> multiplier of the scalar at that path of the configuration."""
+
+    def weight(self, path: str, base: float, progress: float) -> float:
+        """A scheduled scalar."""
+        return base * self.scale(path, progress)
+
+
+@dataclass
+class Players:
+    """Everything that learns, and the state that belongs to neither network."""
+
+    generator: Player
+    discriminator: Player
+    average: Generator | None
+    modality: Modality[Any]
+    world: World
+    dtype: torch.dtype = torch.float32
+    autocast: bool = False
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """bf16 autocast where it is on."""
+        return torch.autocast(self.world.device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext()
+
+
+def train_step(players: Players, objective: Objective, draw: Draw, step: int, progress: float) -> dict[str, Tensor]:
+    """Update D on real against fake, then G on a fresh draw, then the average. Returns detached tensors."""
+    config, logs = objective.config, dict[str, Tensor]()
+    for turn in range(config.discriminator.steps):
+        update = step * config.discriminator.steps + turn
+        logs |= update_discriminator(players, objective, draw("discriminator", update), update, progress)
+    for turn in range(config.generator.steps):
+        update = step * config.generator.steps + turn
+        logs |= update_generator(players, objective, draw("generator", update), update, progress)
+    update_average(players, config, step)
+    return logs
+
+
+def likelihood_step(players: Players, objective: Objective, draw: Draw, step: int, progress: float) -> dict[str, Tensor]:
+    """Train G alone on data by likelihood, then the average."""
+    seed_networks(objective.config.train.seed, "likelihood", step)
+    terms = Terms()
+    for chunk in (chunks := draw("generator", step)):
+        with players.precision():
+            cost = likelihood_cost(players, chunk.real)
+        cost.div(len(chunks)).backward()
+        _add(terms.costs, "likelihood", cost, len(chunks))
+    scale = objective.scale("generator.learning_rate", progress)
+    logs = apply_update(players.generator, terms, scale, players.world)
+    update_average(players, objective.config, step)
+    return logs | {f"generator/{name}": value for name, value in terms.costs.items()}
+
+
+def likelihood_cost(players: Players, real: Batch) -> Tensor:
+    """Mean over the batch of each sample's mean negative log-likelihood in nats a position, a scalar."""
+    nats = players.modality.likelihood(_generator(players), real)
+    return losses.masked_mean(nats, real.mask).mean()
+
+
+def update_discriminator(
+    players: Players, objective: Objective, chunks: list[Chunk], update: int, progress: float
+) -> dict[str, Tensor]:
+    """One update of D; G is untouched."""
+    seed_networks(objective.config.train.seed, "discriminator", update)
+    terms = Terms()
+    for chunk in chunks:
+        costs = discriminator_costs(players, objective, chunk, update, progress, terms.logs)
+        torch.stack([cost.to(players.dtype) for cost in costs.values()]).sum().div(len(chunks)).backward()
+        for name, cost in costs.items():
+            _add(terms.costs, name, cost, len(chunks))
+    scale = objective.scale("discriminator.learning_rate", progress)
+    logs = apply_update(players.discriminator, terms, scale, players.world)
+    return logs | {f"discriminator/{name}": value for name, value in (terms.costs | terms.logs).items()}
+
+
+def discriminator_costs(
+    players: Players, objective: Objective, chunk: Chunk, update: int, progress: float, logs: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Named scalar costs of D on one micro-batch."""
+    critic, real = _discriminator(players), chunk.real
+    with torch.no_grad(), players.precision():
+        fake = _generator(players)(chunk.noise, real.condition, temperature=_temperature(objective, progress)).detach()
+    due = {name: p for name, p in objective.penalties.items() if update % objective.config.penalties[name].interval == 0}
+    seen_real, seen_fake = (_seen(critic, sample, bool(due)) for sample in (Sample(real.values, mask=real.mask), fake))
+    with players.precision():
+        on_real = _judge(critic, seen_real, real.condition, real.mask)
+        on_fake = _judge(critic, seen_fake, real.condition, fake.mask)
+    means = global_means(objective.loss, on_real, on_fake, players.world)
+    costs = {"loss": losses.discriminator_cost(objective.loss, on_real, on_fake, means).mean()}
+    logs |= {"real_score": losses.reduce_verdict(on_real).mean().detach(), "fake_score": losses.reduce_verdict(on_fake).mean().detach()}
+    if due:
+        reuse = not players.autocast  # penalties are computed in full precision
+        judge_real = _rejudge(critic, real.condition, real.mask, seen_real, on_real if reuse else None)
+        judge_fake = _rejudge(critic, real.condition, fake.mask, seen_fake, on_fake if reuse else None)
+        for name, penalty in due.items():
+            settings = objective.config.penalties[name]
+            weight = objective.weight(f"penalties.{name}.weight", settings.weight, progress) * settings.interval
+            value = penalty.compute(
+                judge_real=judge_real, judge_fake=judge_fake, real=seen_real, fake=seen_fake, weight=weight, noise=chunk.mixing
+            )
+            costs[name] = value.mean()
+    return costs
+
+
+def update_generator(
+    players: Players, objective: Objective, chunks: list[Chunk], update: int, progress: float
+) -> dict[str, Tensor]:
+    """One update of G; D is untouched."""
+    seed_networks(objective.config.train.seed, "generator", update)
+    terms, returns = Terms(), list[tuple[Tensor, Tensor]]()
+    with frozen(players.discriminator.network):
+        for chunk in chunks:
+            with players.precision():
+                costs = generator_costs(players, objective, chunk, progress, returns)
+            torch.stack([cost.to(players.dtype) for cost in costs.values()]).sum().div(len(chunks)).backward()
+            for name, cost in costs.items():
+                _add(terms.costs, name, cost, len(chunks))
+    logs = apply_update(players.generator, terms, objective.scale("generator.learning_rate", progress), players.world)
+    if returns:
+        _update_baseline(players, objective, returns)
+    return logs | {f"generator/{name}": value for name, value in terms.costs.items()}
+
+
+def generator_costs(
+    players: Players, objective: Objective, chunk: Chunk, progress: float, returns: list[tuple[Tensor, Tensor]]
+) -> dict[str, Tensor]:
+    """Named scalar costs of G on one micro-batch."""
+    config, mode = objective.config, ESTIMATORS[objective.config.estimator.name].mode
+    critic, generator, real = _discriminator(players), _generator(players), chunk.real
+    fake = generator(chunk.noise, real.condition, mode=mode, temperature=_temperature(objective, progress))
+    on_real = None
+    if objective.loss.pairs:
+        with torch.no_grad():
+            on_real = _judge(critic, critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
+    if mode == "log_prob":
+        with torch.no_grad():
+            on_fake = _judge(critic, critic.embed(fake), real.condition, fake.mask)
+        costs = {"loss": _score_function(players, objective, fake, on_real or on_fake, on_fake, returns)}
+    else:
+        on_fake = _judge(critic, critic.embed(fake), real.condition, fake.mask)
+        means = global_means(objective.loss, on_real or on_fake, on_fake, players.world)
+        costs = {"loss": losses.generator_cost(objective.loss, on_real or on_fake, on_fake, means).mean()}
+    extra = players.modality.auxiliary(real, fake) if set(config.auxiliary) - {"likelihood"} else {}
+    for name, base in config.auxiliary.items():
+        weight = objective.weight(f"auxiliary.{name}", base, progress)
+        if name != "likelihood" and name not in extra:
+            raise ConfigError(f"auxiliary.{name}: this plugin has no such term; known: {', '.join(['likelihood', *extra])}")
+        costs[name] = weight * (likelihood_cost(players, real) if name == "likelihood" else extra[name])
+    return costs
+
+
+def update_average(players: Players, config: RunConfig, step: int) -> None:
+    """Move the average's parameters towards G's; other state (BatchNorm statistics) is copied."""
+    if players.average is None:
+        return
+    half_life = config.average.half_life_steps
+    if config.average.ramp_up > 0:
+        half_life = min(half_life, max(config.average.ramp_up * (step + 1), 1e-3))
+    network = players.generator.network
+    mean, now = list(players.average.parameters()), list(network.parameters())
+    with torch.no_grad():
+        torch._foreach_lerp_(mean, now, 1.0 - 0.5 ** (1.0 / half_life))
+        for own, other in zip(players.average.buffers(), network.buffers(), strict=True):
+            own.copy_(other)
+
+
+def global_means(loss: Loss, real: Verdict, fake: Verdict, world: World) -> list[tuple[Tensor, Tensor]] | None:
+    """Each head's mean score of real and of fake over all ranks, where the loss couples the batch."""
+    if not loss.couples_batch:
+        return None
+    pairs = zip(losses.head_means(real), losses.head_means(fake), strict=True)
+    return [
+        (world.total(real_sum) / world.total(real_count), world.total(fake_sum) / world.total(fake_count))
+        for (real_sum, real_count), (fake_sum, fake_count) in pairs
+    ]
+
+
+def _score_function(
+    players: Players, objective: Objective, fake: Sample, on_real: Verdict, on_fake: Verdict, returns: list[tuple[Tensor, Tensor]]
+) -> Tensor:
+    settings = objective.config.estimator
+    if fake.log_prob is None or fake.entropy is None:
+        raise ConfigError("estimator score_function needs a generator that returns log_prob and entropy; use pathwise")
+    mask = torch.ones_like(fake.log_prob, dtype=torch.bool) if fake.mask is None else fake.mask
+    baseline = players.state.setdefault("baseline", fake.log_prob.new_zeros(fake.log_prob.shape[1]).detach())
+    players.state.setdefault("baseline_updates", torch.zeros((), dtype=torch.int64))
+    cost = torch.zeros_like(fake.log_prob)
+    for head, (each, _) in zip(on_fake.heads, losses.generator_cost_per_position(objective.loss, on_real, on_fake), strict=True):
+        each = each.unsqueeze(1).expand_as(cost) if each.dim() == 1 else each
+        cost = cost + head.weight * each
+    surrogate, gained = score_function_cost(
+        log_prob=fake.log_prob,
+        entropy=fake.entropy,
+        cost=cost,
+        mask=mask,
+        baseline=baseline,
+        discount=settings.discount,
+        rewards=settings.rewards,
+        entropy_weight=settings.entropy_weight,
+    )
+    returns.append((gained.detach(), mask))
+    return surrogate.mean()
+
+
+def _update_baseline(players: Players, objective: Objective, returns: list[tuple[Tensor, Tensor]]) -> None:
+    gained = players.world.gather(torch.cat([each for each, _ in returns]))
+    mask = players.world.gather(torch.cat([each for _, each in returns]))
+    count = players.state["baseline_updates"]
+    decay = objective.config.estimator.baseline_decay
+    players.state["baseline"] = update_baseline(players.state["baseline"], gained, mask, decay, int(count))
+    players.state["baseline_updates"] = count + 1
+
+
+def _judge(critic: Discriminator, seen: Tensor, condition: Mapping[str, Tensor], mask: Tensor | None) -> Verdict:
+    return check_verdict(critic(seen, condition, mask), seen.shape[0], f"discriminator {type(critic).__name__}")
+
+
+def _rejudge(
+    critic: Discriminator, condition: Mapping[str, Tensor], mask: Tensor | None, known: Tensor, verdict: Verdict | None
+) -> Callable[[Tensor], Verdict]:
+    """D as a function of what it sees; the verdict that the loss already has is not computed again."""
+    return lambda seen: verdict if verdict is not None and seen is known else _judge(critic, seen, condition, mask)
+
+
+def _seen(critic: Discriminator, sample: Sample, with_gradient: bool) -> Tensor:
+    seen = critic.embed(sample)
+    return seen.detach().requires_grad_() if with_gradient and not seen.requires_grad else seen
+
+
+def _temperature(objective: Objective, progress: float) -> float:
+    return objective.weight("estimator.temperature", objective.config.estimator.temperature, progress)
+
+
+def _add(into: dict[str, Tensor], name: str, value: Tensor, chunks: int) -> None:
+    part = value.detach() / chunks
+    into[name] = into[name] + part if name in into else part
+
+
+def _generator(players: Players) -> Generator:
+    network = players.generator.network
+    return network  # type: ignore[return-value]
+
+
+def _discriminator(players: Players) -> Discriminator:
+    network = players.discriminator.network
+    return network  # type: ignore[return-value]

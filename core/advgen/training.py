@@ -1,0 +1,255 @@
+"""The loop: steps, clock, checkpoints, samples, validation, and every way a run ends."""
+
+from __future__ import annotations
+
+import copy
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advgen.contracts import Batch
+from advgen.errors import CheckpointError, ConfigError, DivergedError
+from advgen.loggers import Loggers
+from advgen.progress import Progress
+from advgen.runs import RunFolder, checkpoint
+from advgen.sampling import draw_samples, refresh_statistics
+from advgen.setup import Setup
+from advgen.state import pack
+from advgen.step import likelihood_step, train_step
+
+OVERVIEW_SAMPLES = 64
+CLOCK_EVERY = 10
+VALIDATION_SAMPLES = 1000
+
+
+@dataclass
+class RunResult:
+    """How a training call ended."""
+
+    folder: Path
+    step: int
+    reason: str
+    exit_code: int = 0
+    samples: list[Path] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "run": str(self.folder),
+            "step": self.step,
+            "reason": self.reason,
+            "exit_code": self.exit_code,
+            "samples": [str(path) for path in self.samples],
+            "best": self.best,
+        }
+
+
+@dataclass
+class Clock:
+    """How far the plan is: by steps, or by minutes read at recorded steps and kept in the checkpoint."""
+
+    steps: int | None
+    minutes: float | None
+    step: int = 0
+    spent_seconds: float = 0.0
+    progress: float = 0.0
+    resumed_at: float = field(default_factory=time.monotonic)
+
+    def seconds(self) -> float:
+        """Training time so far, over all sittings."""
+        return self.spent_seconds + time.monotonic() - self.resumed_at
+
+    def advance(self, agree: Any) -> None:
+        """Count a step; read the time where it decides the progress."""
+        self.step += 1
+        if self.steps is not None:
+            self.progress = self.step / self.steps
+        elif self.step % CLOCK_EVERY == 0 or self.step < CLOCK_EVERY:
+            assert self.minutes is not None
+            self.progress = min(agree(self.seconds() / (60.0 * self.minutes)), 1.0)
+
+    def saved(self) -> dict[str, float]:
+        """What a resumed run needs."""
+        return {"step": self.step, "spent_seconds": self.seconds(), "progress": self.progress}
+
+
+class Trainer:
+    """One sitting of one run."""
+
+    def __init__(self, setup: Setup, folder: RunFolder, clock: Clock, progress: Progress, loggers: Loggers) -> None:
+        self.setup, self.folder, self.clock, self.progress, self.loggers = setup, folder, clock, progress, loggers
+        self.world, self.config = setup.world, setup.config
+        self.signal: int | None = None
+        self.best: dict[str, Any] | None = folder.read_json("best.json") if (folder.path / "best.json").exists() else None
+        self.logged_at, self.logged_step = time.monotonic(), clock.step
+        self.saved_step = clock.step if checkpoint.steps(folder.checkpoints) else -1
+
+    def run(self, stop_after: int | None) -> RunResult:
+        """Train to the plan's end, or to the first thing that ends the sitting."""
+        with _signals(self):
+            try:
+                reason, code = self._loop(stop_after)
+            except DivergedError:
+                self.folder.note(f"diverged at step {self.clock.step}")
+                self.save()
+                raise
+            finally:
+                self.progress.close()
+            self.save()
+        samples = self.show_samples() if self.world.leads else []
+        self.folder.note(f"ended at step {self.clock.step}: {reason}") if self.world.leads else None
+        return RunResult(self.folder.path, self.clock.step, reason, code, samples, self.best)
+
+    def _loop(self, stop_after: int | None) -> tuple[str, int]:
+        if self.saved_step < 0:
+            self.save()
+        while self.clock.progress < 1.0:
+            if stop_after is not None and self.clock.step >= stop_after:
+                return f"stopped after step {self.clock.step} as asked; go on with: gen resume {self.folder.path}", 0
+            logs = self._step()
+            self.clock.advance(self.world.agree)
+            if (ended := self._housekeeping(logs)) is not None:
+                return ended
+        return "the plan is complete", 0
+
+    def _step(self) -> dict[str, Tensor]:
+        setup, progress = self.setup, self.clock.progress
+        step = likelihood_step if self._phase(progress) == "likelihood" else train_step
+        return step(setup.players, setup.objective, setup.draw, self.clock.step, progress)
+
+    def _phase(self, progress: float) -> str:
+        phases = self.config.phases
+        edge, total = 0.0, sum(phase.share for phase in phases)
+        for phase in phases:
+            edge += phase.share / total
+            if progress < edge:
+                return phase.kind
+        return phases[-1].kind
+
+    def _housekeeping(self, logs: dict[str, Tensor]) -> tuple[str, int] | None:
+        train, step = self.config.train, self.clock.step
+        if step % train.log_every == 0:
+            self._log(logs)
+        if step % train.sample_every == 0 and self.world.leads:
+            self.show_samples()
+        met = self._validate() if train.evaluate_every and step % train.evaluate_every == 0 else None
+        if step % train.checkpoint_every == 0:
+            self.save()
+        if self.world.any(self.signal is not None) if step % CLOCK_EVERY == 0 or self.world.size == 1 else False:
+            interrupted = self.signal in (signal.SIGINT, None)
+            return f"interrupted at step {step}, saved; go on with: gen resume {self.folder.path}", 130 if interrupted else 75
+        seen = self.config.stop.samples
+        if seen is not None and step * train.batch_size * self.config.discriminator.steps >= seen:
+            return f"stop.samples={seen} reached at step {step}", 0
+        return met
+
+    def _log(self, logs: dict[str, Tensor]) -> None:
+        now, step = time.monotonic(), self.clock.step
+        row: dict[str, float] = {name: float(value) for name, value in logs.items()}
+        row["samples_per_second"] = (step - self.logged_step) * self.config.train.batch_size / max(now - self.logged_at, 1e-9)
+        self.logged_at, self.logged_step = now, step
+        if self.world.leads:
+            self.folder.append_metrics({"step": step, "seconds": round(self.clock.seconds(), 3), **row})
+            self.loggers.log(step, row)
+            self.progress.update(step, self.clock.progress, row)
+        for name in ("generator", "discriminator"):
+            if row.get(f"{name}/non_finite"):
+                raise DivergedError(f"{name}: a loss or gradient was not finite near step {step}; it was not applied")
+
+    def show_samples(self) -> list[Path]:
+        """Overview pictures of the average, from fixed noise."""
+        batch = self.sample(OVERVIEW_SAMPLES)
+        return self.setup.modality.overview(batch, self.folder.samples / f"step-{self.clock.step:08d}")
+
+    def sample(self, count: int) -> Batch:
+        """Samples of the average (of G without one), statistics refreshed on a copy."""
+        players = self.setup.players
+        network = copy.deepcopy(players.average if players.average is not None else players.generator.network)
+        refresh_statistics(network, self.setup.modality, self.world.device)
+        return draw_samples(network, self.setup.modality, count, seed=self.config.train.seed, device=self.world.device)
+
+    def _validate(self) -> tuple[str, int] | None:
+        if not self.world.leads:
+            value = 0.0
+        else:
+            value = self._validation_metric()
+        value = self.world.agree(value)
+        stop, step = self.config.stop, self.clock.step
+        if stop.target is not None and value <= stop.target:
+            return f"{stop.metric} {value:.4f} reached the target {stop.target} at step {step}", 0
+        return None
+
+    def _validation_metric(self) -> float:
+        from advgen.evaluation import cache_folder, evaluate_modality
+
+        setup, name = self.setup, self.config.stop.metric or "frechet_distance"
+        split = setup.corpus.splits["validation"]
+        judge = setup.modality.judge(setup.corpus, cache_folder())
+        generated = self.sample(min(VALIDATION_SAMPLES, max(len(split), 32)))
+        report = evaluate_modality(setup.modality, setup.corpus, judge, generated, split="validation", seed=self.config.train.seed)
+        if name not in report:
+            raise ConfigError(f"stop.metric {name!r} is not measured; known: {', '.join(sorted(report))}")
+        value = float(report[name])
+        self.folder.append_metrics({"step": self.clock.step, **{f"validation/{k}": v for k, v in report.items() if isinstance(v, float)}})
+        if self.best is None or value < self.best["value"]:
+            self.save()
+            self.best = {"step": self.clock.step, "metric": name, "value": value}
+            self.folder.write_json("best.json", self.best)
+        self.progress.say(f"step {self.clock.step}: validation {name} {value:.4f}")
+        return value
+
+    def save(self) -> None:
+        """A checkpoint of this step, once; the newest ``keep`` and the best stay."""
+        if self.saved_step == self.clock.step or not self.world.leads:
+            return
+        checkpoint.save(self.folder.checkpoints, self.clock.step, pack(self.setup.players), {"clock": self.clock.saved()})
+        spare = {self.best["step"]} if self.best else set()
+        checkpoint.rotate(self.folder.checkpoints, self.config.train.keep, spare)
+        self.saved_step = self.clock.step
+
+
+@contextmanager
+def _signals(trainer: Trainer) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the sitting at the next step; a second Ctrl-C ends it at once."""
+
+    def remember(number: int, _: Any) -> None:
+        if trainer.signal is not None:
+            raise KeyboardInterrupt
+        trainer.signal = number
+
+    try:
+        before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals stay the caller's
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def clock_of(config: Any, manifest: dict[str, Any] | None) -> Clock:
+    """The plan's clock, new or as saved.
+
+    Raises:
+        CheckpointError: where the manifest has no clock.
+    """
+    clock = Clock(config.train.steps, config.train.minutes)
+    if clock.steps is None and clock.minutes is None:
+        raise ConfigError("the run has no plan; give --steps or --minutes")
+    if manifest is not None:
+        try:
+            saved = manifest["clock"]
+            clock.step, clock.spent_seconds, clock.progress = int(saved["step"]), saved["spent_seconds"], saved["progress"]
+        except KeyError as error:
+            raise CheckpointError(f"the checkpoint's manifest lacks {error}") from error
+    return clock
