@@ -1,0 +1,42 @@
+"""Text: captions, lines, any sentences, word by word or in byte-pair pieces."""
+
+from advgen import PluginSpec, hookimpl
+
+_SCHEDULES = {
+    "generator.learning_rate": {"kind": "cosine", "start": 1.0, "end": 0.05},
+    "discriminator.learning_rate": {"kind": "cosine", "start": 1.0, "end": 0.05},
+}
+_DEFAULT = {
+    "loss": "relativistic",
+    "penalties": {"r1": {"weight": 0.1}, "r2": {"weight": 0.1}},
+    "estimator": {"name": "score_function", "rewards": "dense", "discount": 0.9},
+    "auxiliary": {"likelihood": 1.0},
+    "generator": {"learning_rate": 2e-3, "betas": (0.9, 0.99), "clip": {"kind": "norm", "limit": 1.0}},
+    "discriminator": {"learning_rate": 1e-3, "betas": (0.0, 0.99)},
+    "average": {"half_life_steps": 200.0},
+    "phases": [{"kind": "likelihood", "share": 0.5}, {"kind": "adversarial", "share": 0.5}],
+    "schedules": _SCHEDULES,
+    "train": {"minutes": 5.0, "batch_size": 64},
+}
+_CLASSIC_PLAYER = {"learning_rate": 2e-4, "betas": (0.5, 0.999), "clip": {"kind": "none"}}
+_CLASSIC = {
+    "loss": "nonsaturating",
+    "penalties": {},
+    "generator": _CLASSIC_PLAYER,
+    "discriminator": _CLASSIC_PLAYER,
+    "average": {"enabled": False},
+    "schedules": {},
+}
+_RELAXED = {"estimator": {"name": "straight_through", "temperature": 1.0}}
+
+
+@hookimpl
+def advgen_register() -> PluginSpec:
+    """What the text plugin brings."""
+    return PluginSpec(
+        name="text",
+        summary="Text, a sample a line: words or byte-pair pieces, per-token critic, exact fast BLEU.",
+        config="advgen_text.config:TextConfig",
+        modality="advgen_text.modality:TextModality",
+        presets={"default": _DEFAULT, "classic": _CLASSIC, "relaxed": _RELAXED},
+    )

@@ -1,0 +1,172 @@
+"""The generator: an LSTM that writes a token at a time.
+
+Legend: B batch, L tokens, V vocabulary, E embedding, H hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from advgen import Generator, GenError, Mode, Sample
+
+from .tokenizer import BOS, EOS, PAD, UNKNOWN
+
+# Finite, so that probability zero times its logarithm is zero and not NaN.
+NEVER = -1e9
+
+
+class TextGenerator(Generator):
+    """noise (B, L) or (B, L, V) in [0, 1) -> tokens (B, L) int64, <pad> after <eos>.
+
+    Args:
+        vocabulary: number of tokens, special ones included.
+        length: most tokens a sample.
+        embedding: width of token embeddings; the output layer shares them.
+        hidden: width of the recurrent state.
+        num_classes: 0 for unconditional.
+        dropout: share of inputs and outputs dropped in likelihood training.
+    """
+
+    def __init__(
+        self, vocabulary: int, length: int, *, embedding: int, hidden: int, num_classes: int = 0, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.vocabulary, self.length, self.dropout = vocabulary, length, dropout
+        self.tokens = nn.Embedding(vocabulary, embedding)
+        self.labels = nn.Embedding(num_classes, embedding) if num_classes else None
+        self.recurrent = nn.LSTM(embedding, hidden, batch_first=True)
+        self.project = nn.Linear(hidden, embedding)
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+        nn.init.normal_(self.tokens.weight, std=embedding**-0.5)
+
+    def forward(
+        self, noise: Tensor, condition: Mapping[str, Tensor], *, mode: Mode = "values", temperature: float = 1.0
+    ) -> Sample:
+        """Draw samples; row i depends on ``noise[i]`` and ``condition[i]`` alone.
+
+        Args:
+            noise: uniforms in [0, 1): (B, L), or (B, L, V) for ``mode="relaxed"``.
+            condition: ``label`` (B,) int64, or nothing.
+            mode: "relaxed" adds one-hot tokens with a soft gradient, "log_prob" the log-probability of each draw.
+            temperature: of the softmax; above 1 flattens.
+        """
+        self._check(noise, mode)
+        if mode == "relaxed":
+            return self._relaxed(noise, condition, temperature)
+        with torch.no_grad():
+            values = self._draw(noise, condition, temperature)
+        mask = content_mask(values)
+        if mode == "values":
+            return Sample(values, mask=mask)
+        rows = self.log_probs(values, condition, temperature=temperature, drawn=True)
+        chosen = rows.gather(2, values.unsqueeze(2)).squeeze(2)
+        entropy = -(rows.exp() * rows).sum(2)
+        return Sample(values, log_prob=chosen.masked_fill(~mask, 0), entropy=entropy.masked_fill(~mask, 0), mask=mask)
+
+    def log_probs(
+        self, tokens: Tensor, condition: Mapping[str, Tensor], *, temperature: float = 1.0, drawn: bool = False
+    ) -> Tensor:
+        """Teacher-forced log-probabilities (B, L, V) of the token at each place, given those before it.
+
+        Args:
+            tokens: (B, L) int64.
+            condition: as in ``forward``.
+            temperature: of the softmax.
+            drawn: True forbids <unk>, as sampling does; False lets data hold unknown words.
+        """
+        before = F.pad(tokens[:, :-1], (1, 0), value=BOS)
+        inputs = self.tokens(before) + self._label(condition, tokens.shape[0]).unsqueeze(1)
+        states, _ = self.recurrent(F.dropout(inputs, self.dropout, self.training and not drawn))
+        states = F.dropout(states, self.dropout, self.training and not drawn)
+        return self._log_softmax(states, temperature, drawn)
+
+    def _check(self, noise: Tensor, mode: Mode) -> None:
+        expected = (self.length, self.vocabulary) if mode == "relaxed" else (self.length,)
+        if tuple(noise.shape[1:]) != expected:
+            raise GenError(
+                f"text generator got noise of shape {tuple(noise.shape)} for mode {mode!r}, expected (B, {expected})"
+            )
+
+    def _label(self, condition: Mapping[str, Tensor], num_samples: int) -> Tensor:
+        if self.labels is None or "label" not in condition:
+            return self.bias.new_zeros(num_samples, self.tokens.embedding_dim)
+        return self.labels(condition["label"])
+
+    def _log_softmax(self, states: Tensor, temperature: float, drawn: bool) -> Tensor:
+        logits = F.linear(self.project(states), self.tokens.weight, self.bias)
+        # Half precision cannot hold NEVER nor sum a large vocabulary.
+        logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+        banned = torch.zeros(self.vocabulary, dtype=torch.bool, device=logits.device)
+        banned[[PAD, BOS, UNKNOWN] if drawn else [PAD, BOS]] = True
+        return F.log_softmax((logits / temperature).masked_fill(banned, NEVER), dim=-1)
+
+    def _step(self, inputs: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """One step of the same LSTM that reads whole sentences in ``log_probs``."""
+        return torch.lstm_cell(inputs, state, *self.recurrent._flat_weights)
+
+    def _start(self, num_samples: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        zeros = self.bias.new_zeros(num_samples, self.recurrent.hidden_size)
+        return (zeros, zeros), self.tokens.weight[BOS].expand(num_samples, -1)
+
+    def _draw(self, noise: Tensor, condition: Mapping[str, Tensor], temperature: float) -> Tensor:
+        state, inputs = self._start(noise.shape[0])
+        label = self._label(condition, noise.shape[0])
+        values = torch.full(noise.shape, PAD, dtype=torch.int64, device=noise.device)
+        going = torch.ones(noise.shape[0], dtype=torch.bool, device=noise.device)
+        for place in range(self.length):
+            state = self._step(inputs + label, state)
+            token = inverse_draw(self._log_softmax(state[0], temperature, True), noise[:, place])
+            values[:, place] = torch.where(going, token, PAD)
+            going = going & (token != EOS)
+            # Asking a GPU whether all have ended costs more than the steps it saves.
+            if not values.is_cuda and not going.any():
+                break
+            inputs = self.tokens(token)
+        return values
+
+    def _relaxed(self, noise: Tensor, condition: Mapping[str, Tensor], temperature: float) -> Sample:
+        state, inputs = self._start(noise.shape[0])
+        label = self._label(condition, noise.shape[0])
+        ended = torch.zeros(noise.shape[0], dtype=torch.bool, device=noise.device)
+        padding = F.one_hot(torch.tensor(PAD, device=noise.device), self.vocabulary).to(self.bias.dtype)
+        rows, values = [], []
+        for place in range(self.length):
+            state = self._step(inputs + label, state)
+            row = straight_through(self._log_softmax(state[0], 1.0, True), noise[:, place], temperature)
+            row = torch.where(ended.unsqueeze(1), padding, row)
+            token = row.detach().argmax(1)
+            inputs = row @ self.tokens.weight
+            ended = ended | (token == EOS)
+            rows.append(row)
+            values.append(token)
+        tokens = torch.stack(values, dim=1)
+        return Sample(tokens, relaxed=torch.stack(rows, dim=1), mask=content_mask(tokens))
+
+
+def content_mask(tokens: Tensor) -> Tensor:
+    """(B, L) bool: True up to and including <eos>."""
+    return tokens != PAD
+
+
+def inverse_draw(log_probs: Tensor, uniform: Tensor) -> Tensor:
+    """The token (B,) whose stretch of the cumulative distribution holds ``uniform`` (B,) in [0, 1)."""
+    cumulative = log_probs.exp().cumsum(dim=-1)
+    point = uniform.to(cumulative.dtype).unsqueeze(1) * cumulative[:, -1:]
+    # Rounding may put the point on the last edge; the last token with any probability is then meant.
+    last = (cumulative < cumulative[:, -1:]).sum(1)
+    return torch.minimum(torch.searchsorted(cumulative, point, right=True).squeeze(1), last)
+
+
+def straight_through(log_probs: Tensor, uniform: Tensor, temperature: float) -> Tensor:
+    """One-hot draw (B, V) by the Gumbel-max rule, with the gradient of the softmax at ``temperature``.
+
+    Source: Jang et al. 2017, https://arxiv.org/abs/1611.01144
+    """
+    gumbel = -torch.log(-torch.log(uniform.to(log_probs.dtype).clamp(1e-20, 1 - 1e-7)))
+    soft = F.softmax((log_probs + gumbel) / temperature, dim=-1)
+    hard = F.one_hot(soft.argmax(dim=-1), soft.shape[-1]).to(soft.dtype)
+    return hard + soft - soft.detach()
