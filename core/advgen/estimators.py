@@ -1,0 +1,209 @@
+"""How the generator's gradient is obtained from an elementwise cost, and the pieces of each way.
+
+Legend: B batch, L tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from advgen.contracts import Mode
+from advgen.errors import ConfigError, ContractError, nearest
+from advgen.losses import masked_mean
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """One way to the generator's gradient.
+
+    Args:
+        mode: what the generator is asked to return.
+        source: paper, year, link.
+    """
+
+    name: str
+    summary: str
+    mode: Mode
+    source: str
+
+
+_TABLE = (
+    Estimator(
+        "pathwise",
+        "Through the sample itself; for continuous values.",
+        "values",
+        "Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661",
+    ),
+    Estimator(
+        "straight_through",
+        "Discrete tokens forward, their softmax backward; biased, low variance.",
+        "relaxed",
+        "Jang et al. 2017, https://arxiv.org/abs/1611.01144",
+    ),
+    Estimator(
+        "score_function",
+        "Minus the cost as reward for each drawn token; unbiased, high variance.",
+        "log_prob",
+        "Williams 1992, https://doi.org/10.1007/BF00992696; d'Autume et al. 2019, https://arxiv.org/abs/1905.09922",
+    ),
+)
+
+ESTIMATORS: dict[str, Estimator] = {estimator.name: estimator for estimator in _TABLE}
+
+
+def get_estimator(name: str) -> Estimator:
+    """The estimator of that name.
+
+    Raises:
+        ConfigError: with the known names and the nearest.
+    """
+    if name not in ESTIMATORS:
+        raise ConfigError(f"estimator {name!r} is unknown; {nearest(name, ESTIMATORS)}")
+    return ESTIMATORS[name]
+
+
+def _valid(mask: Tensor | None, like: Tensor) -> Tensor:
+    return torch.ones_like(like, dtype=torch.bool) if mask is None else mask
+
+
+def _zero_outside(values: Tensor, valid: Tensor) -> Tensor:
+    """Select instead of multiply: 0 times an infinite log-probability is not a number."""
+    return torch.where(valid, values, torch.zeros_like(values))
+
+
+def returns(rewards: Tensor, mask: Tensor | None, discount: float) -> Tensor:
+    """Reward from each position on, later ones discounted.
+
+    Args:
+        rewards: (B, L).
+        mask: (B, L) bool, or None where every position counts.
+        discount: in [0, 1]; 0 keeps each position's own reward.
+
+    Returns:
+        (B, L): returns[t] = rewards[t] + discount * returns[t + 1]; 0 where masked.
+    """
+    valid = _valid(mask, rewards)
+    kept = _zero_outside(rewards, valid)
+    columns = [kept[:, -1]]
+    for position in range(kept.shape[1] - 2, -1, -1):
+        columns.append(kept[:, position] + discount * columns[-1])
+    return _zero_outside(torch.stack(columns[::-1], 1), valid)
+
+
+def _terminal(cost: Tensor, valid: Tensor) -> Tensor:
+    """Minus the sequence's cost times its length at the last valid position, 0 elsewhere, (B, L).
+
+    Times the length because the surrogate divides by it: the gradient is that of the expected sequence cost.
+    """
+    whole = cost if cost.dim() == 1 else masked_mean(cost, valid)
+    index = torch.arange(valid.shape[1], device=valid.device)
+    last = torch.where(valid, index, -1).amax(1, keepdim=True)
+    return torch.where(index == last, -(whole * valid.sum(1)).unsqueeze(1), torch.zeros((), device=cost.device))
+
+
+def _rewards(cost: Tensor, valid: Tensor, kind: Literal["dense", "terminal"]) -> Tensor:
+    cost = cost.detach()
+    if cost.shape != valid.shape and (kind == "dense" or cost.shape != valid.shape[:1]):
+        hint = "; for one score per sample set estimator.rewards to 'terminal'" if kind == "dense" else ""
+        raise ContractError(f"{kind} rewards got a cost of shape {tuple(cost.shape)} for tokens {tuple(valid.shape)}{hint}")
+    return -_zero_outside(cost, valid) if kind == "dense" else _terminal(cost, valid)
+
+
+def score_function_cost(
+    *,
+    log_prob: Tensor,
+    entropy: Tensor,
+    cost: Tensor,
+    mask: Tensor | None,
+    baseline: Tensor,
+    discount: float,
+    rewards: Literal["dense", "terminal"],
+    entropy_weight: float,
+) -> tuple[Tensor, Tensor]:
+    """A cost whose gradient is the score-function estimate of the gradient of the mean cost over positions.
+
+    Dense rewards credit each token with the costs from its own position on, which is right where the discriminator
+    judges a position by what came before it; terminal rewards suit any discriminator. A discount below 1 trades
+    bias for variance.
+
+    Args:
+        log_prob: (B, L) log-probability of each drawn token, with its graph.
+        entropy: (B, L) entropy in nats of each draw, with its graph.
+        cost: (B, L) generator's cost per position, or, for terminal rewards, (B,) per sample; its graph is cut.
+        mask: (B, L) bool, or None where every position counts.
+        baseline: (L,) expected return; any value leaves the expected gradient as it is.
+        discount: in [0, 1].
+        rewards: ``dense``: each position its own; ``terminal``: the whole cost at the last valid position.
+        entropy_weight: reward per nat of mean entropy.
+
+    Returns:
+        Surrogate cost (B,), of which only the gradient means anything, and the returns (B, L), without graph.
+
+    Source: Williams 1992, https://doi.org/10.1007/BF00992696; d'Autume et al. 2019 (ScratchGAN), https://arxiv.org/abs/1905.09922
+    """
+    valid = _valid(mask, log_prob)
+    gained = returns(_rewards(cost, valid, rewards), valid, discount)
+    advantage = gained - baseline.detach()
+    surrogate = -masked_mean(advantage * _zero_outside(log_prob, valid), valid)
+    return surrogate - entropy_weight * masked_mean(entropy, valid), gained
+
+
+def update_baseline(baseline: Tensor, returns: Tensor, mask: Tensor | None, decay: float, steps: int | Tensor) -> Tensor:
+    """Moving average of the return at each position; over several ranks, give it the returns of all.
+
+    Args:
+        baseline: (L,) average so far.
+        returns: (B, L).
+        mask: (B, L) bool, or None where every position counts.
+        decay: share of the old average once warm, in [0, 1).
+        steps: updates so far, a number or (L,); the first updates are a plain mean, so that no start value lingers.
+
+    Returns:
+        (L,) new average; a position without a valid sample keeps its own.
+    """
+    valid = _valid(mask, returns)
+    count = valid.sum(0)
+    mean = _zero_outside(returns, valid).sum(0) / count.clamp(min=1)
+    done = torch.as_tensor(steps, dtype=baseline.dtype, device=baseline.device)
+    share = (done / (done + 1)).clamp(max=decay)
+    return torch.where(count > 0, share * baseline + (1 - share) * mean, baseline)
+
+
+def straight_through(logits: Tensor, one_hot_index: Tensor, temperature: float) -> Tensor:
+    """One-hot tokens forward, the softmax's gradient backward.
+
+    Args:
+        logits: (B, L, V), with Gumbel noise where the tokens were drawn with it.
+        one_hot_index: (B, L) int64, the tokens drawn.
+        temperature: of the softmax, above 0; a low one is nearer to discrete, with a larger variance.
+
+    Returns:
+        (B, L, V), exactly one-hot.
+
+    Source: Bengio et al. 2013, https://arxiv.org/abs/1308.3432; Jang et al. 2017, https://arxiv.org/abs/1611.01144
+    """
+    soft = torch.softmax(logits / temperature, -1)
+    hard = F.one_hot(one_hot_index, logits.shape[-1]).to(soft.dtype)
+    # The difference is exactly 0; added first to hard it would round.
+    return hard + (soft - soft.detach())
+
+
+def gumbel(noise: Tensor) -> Tensor:
+    """Uniform noise in [0, 1] to Gumbel noise: logits plus it have their argmax at a draw from softmax(logits).
+
+    Args:
+        noise: any shape, floating; 0 and 1 are moved inside the open interval.
+
+    Returns:
+        Same shape, finite, mean 0.577.
+
+    Source: Gumbel 1954; Maddison et al. 2014, https://arxiv.org/abs/1411.0030
+    """
+    limits = torch.finfo(noise.dtype)
+    inside = noise.clamp(min=limits.tiny, max=1 - limits.eps)
+    return -torch.log(-torch.log(inside))
