@@ -1,0 +1,63 @@
+"""The command line. Importing it imports no torch, no pydantic and no plugin; commands import what they need."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from advgen.cli import config, evaluate, plugins, runs, sample, train
+from advgen.errors import GenError
+
+app = typer.Typer(
+    name="gen",
+    help="Train, sample, examine and ship adversarial generators of any modality.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("train", cls=train.TrainCommand)(train.train)
+app.command("resume")(train.resume)
+app.command("sample")(sample.sample)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(plugins.app, name="plugins")
+app.add_typer(config.app, name="config")
+app.add_typer(runs.app, name="runs")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from advgen import __version__
+
+        typer.echo(f"gen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def gen(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train, sample, examine and ship adversarial generators of any modality."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run ``gen``; a refusal is one line on standard error and its exit code. ``ADVGEN_DEBUG=1`` shows the trace."""
+    try:
+        app(args=arguments, prog_name="gen")
+    except Exception as error:
+        if os.environ.get("ADVGEN_DEBUG", "") not in ("", "0"):
+            raise
+        sys.exit(_report(error))
+
+
+def _report(error: Exception) -> int:
+    if isinstance(error, GenError):
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    print(f"error: unexpected {text}; ADVGEN_DEBUG=1 shows the trace", file=sys.stderr)
+    return 1

@@ -1,0 +1,67 @@
+"""What commands print: JSON or text on standard output, from the first process only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON on standard output; all else goes to standard error.")]
+PluginOption = Annotated[
+    str | None,
+    typer.Option("--plugin", "-p", metavar="NAME|FILE.py", help="Plugin: an installed one, or a file such as ./mine.py."),
+]
+PresetOption = Annotated[str | None, typer.Option("--preset", metavar="NAME", help="Preset of the plugin, over its default.")]
+ConfigOption = Annotated[
+    list[Path] | None, typer.Option("--config", metavar="FILE", help="TOML file; may be given again, later wins.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key, such as generator.learning_rate=1e-4.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ...")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
+TrustOption = Annotated[
+    str | None, typer.Option("--plugin", "-p", metavar="NAME|FILE.py", help="Plugin file of a run that was made with one.")
+]
+
+
+@contextlib.contextmanager
+def to_stderr() -> Iterator[None]:
+    """Whatever libraries and plugins print goes to standard error."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def say(text: str) -> None:
+    """Print on standard output, under torchrun from rank 0 alone."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(text)
+
+
+def say_json(value: Any) -> None:
+    """Print strict JSON: numbers that are not finite become null, paths become strings."""
+    say(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def table(rows: list[list[str]], header: list[str]) -> str:
+    """Left-aligned columns."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [header, *rows]]
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -1,0 +1,111 @@
+"""``gen plugins``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+
+import typer
+
+from advgen.cli.output import JsonFlag, say, say_json, table, to_stderr
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from advgen.registry import PluginRecord
+
+app = typer.Typer(help="List and describe plugins.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_plugins(
+    show_all: Annotated[bool, typer.Option("--all", help="List disabled plugins too.")] = False,
+    no_load: Annotated[bool, typer.Option("--no-load", help="Import no plugin code.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Every plugin with its status and, where it cannot be used, the reason."""
+    from advgen.registry import discover
+
+    with to_stderr():
+        records = discover(load=not no_load).records
+    shown = [record for record in records if show_all or record.status != "disabled"]
+    if as_json:
+        say_json([record.as_dict() for record in shown])
+    elif not shown:
+        say("no plugins")
+    else:
+        say(table([_row(record) for record in shown], ["name", "status", "from", "about"]))
+
+
+@app.command("show")
+def show(name: Annotated[str, typer.Argument(metavar="NAME", help="Plugin, or a file.")], as_json: JsonFlag = False) -> None:
+    """Presets, options and table entries of a plugin."""
+    from advgen.registry import find_plugin
+
+    with to_stderr():
+        record = find_plugin(name)
+        facts = _facts(record)
+    if as_json:
+        say_json(facts)
+    else:
+        say("\n".join(_description(record, facts)))
+
+
+def type_text(field: FieldInfo) -> str:
+    """An option's type for readers: ``integer``, ``batch|none``, ``list of numbers``."""
+    return _type_text(field.annotation)
+
+
+def default_text(field: FieldInfo) -> str:
+    """An option's default as it would be written in TOML."""
+    from advgen.config.toml import value_text
+
+    default = field.get_default(call_default_factory=False) if field.default_factory else field.default
+    if field.is_required():
+        return "required"
+    return "not set" if default is None else value_text(default)
+
+
+def _type_text(annotation: Any) -> str:
+    names = {int: "integer", float: "number", bool: "true|false", str: "text"}
+    if annotation in names:
+        return names[annotation]
+    parts = [part for part in get_args(annotation) if part is not type(None) and part is not Ellipsis]
+    if get_origin(annotation) is Literal:
+        return "|".join(str(part) for part in parts)
+    if get_origin(annotation) in (tuple, list):
+        return f"[{_type_text(parts[0])}, ...]" if parts else "list"
+    return (
+        " or ".join(dict.fromkeys(_type_text(part) for part in parts))
+        if parts
+        else getattr(annotation, "__name__", "value").lower()
+    )
+
+
+def _row(record: PluginRecord) -> list[str]:
+    about = record.reason or (record.spec.summary if record.spec else "")
+    return [record.name, record.status, record.origin, about]
+
+
+def _facts(record: PluginRecord) -> dict[str, Any]:
+    from advgen.config.load import options_model
+
+    assert record.spec is not None  # find_plugin returns loaded records
+    fields = options_model(record).model_fields
+    options = {
+        name: {"type": type_text(field), "default": default_text(field), "description": field.description or ""}
+        for name, field in fields.items()
+    }
+    tables = {table: sorted(getattr(record.spec, table)) for table in ("losses", "penalties", "metrics", "loggers")}
+    return record.as_dict() | {"presets": {k: dict(v) for k, v in record.spec.presets.items()}, "options": options} | tables
+
+
+def _description(record: PluginRecord, facts: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{record.name}: {facts['summary']}",
+        f"from {record.origin}",
+        "",
+        f"presets: {', '.join(facts['presets']) or 'none'}",
+    ]
+    lines += [f"{name}: {', '.join(facts[name])}" for name in ("losses", "penalties", "metrics", "loggers") if facts[name]]
+    rows = [[name, o["type"], o["default"], o["description"]] for name, o in facts["options"].items()]
+    return [*lines, "", table(rows, ["option", "type", "default", "about"])]

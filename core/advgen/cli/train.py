@@ -1,0 +1,172 @@
+"""``gen train`` and ``gen resume``."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from advgen.cli.output import ConfigOption, DeviceOption, JsonFlag, PluginOption, PresetOption, RunArgument, SetOption
+from advgen.cli.output import TrustOption, say, say_json, to_stderr
+from advgen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from advgen.registry import PluginRecord
+
+PREFIX = "option_"  # keeps a plugin's option apart from a core flag of the same name
+
+StopAfter = Annotated[int | None, typer.Option("--stop-after", min=1, metavar="N", help="Save and end at step N; the plan stays.")]
+
+
+def train(
+    context: typer.Context,
+    plugin: PluginOption = None,
+    data: Annotated[Path | None, typer.Option("--data", help="File or folder; without it, the plugin's embedded corpus.")] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, metavar="N", help="The run's plan, in steps.")] = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", metavar="M", help="The run's plan, in minutes.")] = None,
+    stop_after: PREFIX = "option_"  # keeps a plugin's option apart from a core flag of the same name
+
+StopAfter = None,
+    from_run: Annotated[Path | None, typer.Option("--from", metavar="RUN", help="Start from another run's weights.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, metavar="S", help="Seed of everything random.")] = None,
+    device: DeviceOption = "auto",
+    out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Run folder to make; default runs/NAME.")] = None,
+    max_bad: Annotated[int | None, typer.Option("--max-bad", min=0, metavar="N", help="Unreadable files to skip.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a generator. [dim]A plugin's own options: gen train --plugin NAME --help[/dim]"""
+    from advgen import api
+    from advgen.config.load import named_plugin
+
+    files = config or []
+    plugin = plugin or named_plugin(files)
+    if plugin is None:
+        raise ConfigError("no plugin is named; give --plugin NAME (gen plugins list shows them) or plugin in a config file")
+    with to_stderr():
+        result = api.train(
+            plugin,
+            data=data,
+            preset=preset,
+            config_files=files,
+            overrides=overrides or [],
+            options=_typed(plugin, context.params),
+            steps=steps,
+            minutes=minutes,
+            stop_after=stop_after,
+            from_run=from_run,
+            seed=seed,
+            device=device,
+            out=out,
+            max_bad=max_bad,
+        )
+    _finish(result, as_json)
+
+
+def resume(
+    run: RunArgument, stop_after: PREFIX = "option_"  # keeps a plugin's option apart from a core flag of the same name
+
+StopAfter = None, device: DeviceOption = "auto", plugin: TrustOption = None, as_json: JsonFlag = False
+) -> None:
+    """Go on with a run to the end of its plan."""
+    from advgen import api
+
+    with to_stderr():
+        result = api.resume(run, stop_after=stop_after, device=device, plugin=plugin)
+    _finish(result, as_json)
+
+
+def _finish(result: Any, as_json: bool) -> None:
+    """Say where the run is, and pass its exit code on."""
+    if as_json:
+        say_json(result.as_dict())
+    else:
+        say(f"{result.folder}: step {result.step}, {result.reason}")
+        for path in result.samples:
+            say(f"  {path}")
+    raise typer.Exit(result.exit_code)
+
+
+class TrainCommand(TyperCommand):
+    """``gen train`` with the flags of the plugin that the arguments name."""
+
+    def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Build the real command from the plugin's model, then parse with it."""
+        record = _plugin_in(args)
+        command = _command(record)
+        return command.make_context(info_name, args, parent, **extra)
+
+
+def _plugin_in(args: list[str]) -> PluginRecord | None:
+    """The plugin that the arguments, or a config file in them, name; None where there is none."""
+    name, files = _values(args, "--plugin", "-p")[-1:], _values(args, "--config")
+    if not name and not files:
+        return None
+    from advgen.config.load import named_plugin
+    from advgen.registry import find_plugin
+
+    found = name[0] if name else named_plugin([Path(file) for file in files])
+    return find_plugin(found) if found else None
+
+
+def _values(args: list[str], *flags: str) -> list[str]:
+    """Values of a flag, written ``--flag value`` or ``--flag=value``."""
+    own = args[: args.index("--")] if "--" in args else args
+    pairs = [after for flag, after in zip(own, own[1:], strict=False) if flag in flags]
+    return pairs + [arg.split("=", 1)[1] for arg in own if arg.split("=", 1)[0] in flags and "=" in arg]
+
+
+def _command(record: PluginRecord | None) -> Any:
+    """The parser of ``gen train``: core flags, and one ``--options.NAME`` for each option of the plugin."""
+    parameters = list(inspect.signature(train, eval_str=True).parameters.values())
+    if record is not None:
+        from advgen.config.load import options_model
+
+        fields = options_model(record).model_fields
+        parameters += [_flag(name, field, record.name) for name, field in fields.items()]
+
+    def command(**values: Any) -> None:
+        train(**{name: value for name, value in values.items() if not name.startswith(PREFIX)})
+
+    command.__doc__ = train.__doc__
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+    app.command("train")(command)
+    return typer.main.get_command(app)
+
+
+def _flag(name: str, field: FieldInfo, plugin: str) -> inspect.Parameter:
+    from advgen.cli.plugins import default_text, type_text
+
+    option = typer.Option(
+        f"--options.{name}",
+        metavar=type_text(field),
+        help=field.description or "",
+        show_default=default_text(field),
+        rich_help_panel=f"Plugin '{plugin}' options",
+    )
+    return inspect.Parameter(
+        PREFIX + name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+    )
+
+
+def _typed(plugin: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The plugin's options as values; text stays text where the option is text."""
+    own = {name.removeprefix(PREFIX): text for name, text in parameters.items() if name.startswith(PREFIX)}
+    given = {name: text for name, text in own.items() if text is not None}
+    if not given:
+        return {}
+    from advgen.config.load import options_model
+    from advgen.config.toml import parse_value
+    from advgen.registry import find_plugin
+
+    fields = options_model(find_plugin(plugin)).model_fields
+    return {name: text if fields[name].annotation in (str, str | None) else parse_value(text) for name, text in given.items()}

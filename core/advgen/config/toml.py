@@ -1,0 +1,168 @@
+"""TOML with line numbers on the way in and sources on the way out."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from advgen.errors import ConfigError
+
+KeyPath = tuple[str | int, ...]
+Place = Callable[[KeyPath], str]
+
+
+def dotted(path: KeyPath) -> str:
+    """``("schedules", "a.b", "end")`` as ``schedules."a.b".end``."""
+    return ".".join(_key(str(part)) for part in path)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _string(name)
+
+
+def _string(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def read_file(path: Path) -> tuple[dict[str, Any], Place]:
+    """A TOML file as a tree, and a function that says in which line a key stands.
+
+    Raises:
+        ConfigError: where it cannot be read or is not TOML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config file {path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise ConfigError(f"config file {path} cannot be read: {error.strerror or error}") from error
+    return read_text(text, str(path))
+
+
+def read_text(text: str, name: str) -> tuple[dict[str, Any], Place]:
+    """The same for text that is already read; ``name`` is what messages call it."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{name} is not valid TOML: {error}") from error
+    lines = key_lines(text)
+
+    def place(path: KeyPath) -> str:
+        for length in range(len(path), 0, -1):
+            if path[:length] in lines:
+                return f"{name}:{lines[path[:length]]}"
+        return name
+
+    return tree, place
+
+
+def key_lines(text: str) -> dict[KeyPath, int]:
+    """The line (from 1) of every key and header of a valid TOML text."""
+    found: dict[KeyPath, int] = {}
+    counts: dict[KeyPath, int] = {}
+    header: KeyPath = ()
+    lines, index = text.splitlines(), 0
+    while index < len(lines):
+        number, line = index + 1, lines[index].strip()
+        index += 1
+        if not line or line.startswith("#"):
+            continue
+        if line.startswith("["):
+            header = _header(line, counts)
+            found.setdefault(header[:-1] if isinstance(header[-1], int) else header, number)
+            found.setdefault(header, number)
+            continue
+        statement = line
+        while (entry := _try_parse(statement)) is None and index < len(lines):  # a value over several lines
+            statement += "\n" + lines[index]
+            index += 1
+        for path in _paths(entry or {}):
+            found.setdefault(header + path, number)
+    return found
+
+
+def _header(line: str, counts: dict[KeyPath, int]) -> KeyPath:
+    """Path of ``[a.b]``, or of ``[[a.b]]`` with the index of this element."""
+    tree: Any = tomllib.loads(line)
+    path: list[str | int] = []
+    while tree:
+        value = tree[0] if isinstance(tree, list) else tree
+        if not value:
+            break
+        name, tree = next(iter(value.items()))
+        path.append(name)
+        if not isinstance(tree, list) and (*path,) in counts:
+            path.append(counts[(*path,)])  # a table inside the latest element
+    if isinstance(tree, list):
+        counts[(*path,)] = counts.get((*path,), -1) + 1
+        path.append(counts[(*path,)])
+    return tuple(path)
+
+
+def _try_parse(statement: str) -> dict[str, Any] | None:
+    try:
+        return tomllib.loads(statement)
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+def _paths(tree: Mapping[str, Any]) -> Iterator[KeyPath]:
+    for key, value in tree.items():
+        yield (key,)
+        if isinstance(value, Mapping):
+            yield from ((key, *rest) for rest in _paths(value))
+
+
+def parse_value(text: str) -> Any:
+    """A value as TOML reads it, or the text itself: ``3``, ``true``, ``[1, 2]``, ``hinge``."""
+    tree = _try_parse(f"value = {text}")
+    return tree["value"] if tree is not None and set(tree) == {"value"} else text
+
+
+def parse_assignment(text: str) -> dict[str, Any]:
+    """``a.b=c`` as a nested tree.
+
+    Raises:
+        ConfigError: where there is no ``=`` or the key is not a dotted key.
+    """
+    key, equals, value = text.partition("=")
+    path = _try_parse(f"{key.strip()} = 0") if equals and "\n" not in key else None
+    if path is None:
+        raise ConfigError(f"--set {text!r} is not an assignment; expected section.key=value")
+    inner: dict[str, Any] = path
+    while isinstance(next(iter(inner.values())), dict):
+        inner = next(iter(inner.values()))
+    inner[next(iter(inner))] = parse_value(value.strip())
+    return path
+
+
+def write(tree: Mapping[str, Any], source_of: Callable[[KeyPath], str], path: KeyPath = ()) -> str:
+    """TOML with each value's source behind it; a value of None becomes a comment."""
+    tables = {key: value for key, value in tree.items() if isinstance(value, Mapping)}
+    lines = []
+    for key, value in tree.items():
+        if key not in tables:
+            text = f"# {_key(key)} is not set" if value is None else f"{_key(key)} = {value_text(value)}"
+            lines.append(f"{text}  # {source_of((*path, key))}")
+    blocks = [*([f"[{dotted(path)}]"] if path and lines else []), *lines]
+    text = "\n".join(blocks) + "\n" if blocks else ""
+    inner = [write(value, source_of, (*path, key)) for key, value in tables.items()]
+    return "\n".join(part for part in [text, *inner] if part)
+
+
+def value_text(value: Any) -> str:
+    """A bool, number, string, list or table in TOML's notation, on one line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{_key(key)} = {value_text(item)}" for key, item in value.items() if item is not None)
+        return "{" + inner + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(value_text(item) for item in value) + "]"
+    return _string(str(value))
