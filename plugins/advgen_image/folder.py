@@ -1,0 +1,193 @@
+"""A folder of images, sub-folder = class, as one array in memory or memory-mapped from the user's cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advgen import DataError, content_hash
+from advgen_image.config import ImageConfig
+from advgen_image.decoding import SUFFIXES, BadImage, Header, Target, decode, read_header
+
+LARGEST_IN_MEMORY = 512 * 2**20
+CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class FolderArrays:
+    """Images of a folder, with the files that were left out."""
+
+    values: NDArray[Any]
+    labels: NDArray[np.int64] | None
+    classes: tuple[str, ...]
+    keys: list[str]
+    fingerprint: str
+    bad: tuple[str, ...]
+
+
+def read_folder(folder: Path, config: ImageConfig, max_bad: int) -> FolderArrays:
+    """Every image below a folder, decoded once.
+
+    Raises:
+        DataError: where there are no images, sizes differ without a wanted size, or more than ``max_bad`` are unreadable.
+    """
+    files = _image_files(folder)
+    headers, bad = _read_headers(files, folder)
+    _refuse_too_many(bad, max_bad, folder, len(headers))
+    target = _target(headers, folder, config)
+    fingerprint = _fingerprint(list(headers), folder)
+    values, kept, damaged = _load(list(headers), target, folder, fingerprint)
+    bad += damaged
+    _refuse_too_many(bad, max_bad, folder, len(kept))
+    keys = [file.relative_to(folder).as_posix() for file in kept]
+    labels, classes = _labels(keys)
+    return FolderArrays(values, labels, classes, keys, fingerprint, tuple(bad))
+
+
+def _image_files(folder: Path) -> list[Path]:
+    if folder.is_file():
+        raise DataError(f"{folder} is a file, expected a folder of images or an idx file; unpack archives first")
+    every = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+    files = [file for file in every if file.suffix.lower() in SUFFIXES]
+    if not files:
+        seen = ", ".join(name or "no suffix" for name, _ in Counter(f.suffix for f in every).most_common(5)) or "nothing"
+        raise DataError(f"{folder} holds no images (found: {seen}); expected {' '.join(SUFFIXES)} or idx files")
+    return files
+
+
+def _read_headers(files: list[Path], folder: Path) -> tuple[dict[Path, Header], list[str]]:
+    headers, bad = {}, []
+    for file in files:
+        try:
+            headers[file] = read_header(file)
+        except (BadImage, OSError) as error:
+            bad.append(f"{file.relative_to(folder)}: {error}")
+    return headers, bad
+
+
+def _refuse_too_many(bad: list[str], max_bad: int, folder: Path, num_good: int) -> None:
+    if len(bad) <= max_bad and num_good:
+        return
+    listed = "\n  ".join(bad[:20])
+    raise DataError(
+        f"{len(bad)} of {len(bad) + num_good} images in {folder} cannot be read, at most {max_bad} may be left out; "
+        f"repair or remove them, or raise data.max_bad:\n  {listed}"
+    )
+
+
+def _target(headers: dict[Path, Header], folder: Path, config: ImageConfig) -> Target:
+    """The common size and kind of all files."""
+    sizes = Counter((header.height, header.width) for header in headers.values())
+    (height, width), _ = sizes.most_common(1)[0]
+    if len(sizes) > 1 and not (config.image_height and config.image_width):
+        odd = next(file for file, header in headers.items() if (header.height, header.width) != (height, width))
+        raise DataError(
+            f"images in {folder} have {len(sizes)} sizes: mostly {height}x{width}, but {odd.relative_to(folder)} is "
+            f"{headers[odd].height}x{headers[odd].width}; set options.image_height and options.image_width to resize and crop"
+        )
+    alpha = any(header.alpha for header in headers.values())
+    colour = any(header.colour for header in headers.values())
+    channels = config.channels or (4 if alpha else 3 if colour else 1)
+    deep = all(header.deep for header in headers.values())
+    return Target(channels, config.image_height or height, config.image_width or width, deep)
+
+
+def _labels(keys: list[str]) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
+    """The first sub-folder is the class; no classes where any image lies at the top."""
+    if any("/" not in key for key in keys):
+        return None, ()
+    owners = [key.split("/")[0] for key in keys]
+    classes = tuple(sorted(set(owners)))
+    number = {name: index for index, name in enumerate(classes)}
+    return np.array([number[name] for name in owners], dtype=np.int64), classes
+
+
+def _fingerprint(files: list[Path], folder: Path) -> str:
+    """Over the content; over names, sizes and times where that would mean reading more than 512 MB."""
+    states = [file.stat() for file in files]
+    names = [file.relative_to(folder).as_posix().encode() for file in files]
+    if sum(state.st_size for state in states) > LARGEST_IN_MEMORY:
+        times = [f"{state.st_size} {state.st_mtime_ns}".encode() for state in states]
+        return content_hash(part for pair in zip(names, times, strict=True) for part in pair)
+    return content_hash(part for name, file in zip(names, files, strict=True) for part in (name, file.read_bytes()))
+
+
+def _load(files: list[Path], target: Target, folder: Path, fingerprint: str) -> tuple[NDArray[Any], list[Path], list[str]]:
+    """Decoded images (N, C, H, W), the files they came from, and complaints on the others."""
+    shape = (len(files), target.channels, target.height, target.width)
+    if int(np.prod(shape)) * np.dtype(target.dtype).itemsize > LARGEST_IN_MEMORY:
+        return _load_mapped(files, target, folder, fingerprint)
+    values = np.empty(shape, target.dtype)
+    kept, bad = _decode_into(values, files, target, folder)
+    return values[: len(kept)], kept, bad
+
+
+def _load_mapped(
+    files: list[Path], target: Target, folder: Path, fingerprint: str
+) -> tuple[NDArray[Any], list[Path], list[str]]:
+    """As ``_load``, through an array file in the user's cache that later runs reuse."""
+    cache = cache_folder() / "images"
+    cache.mkdir(parents=True, exist_ok=True)
+    name = content_hash([fingerprint.encode(), repr(target).encode()])[:32]
+    array_file, index_file = cache / f"{name}.npy", cache / f"{name}.json"
+    if not (array_file.is_file() and index_file.is_file()):
+        _build_cache(files, target, folder, array_file, index_file)
+    index = json.loads(index_file.read_text())
+    values = np.load(array_file, mmap_mode="r", allow_pickle=False)[: len(index["kept"])]
+    return values, [folder / kept for kept in index["kept"]], list(index["bad"])
+
+
+def _build_cache(files: list[Path], target: Target, folder: Path, array_file: Path, index_file: Path) -> None:
+    """Write beside, then rename: a reader never sees half a cache."""
+    shape = (len(files), target.channels, target.height, target.width)
+    with tempfile.TemporaryDirectory(dir=array_file.parent) as scratch:
+        draft = Path(scratch) / "values.npy"
+        values = np.lib.format.open_memmap(draft, mode="w+", dtype=target.dtype, shape=shape)
+        kept, bad = _decode_into(values, files, target, folder)
+        values.flush()
+        index = Path(scratch) / "index.json"
+        index.write_text(json.dumps({"kept": [file.relative_to(folder).as_posix() for file in kept], "bad": bad}))
+        os.replace(draft, array_file)
+        os.replace(index, index_file)
+
+
+def _decode_into(values: NDArray[Any], files: list[Path], target: Target, folder: Path) -> tuple[list[Path], list[str]]:
+    """Fill ``values`` from the start, in the files' order, leaving no gap for a damaged one."""
+    kept: list[Path] = []
+    bad: list[str] = []
+    for file, result in _decode_all(files, target):
+        if isinstance(result, Exception):
+            bad.append(f"{file.relative_to(folder)}: {result}")
+        else:
+            values[len(kept)] = result
+            kept.append(file)
+    return kept, bad
+
+
+def _decode_all(files: list[Path], target: Target) -> Iterator[tuple[Path, NDArray[Any] | Exception]]:
+    def attempt(file: Path) -> NDArray[Any] | Exception:
+        try:
+            return decode(file, target)
+        except (BadImage, OSError) as error:
+            return error
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(files), CHUNK):
+            chunk = files[start : start + CHUNK]
+            yield from zip(chunk, pool.map(attempt, chunk), strict=True)
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/advgen``, or ``~/.cache/advgen``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "advgen"

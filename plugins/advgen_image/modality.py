@@ -1,0 +1,103 @@
+"""The image modality: what the core must know of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advgen import Batch, Corpus, DataRequest, Discriminator, Generator, GenError, Judge, Modality, Mode
+from advgen_image.config import ImageConfig
+from advgen_image.data import read_corpus
+from advgen_image.files import write_grid, write_images
+from advgen_image.judge import train_judge
+from advgen_image.networks import ImageDiscriminator, ImageGenerator, ImageShape, choose_depth
+from advgen_image.shapes import shapes_metrics
+
+BLOCK = 16
+
+
+class ImageModality(Modality[ImageConfig]):
+    """Images (B, C, H, W) in [-1, 1], with a ``label`` (B,) where the data has classes."""
+
+    def __init__(self, config: ImageConfig, facts: Mapping[str, Any]) -> None:
+        super().__init__(config, facts)
+        height, width = facts["height"], facts["width"]
+        self.depth = choose_depth(height, width, config.depth)
+        num_classes = len(facts["classes"]) if config.conditional else 0
+        self.shape = ImageShape(facts["channels"], height, width, num_classes)
+
+    @classmethod
+    def read(cls, config: ImageConfig, request: DataRequest) -> Corpus:
+        """The embedded shapes, idx files or a folder of images."""
+        corpus = read_corpus(config, request)
+        choose_depth(corpus.facts["height"], corpus.facts["width"], config.depth)
+        return corpus
+
+    def generator(self) -> Generator:
+        """A strided generator that fits the data's size."""
+        config = self.config
+        return ImageGenerator(
+            self.shape,
+            noise_size=config.noise_size,
+            width=config.width,
+            depth=self.depth,
+            norm=config.generator_norm,
+            normal_init=config.initialization == "normal",
+        )
+
+    def discriminator(self) -> Discriminator:
+        """A strided discriminator that mirrors the generator."""
+        config = self.config
+        return ImageDiscriminator(
+            self.shape,
+            width=config.width,
+            depth=self.depth,
+            norm=config.discriminator_norm,
+            normal_init=config.initialization == "normal",
+        )
+
+    def noise(self, num_samples: int, generator: torch.Generator, *, mode: Mode = "values") -> Tensor:
+        """(B, Z) standard normal noise; the first rows do not depend on how many follow."""
+        # Normal numbers are drawn in blocks of 16: whole blocks keep a row's values free of the rows after it.
+        padded = -(-self.config.noise_size // BLOCK) * BLOCK
+        return torch.randn(num_samples, padded, generator=generator)[:, : self.config.noise_size].contiguous()
+
+    def condition(self, num_samples: int, generator: torch.Generator, *, label: int | None = None) -> dict[str, Tensor]:
+        """Labels drawn as in the data; none for an unconditional model."""
+        if self.config.conditional:
+            return super().condition(num_samples, generator, label=label)
+        if label is not None:
+            raise GenError(f"class {label} was asked of an unconditional model; train with options.conditional true")
+        return {}
+
+    def prepare(self, batch: Batch) -> Batch:
+        """uint8, or 16 bit held as int32, to float32 in [-1, 1]; floats pass."""
+        if batch.values.is_floating_point():
+            return batch
+        half = 127.5 if batch.values.dtype == torch.uint8 else 32767.5
+        return Batch(batch.values.float() / half - 1.0, batch.mask, batch.condition)
+
+    def judge(self, corpus: Corpus, cache: Path) -> Judge:
+        """A small classifier of the data's classes, or an autoencoder."""
+        shape = ImageShape(self.shape.channels, self.shape.height, self.shape.width, len(self.facts["classes"]))
+        return train_judge(corpus, shape, self.prepare, cache)
+
+    def write(self, batch: Batch, folder: Path, *, start: int = 0) -> list[Path]:
+        """One PNG per sample."""
+        return write_images(batch.values, folder, start=start, bits=self.facts["bits"])
+
+    def overview(self, batch: Batch, stem: Path) -> list[Path]:
+        """One PNG with all samples in a grid."""
+        return write_grid(batch.values, stem)
+
+    def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
+        """For the embedded shapes: factors read back from the images; nothing for other data."""
+        if self.facts["corpus"] != "shapes":
+            return {}
+        images = (generated.values.detach().double().cpu().numpy() + 1) / 2
+        label = generated.condition.get("label")
+        return shapes_metrics(images, self.facts["factors"], None if label is None else label.cpu().numpy())
