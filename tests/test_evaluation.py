@@ -25,6 +25,10 @@ from advgen.evaluation import (
     format_report,
     real_samples,
 )
+from advgen.metrics.features import frechet_distance
+from advgen.metrics.table import plugin_metrics
+from advgen.registry import PluginRecord, Registry
+from advgen.spec import PluginSpec
 
 NAMES = ["red", "green", "blue"]
 CENTRES = torch.tensor([[0.0, 0.0], [30.0, 0.0], [0.0, 30.0]])
@@ -166,6 +170,7 @@ def test_the_report_is_written_into_the_run_as_plain_json(run: FakeRun, monkeypa
     sampling = types.ModuleType("advgen.sampling")
     sampling.load_run = lambda *arguments: asked.append(arguments) or run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "advgen.sampling", sampling)
+    monkeypatch.setattr("advgen.evaluation.plugin_metrics", lambda plugin: ({}, {}))
     report = evaluate_run("somewhere", 60, device="cpu", plugin="./points.py")
     assert asked == [("somewhere", "cpu", "./points.py")]
     assert json.loads((run.folder / "evaluation.json").read_text()) == report
@@ -176,6 +181,7 @@ def test_a_report_that_cannot_be_written_is_refused_by_name(run: FakeRun, monkey
     sampling = types.ModuleType("advgen.sampling")
     sampling.load_run = lambda *arguments: run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "advgen.sampling", sampling)
+    monkeypatch.setattr("advgen.evaluation.plugin_metrics", lambda plugin: ({}, {}))
     run.folder = run.folder / "gone"
     with pytest.raises(GenError, match=r"evaluation\.json cannot be written: No such file"):
         evaluate_run("somewhere", 60)
@@ -273,3 +279,46 @@ def test_the_table_lines_up_generated_beside_real(run: FakeRun) -> None:
     row = next(line for line in lines if line.startswith("frechet_distance"))
     assert row.index("lower") == header.index("better")
     assert "classes recognised, generated: red 30, green 30, blue 30" in text
+
+
+def median_gap(*, generated: torch.Tensor, real: torch.Tensor) -> float:
+    return float((generated.median() - real.median()).abs())
+
+
+def broken(*, generated: torch.Tensor, real: torch.Tensor) -> float:
+    raise ZeroDivisionError("no samples")
+
+
+def test_a_plugin_metric_is_reported_for_both_rows_and_a_broken_one_costs_its_own_row_alone(run: FakeRun) -> None:
+    run.shift = 10.0
+    report = evaluate_loaded(run, 90, metrics={"mine.median": median_gap, "mine.broken": broken})
+    assert report["generated"]["mine.median"] > 5 > report["real"]["mine.median"]
+    assert report["left_out"] == {"mine.broken": "ZeroDivisionError: no samples"}
+    assert "left out: mine.broken (ZeroDivisionError: no samples)" in format_report(report)
+
+
+def test_metrics_of_usable_plugins_are_found_and_one_that_cannot_be_imported_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = PluginSpec(
+        name="mine",
+        summary="",
+        config="",
+        modality="",
+        metrics={"distance": "advgen.metrics.features:frechet_distance", "gone": "advgen.metrics.features:gone"},
+    )
+    usable = PluginRecord("mine", "ok", spec=spec)
+    refused = PluginRecord("other", "broken", "syntax error")
+    monkeypatch.setattr("advgen.metrics.table.discover", lambda: Registry((usable, refused)))
+    metrics, left_out = plugin_metrics()
+    assert metrics == {"mine.distance": frechet_distance}
+    assert list(left_out) == ["mine.gone"]
+
+
+def test_metrics_of_a_plugin_file_are_found_by_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = PluginSpec(
+        name="mine", summary="", config="", modality="", metrics={"distance": "advgen.metrics.features:frechet_distance"}
+    )
+    monkeypatch.setattr("advgen.metrics.table.discover", lambda: Registry(()))
+    monkeypatch.setattr("advgen.metrics.table.find_plugin", lambda path: PluginRecord("mine", "ok", spec=spec))
+    assert plugin_metrics("./mine.py") == ({"mine.distance": frechet_distance}, {})

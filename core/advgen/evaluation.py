@@ -21,6 +21,7 @@ from advgen.metrics.features import (
     precision_recall_density_coverage,
     within_class_recall,
 )
+from advgen.metrics.table import Metric, apply_metrics, plugin_metrics
 
 if TYPE_CHECKING:
     from advgen.sampling import LoadedRun
@@ -63,13 +64,17 @@ def evaluate_run(
     from advgen.sampling import load_run
 
     loaded = load_run(run, device, plugin)
-    report = evaluate_loaded(loaded, num_samples, seed)
+    metrics, left_out = plugin_metrics(plugin)
+    report = evaluate_loaded(loaded, num_samples, seed, metrics)
+    report["left_out"] = left_out | report["left_out"]
     _write(report, loaded.folder / "evaluation.json")
     return report
 
 
-def evaluate_loaded(run: LoadedRun, num_samples: int | None = None, seed: int = 0) -> dict[str, Any]:
-    """The report of a run that is already open; nothing is written."""
+def evaluate_loaded(
+    run: LoadedRun, num_samples: int | None = None, seed: int = 0, metrics: Mapping[str, Metric] | None = None
+) -> dict[str, Any]:
+    """The report of a run that is already open, with further metrics on features; nothing is written."""
     corpus = run.corpus()
     num_generated = min(MAX_SAMPLES, len(_source(corpus, "test"))) if num_samples is None else num_samples
     if num_generated <= NEIGHBOURS:
@@ -82,6 +87,8 @@ def evaluate_loaded(run: LoadedRun, num_samples: int | None = None, seed: int = 
     reference = real_samples(run.modality, corpus, "train", seed=seed, limit=num_generated)
     generated = run.draw(num_generated, seed=seed)
     names = run.modality.facts.get("classes") or ()
+    rows = {"generated": compare(judge, generated, held_out, names), "real": compare(judge, reference, held_out, names)}
+    left_out = _add_plugin_metrics(rows, judge, {"generated": generated, "real": reference}, held_out, metrics or {})
     report = {
         "protocol": {
             "features": judge.name,
@@ -94,13 +101,27 @@ def evaluate_loaded(run: LoadedRun, num_samples: int | None = None, seed: int = 
             "step": run.step,
             "data": corpus.fingerprint,
         },
-        "generated": compare(judge, generated, held_out, names),
-        "real": compare(judge, reference, held_out, names),
+        **rows,
         "modality": dict(run.modality.metrics(generated, held_out)),
         "real_modality": dict(run.modality.metrics(reference, held_out)),
+        "left_out": left_out,
     }
     finite: dict[str, Any] = _jsonable(report)
     return finite
+
+
+def _add_plugin_metrics(
+    rows: dict[str, dict[str, Any]], judge: Judge, sides: Mapping[str, Batch], held_out: Batch, metrics: Mapping[str, Metric]
+) -> dict[str, str]:
+    """Complete both rows; returns the metrics that failed, with the reason."""
+    if not metrics:
+        return {}
+    real, left_out = features_of(judge, held_out), dict[str, str]()
+    for side, batch in sides.items():
+        values, failed = apply_metrics(metrics, features_of(judge, batch), real)
+        rows[side] |= values
+        left_out |= failed
+    return left_out
 
 
 def evaluate_modality(
@@ -251,7 +272,8 @@ def format_report(report: Mapping[str, Any]) -> str:
     rows += _rows(report["generated"], report["real"]) + _rows(report["modality"], report["real_modality"])
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     table = [f"{r[0]:<{widths[0]}}  {r[1]:>{widths[1]}}  {r[2]:>{widths[2]}}  {r[3]}".rstrip() for r in rows]
-    return "\n".join([head, *table, *_histogram_lines(report)])
+    left_out = [f"left out: {name} ({reason})" for name, reason in report["left_out"].items()]
+    return "\n".join([head, *table, *_histogram_lines(report), *left_out])
 
 
 def _rows(generated: Mapping[str, Any], real: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

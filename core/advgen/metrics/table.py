@@ -1,0 +1,53 @@
+"""Metrics on features that plugins bring: found, named ``plugin.metric``, and never fatal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import Tensor
+
+from advgen.errors import PluginError
+from advgen.registry import PluginRecord, discover, find_plugin, resolve
+
+
+class Metric(Protocol):
+    """Two sets of features, (N, F) and (M, F) float64 on the CPU, to one number."""
+
+    def __call__(self, *, generated: Tensor, real: Tensor) -> float: ...
+
+
+def plugin_metrics(plugin: str | None = None) -> tuple[dict[str, Metric], dict[str, str]]:
+    """The metrics of every usable plugin, and of the plugin file of this name; and those left out, with the reason."""
+    records = [record for record in discover().records if record.status == "ok"]
+    if plugin is not None and plugin not in {record.name for record in records}:
+        records.append(find_plugin(plugin))
+    found: dict[str, Metric] = {}
+    left_out: dict[str, str] = {}
+    for name, reference in _references(records).items():
+        try:
+            found[name] = resolve(reference)
+        except PluginError as error:
+            left_out[name] = str(error)
+    return found, left_out
+
+
+def _references(records: list[PluginRecord]) -> dict[str, str]:
+    return {
+        f"{record.name}.{metric}": reference
+        for record in records
+        if record.spec is not None
+        for metric, reference in record.spec.metrics.items()
+    }
+
+
+def apply_metrics(metrics: Mapping[str, Metric], generated: Tensor, real: Tensor) -> tuple[dict[str, float], dict[str, str]]:
+    """Values by name, and the reason of each metric that failed: a third party's mistake costs its own row alone."""
+    values: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    for name, metric in metrics.items():
+        try:
+            values[name] = float(metric(generated=generated, real=real))
+        except Exception as error:  # a plugin may raise anything
+            failed[name] = f"{type(error).__name__}: {error}"
+    return values, failed
