@@ -1,0 +1,46 @@
+"""The audio plugin: what it is and how it likes to be trained. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from advgen import PluginSpec, hookimpl
+
+DEFAULT: dict[str, Any] = {
+    "loss": "relativistic",
+    "penalties": {"r1": {"weight": 0.02, "interval": 1}, "r2": {"weight": 0.02, "interval": 1}},
+    "generator": {"learning_rate": 1e-3, "betas": (0.0, 0.99)},
+    "discriminator": {"learning_rate": 1e-3, "betas": (0.0, 0.99)},
+    "average": {"enabled": True, "half_life_steps": 200.0},
+    "schedules": {
+        "generator.learning_rate": {"kind": "cosine", "end": 0.1},
+        "discriminator.learning_rate": {"kind": "cosine", "end": 0.1},
+    },
+    "train": {"minutes": 5.0, "batch_size": 32},
+}
+CLASSIC: dict[str, Any] = {
+    "loss": "nonsaturating",
+    "penalties": {},
+    "generator": {"learning_rate": 2e-4, "betas": (0.5, 0.999)},
+    "discriminator": {"learning_rate": 2e-4, "betas": (0.5, 0.999)},
+    "average": {"enabled": False},
+    "schedules": {},
+}
+# File names such as 7_theo_12.wav: digit, speaker, take; takes 0 to 4 are the official test split.
+DIGITS: dict[str, Any] = {
+    "options": {"label_pattern": r"^(?P<label>[^_]+)_", "test_pattern": r"_[0-4]\.wav$", "length": 6144},
+    "train": {"minutes": 10.0, "batch_size": 32},
+}
+
+
+@hookimpl
+def advgen_register() -> PluginSpec:
+    """Name the plugin's parts."""
+    return PluginSpec(
+        name="audio",
+        summary="Waveforms, unconditional or by class, from an inverse-STFT generator.",
+        config="advgen_audio.config:AudioConfig",
+        modality="advgen_audio.modality:AudioModality",
+        presets={"default": DEFAULT, "classic": CLASSIC, "digits": DIGITS},
+        requires={"soundfile": "soundfile>=0.12", "torchaudio": "torchaudio>=2.11,<2.12"},
+    )

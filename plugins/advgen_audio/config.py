@@ -1,0 +1,47 @@
+"""The audio plugin's own options."""
+
+from __future__ import annotations
+
+import re
+
+from advgen import PluginConfig
+from pydantic import Field, field_validator
+
+
+class AudioConfig(PluginConfig):
+    """Data, generator and critics of the audio plugin."""
+
+    sample_rate_hz: int | None = Field(None, ge=1000, le=192_000, description="Empty: the most common rate of the data.")
+    length: int | None = Field(
+        None, ge=1024, description="Samples per clip; empty: the power of two that holds 99 % of the clips, 16384 at most."
+    )
+    conditional: bool = Field(True, description="Use the labels, where the data has any.")
+    label_pattern: str | None = Field(
+        None, description="Regular expression on the file name with a group named label; empty: sub-folders are labels."
+    )
+    test_pattern: str | None = Field(None, description="File names that match are the test split; empty: split by hash.")
+    peak_normalise: bool = Field(True, description="Scale each clip of a folder to a peak of 0.95.")
+    noise_size: int = Field(64, ge=1)
+    channels: int = Field(64, ge=4, description="Width of the generator's blocks.")
+    blocks: int = Field(3, ge=1)
+    n_fft: int | None = Field(None, ge=32, description="Generator's window; empty: 256 at 8 kHz, doubled with the rate.")
+    hop: int | None = Field(None, ge=8, description="Samples between frames; empty: a quarter of n_fft.")
+    wave_critic_channels: int = Field(8, ge=1, description="First layer of the whole-clip critic; doubled at each layer.")
+    spectral_critic_channels: int = Field(16, ge=1, description="First layer of the spectrogram critics.")
+    phase_shuffle: int = Field(2, ge=0, description="Largest shift, in samples, between layers of the whole-clip critic.")
+
+    @field_validator("label_pattern", "test_pattern")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+        return pattern
+
+    @field_validator("label_pattern")
+    @classmethod
+    def _has_label(cls, pattern: str | None) -> str | None:
+        if pattern is not None and "label" not in re.compile(pattern).groupindex:
+            raise ValueError(f"{pattern!r} has no group (?P<label>...), so no label can be read with it")
+        return pattern

@@ -1,0 +1,294 @@
+"""Folders of sound files: what is in them, what is wrong with them, and random access to their clips."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from advgen import Batch, DataError, DataRequest, PluginError, content_hash, split_indices
+from torch import Tensor
+
+from advgen_audio.config import AudioConfig
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+MAX_AUTO_LENGTH = 16384
+MAX_MEMORY_BYTES = 512 * 2**20
+MAX_HASHED_BYTES = 512 * 2**20
+SILENT_PEAK = 1e-4
+PEAK = 0.95
+
+
+def torchaudio_part(name: str) -> ModuleType:
+    """Import ``torchaudio.<name>``; a build that does not match torch fails here, and says which pair does.
+
+    Raises:
+        PluginError: naming the pair of versions to install.
+    """
+    try:
+        return importlib.import_module(f"torchaudio.{name}")
+    except (ImportError, OSError, RuntimeError) as error:
+        raise PluginError(
+            f"torchaudio does not load with torch {torch.__version__} ({error}); install the pair torch>=2.11,<2.13 and "
+            "torchaudio>=2.11,<2.12 from one index, so that both are built for the same CUDA or both for the CPU"
+        ) from error
+
+
+@dataclass(frozen=True)
+class SoundFile:
+    """One file's header and what its name says."""
+
+    path: Path
+    name: str
+    rate_hz: int
+    num_frames: int
+    label: str | None
+
+
+class ClipSource:
+    """Clips of any length in one flat array, cut or zero-padded at the end to ``length``: values (B, 1, T) float32.
+
+    Args:
+        samples: (S,) float32 in memory, or int16 memory-mapped.
+        starts, sizes: (N,) where each clip lies in ``samples``.
+        labels: (N,) int64, or None.
+    """
+
+    def __init__(self, samples: Any, starts: Tensor, sizes: Tensor, labels: Tensor | None, length: int) -> None:
+        self.samples, self.starts, self.sizes, self.labels, self.length = samples, starts, sizes, labels, length
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
+        """Clips at ``indices``; a longer clip is cut at a random place, one draw per index."""
+        values = torch.zeros(len(indices), 1, self.length)
+        places = torch.rand(len(indices), generator=generator, dtype=torch.float64)
+        for row, (index, place) in enumerate(zip(indices.tolist(), places.tolist(), strict=True)):
+            size = int(self.sizes[index])
+            start = int(self.starts[index]) + int(place * (max(0, size - self.length) + 1))
+            clip = torch.from_numpy(np.array(self.samples[start : start + min(size, self.length)]))
+            values[row, 0, : len(clip)] = clip if clip.dtype == torch.float32 else clip.float() / 32767
+        return Batch(values, condition={} if self.labels is None else {"label": self.labels[indices]})
+
+    def part(self, indices: Tensor) -> ClipSource:
+        """The clips at ``indices`` as a source of their own, on the same samples."""
+        labels = None if self.labels is None else self.labels[indices]
+        return ClipSource(self.samples, self.starts[indices], self.sizes[indices], labels, self.length)
+
+
+class Rejects:
+    """Files left out, with reasons; refuses the data set when there are too many."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit = folder, limit
+        self.reasons: list[str] = []
+
+    def add(self, name: str, reason: str) -> None:
+        self.reasons.append(f"{name}: {reason}")
+        if len(self.reasons) > self.limit:
+            named = "; ".join(self.reasons[:5])
+            raise DataError(
+                f"{self.folder} has more than {self.limit} files that cannot be used: {named}; repair or remove them, "
+                "or raise data.max_bad"
+            )
+
+
+def find_files(folder: Path) -> list[Path]:
+    """Sound files under a folder, sorted by relative name.
+
+    Raises:
+        DataError: where the folder is missing, is a file, or has no sound file.
+    """
+    if not folder.exists():
+        raise DataError(f"{folder} does not exist; expected a folder of {', '.join(SUFFIXES)} files")
+    if not folder.is_dir():
+        raise DataError(f"{folder} is a file; expected a folder of {', '.join(SUFFIXES)} files")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not files:
+        kinds = Counter(path.suffix or "no suffix" for path in folder.rglob("*") if path.is_file())
+        found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(3)) or "no files"
+        raise DataError(f"{folder} holds {found}; expected {', '.join(SUFFIXES)} files, in it or in its sub-folders")
+    return files
+
+
+def scan(folder: Path, config: AudioConfig, rejects: Rejects) -> list[SoundFile]:
+    """Headers and labels of all files that can be opened."""
+    found = []
+    for path in find_files(folder):
+        name = path.relative_to(folder).as_posix()
+        try:
+            info = soundfile.info(path)
+        except (RuntimeError, OSError) as error:
+            size = path.stat().st_size
+            rejects.add(name, "0 bytes" if size == 0 else f"not readable as sound ({error})")
+            continue
+        if config.label_pattern is not None and not re.search(config.label_pattern, path.name):
+            rejects.add(name, f"its name does not match options.label_pattern {config.label_pattern!r}")
+        elif info.frames == 0:
+            rejects.add(name, "holds no samples")
+        else:
+            found.append(SoundFile(path, name, info.samplerate, info.frames, _label(name, path.name, config)))
+    if not found:
+        raise DataError(f"none of the sound files in {folder} can be used: {'; '.join(rejects.reasons[:5])}")
+    return found
+
+
+def _label(name: str, file_name: str, config: AudioConfig) -> str | None:
+    if config.label_pattern is not None:
+        match = re.search(config.label_pattern, file_name)
+        return match["label"] if match else None
+    return name.split("/")[0] if "/" in name else None
+
+
+def common_rate(files: Sequence[SoundFile]) -> int:
+    """The most common sample rate; the lower one of a tie."""
+    return min(Counter(file.rate_hz for file in files).items(), key=lambda item: (-item[1], item[0]))[0]
+
+
+def fitting_length(sizes: Sequence[int]) -> int:
+    """The power of two, 1024 to 16384 samples, that holds 99 % of the clips."""
+    needed = float(np.quantile(np.asarray(sizes), 0.99))
+    length = 1024
+    while length < min(needed, MAX_AUTO_LENGTH):
+        length *= 2
+    return length
+
+
+def load_clip(file: SoundFile, rate_hz: int, normalise: bool) -> Tensor:
+    """One file as (T,) float32: mixed to one channel, resampled, peak-normalised.
+
+    Raises:
+        ValueError: with the reason why the clip cannot be used.
+    """
+    try:
+        values, own_rate = soundfile.read(file.path, dtype="float32", always_2d=True)
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"cannot be decoded ({error})") from error
+    clip = torch.from_numpy(values).mean(1)
+    if not len(clip):
+        raise ValueError("holds no samples")
+    if not torch.isfinite(clip).all():
+        raise ValueError("holds samples that are not finite")
+    if float(clip.abs().max()) < SILENT_PEAK:
+        raise ValueError("is silent")
+    if own_rate != rate_hz:
+        clip = torchaudio_part("functional").resample(clip, own_rate, rate_hz)
+    return clip * (PEAK / clip.abs().max().clamp_min(SILENT_PEAK)) if normalise else clip.clamp(-1, 1)
+
+
+def fingerprint(folder: Path, files: Sequence[SoundFile]) -> str:
+    """sha256 over names and content; over names, sizes and times where the folder exceeds 512 MB."""
+    stats = [file.path.stat() for file in files]
+    if sum(stat.st_size for stat in stats) <= MAX_HASHED_BYTES:
+        return content_hash(part for file in files for part in (file.name.encode(), file.path.read_bytes()))
+    return content_hash(f"{f.name} {s.st_size} {s.st_mtime_ns}".encode() for f, s in zip(files, stats, strict=True))
+
+
+@dataclass(frozen=True)
+class LoadedFolder:
+    """A folder after reading: its clips, where they came from, and the classes."""
+
+    source: ClipSource
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    rate_hz: int
+    fingerprint: str
+    bad: tuple[str, ...]
+
+
+def load_folder(config: AudioConfig, request: DataRequest) -> LoadedFolder:
+    """Read a folder into memory, or through a memory-mapped cache where it would take more than 512 MB.
+
+    Raises:
+        DataError: where the folder or too many of its files cannot be used.
+    """
+    folder = Path(request.path or ".")
+    rejects = Rejects(folder, request.max_bad)
+    files = scan(folder, config, rejects)
+    rate_hz = config.sample_rate_hz or common_rate(files)
+    mark = fingerprint(folder, files)
+    total = sum(file.num_frames * rate_hz / file.rate_hz for file in files)
+    usable: list[SoundFile] = []
+    sizes: list[int] = []
+    clips = _usable_clips(files, rate_hz, config, rejects, usable, sizes)
+    samples: Any
+    if total * 4 <= MAX_MEMORY_BYTES:
+        samples = np.concatenate([np.zeros(0, np.float32), *(clip.numpy() for clip in clips)])
+    else:
+        samples = _through_cache(clips, f"{mark}-{rate_hz}-{config.peak_normalise}")
+    if not usable:
+        raise DataError(f"none of the sound files in {folder} can be used: {'; '.join(rejects.reasons[:5])}")
+    labels, classes = _number_labels(usable, config)
+    length = config.length or fitting_length(sizes)
+    ends = torch.tensor(sizes).cumsum(0)
+    source = ClipSource(samples, ends - torch.tensor(sizes), torch.tensor(sizes), labels, length)
+    return LoadedFolder(source, tuple(f.name for f in usable), classes, rate_hz, mark, tuple(rejects.reasons))
+
+
+def _usable_clips(
+    files: Sequence[SoundFile], rate_hz: int, config: AudioConfig, rejects: Rejects, usable: list[SoundFile], sizes: list[int]
+) -> Iterator[Tensor]:
+    """Yield the clips that decode, noting each one's file and size."""
+    for file in files:
+        try:
+            clip = load_clip(file, rate_hz, config.peak_normalise)
+        except ValueError as error:
+            rejects.add(file.name, str(error))
+            continue
+        usable.append(file)
+        sizes.append(len(clip))
+        yield clip
+
+
+def _through_cache(clips: Iterator[Tensor], key: str) -> Any:
+    """Write the clips as 16-bit samples to one file and map it; the file is replaced in one step."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "advgen"
+    base.mkdir(parents=True, exist_ok=True)
+    target = base / f"audio-{hashlib.sha256(key.encode()).hexdigest()[:24]}.pcm"
+    partial = target.with_suffix(f".{os.getpid()}.partial")
+    with partial.open("wb") as stream:
+        for clip in clips:
+            stream.write((clip.clamp(-1, 1) * 32767).round().to(torch.int16).numpy().tobytes())
+    partial.replace(target)
+    return np.memmap(target, dtype=np.int16, mode="r") if target.stat().st_size else np.zeros(0, np.int16)
+
+
+def _number_labels(files: Sequence[SoundFile], config: AudioConfig) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Labels (N,) and class names; none where files lack one, all share one, or the run is unconditional."""
+    names = [file.label for file in files]
+    classes = tuple(sorted({name for name in names if name is not None}))
+    if not config.conditional or None in names or len(classes) < 2:
+        return None, ()
+    return torch.tensor([classes.index(str(name)) for name in names]), classes
+
+
+def split_clips(names: Sequence[str], config: AudioConfig, request: DataRequest) -> Mapping[str, Tensor]:
+    """Indices of each split: by hash of the relative name, or test by ``test_pattern`` and the rest by hash.
+
+    Raises:
+        DataError: where a split would be empty.
+    """
+    if config.test_pattern is None:
+        return split_indices(names, request)
+    held = [re.search(config.test_pattern, name.rsplit("/", 1)[-1]) is not None for name in names]
+    rest = torch.tensor([i for i, own in enumerate(held) if not own], dtype=torch.int64)
+    if len(rest) in (0, len(names)):
+        raise DataError(f"options.test_pattern {config.test_pattern!r} matches {len(names) - len(rest)} of {len(names)} files; "
+                        "expected some for test and some for training")
+    parts = split_indices([names[i] for i in rest.tolist()], replace(request, test_share=0.1))
+    return {
+        "train": rest[torch.cat([parts["train"], parts["test"]]).sort().values],
+        "validation": rest[parts["validation"]],
+        "test": torch.tensor([i for i, own in enumerate(held) if own], dtype=torch.int64),
+    }

@@ -1,0 +1,129 @@
+"""The audio modality: what the core asks of it, answered by the plugin's parts. Legend: B batch, T samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from advgen import Batch, Corpus, DataRequest, Discriminator, Generator, Judge, Modality, Mode, content_hash, split_indices
+from torch import Tensor
+
+from advgen_audio import files, notes
+from advgen_audio.config import AudioConfig
+from advgen_audio.critics import AudioDiscriminator, CriticShape
+from advgen_audio.data import ClipSource, load_folder, split_clips
+from advgen_audio.judge import make_judge
+from advgen_audio.networks import GeneratorShape, SpectralGenerator
+
+
+class AudioModality(Modality[AudioConfig]):
+    """Waveforms (B, 1, T) in [-1, 1], with an optional class label."""
+
+    @classmethod
+    def read(cls, config: AudioConfig, request: DataRequest) -> Corpus:
+        """The notes corpus, or a folder of sound files.
+
+        Raises:
+            DataError: where the folder or too many of its files cannot be used.
+        """
+        return _read_notes(config, request) if request.path is None else _read_folder(config, request)
+
+    def generator(self) -> Generator:
+        """noise (B, Z) -> waveform (B, 1, T)."""
+        config, (n_fft, hop) = self.config, self._frames()
+        return SpectralGenerator(
+            GeneratorShape(self._length, n_fft, hop, config.noise_size, config.channels, config.blocks, self._num_classes)
+        )
+
+    def discriminator(self) -> Discriminator:
+        """waveform (B, 1, T) -> three heads."""
+        config, (n_fft, _) = self.config, self._frames()
+        return AudioDiscriminator(
+            CriticShape(
+                self._length,
+                (2 * n_fft, n_fft // 2),
+                config.wave_critic_channels,
+                config.spectral_critic_channels,
+                config.phase_shuffle,
+                self._num_classes,
+            )
+        )
+
+    def noise(self, num_samples: int, generator: torch.Generator, *, mode: Mode = "values") -> Tensor:
+        """(B, Z) normal noise; one draw per row, so that row i is the same whatever B."""
+        rows = [torch.randn(self.config.noise_size, generator=generator) for _ in range(num_samples)]
+        return torch.stack(rows) if rows else torch.zeros(0, self.config.noise_size)
+
+    def judge(self, corpus: Corpus, cache: Path) -> Judge:
+        """A log-mel classifier of the train split; random features where there are no labels."""
+        return make_judge(corpus, self.facts, cache)
+
+    def write(self, batch: Batch, folder: Path, *, start: int = 0) -> list[Path]:
+        """One 16-bit WAV per sample."""
+        return files.write_clips(batch.values, self._rate_hz, folder, start)
+
+    def overview(self, batch: Batch, stem: Path) -> list[Path]:
+        """One WAV strip and one picture of spectrograms."""
+        return files.write_overview(batch.values, self._rate_hz, stem)
+
+    def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
+        """For notes: the share that is one note, and each factor's total variation from the corpus, among those."""
+        if self.facts.get("corpus") != "notes":
+            return {}
+        reading = notes.read_notes(generated.values[:, 0].detach().float().cpu().clamp(-1, 1))
+        found = {"valid_share": float(reading.valid.double().mean())}
+        for name, size in notes.FACTOR_SIZES.items():
+            found[f"factor_tv/{name}"] = notes.total_variation(reading.factors[name][reading.valid], size)
+        return found
+
+    @property
+    def _rate_hz(self) -> int:
+        return int(self.facts["sample_rate_hz"])
+
+    @property
+    def _length(self) -> int:
+        return int(self.facts["length"])
+
+    @property
+    def _num_classes(self) -> int:
+        return len(self.facts.get("classes") or ())
+
+    def _frames(self) -> tuple[int, int]:
+        """Window and hop of the generator: 32 ms or so, whatever the rate."""
+        if self.config.n_fft is not None:
+            return self.config.n_fft, self.config.hop or self.config.n_fft // 4
+        n_fft = 256
+        while n_fft * 8000 * 1.5 < 256 * self._rate_hz:
+            n_fft *= 2
+        return n_fft, self.config.hop or n_fft // 4
+
+
+def _facts(source: ClipSource, classes: tuple[str, ...], train: Tensor, rate_hz: int, corpus: str) -> Mapping[str, Any]:
+    facts: dict[str, Any] = {"corpus": corpus, "sample_rate_hz": rate_hz, "length": source.length, "classes": list(classes)}
+    if classes and source.labels is not None:
+        facts["class_counts"] = torch.bincount(source.labels[train], minlength=len(classes)).tolist()
+    return facts
+
+
+def _read_folder(config: AudioConfig, request: DataRequest) -> Corpus:
+    loaded = load_folder(config, request)
+    splits = split_clips(loaded.names, config, request)
+    facts = _facts(loaded.source, loaded.classes, splits["train"], loaded.rate_hz, "folder")
+    parts = {name: loaded.source.part(indices) for name, indices in splits.items()}
+    return Corpus(facts, parts, loaded.fingerprint, loaded.bad)
+
+
+def _read_notes(config: AudioConfig, request: DataRequest) -> Corpus:
+    """The embedded corpus at its own rate and length; the class is the pitch. Loudness is a factor: no normalisation."""
+    waveforms, factors = notes.make_notes()
+    num = len(waveforms)
+    labels = factors["pitch"] if config.conditional else None
+    sizes = torch.full((num,), notes.LENGTH)
+    source = ClipSource(waveforms.flatten().numpy(), torch.arange(num) * notes.LENGTH, sizes, labels, notes.LENGTH)
+    splits = split_indices([f"note-{index:05d}" for index in range(num)], request)
+    classes = notes.CLASS_NAMES if config.conditional else ()
+    facts = _facts(source, classes, splits["train"], notes.RATE_HZ, "notes")
+    parts = {name: source.part(indices) for name, indices in splits.items()}
+    return Corpus(facts, parts, content_hash([notes.DESCRIPTION.encode()]))
