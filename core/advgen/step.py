@@ -174,7 +174,7 @@ def generator_costs(
     critic, generator, real = _discriminator(players), _generator(players), chunk.real
     fake = generator(chunk.noise, real.condition, mode=mode, temperature=_temperature(objective, progress))
     on_real = None
-    if objective.loss.pairs:
+    if objective.loss.pairs or objective.loss.couples_batch:
         with torch.no_grad():
             on_real = _judge(critic, critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
     if mode == "log_prob":
@@ -230,7 +230,10 @@ def _score_function(
     baseline = players.state.setdefault("baseline", fake.log_prob.new_zeros(fake.log_prob.shape[1]).detach())
     players.state.setdefault("baseline_updates", torch.zeros((), dtype=torch.int64))
     cost = torch.zeros_like(fake.log_prob)
-    for head, (each, _) in zip(on_fake.heads, losses.generator_cost_per_position(objective.loss, on_real, on_fake), strict=True):
+    means = global_means(objective.loss, on_real, on_fake, players.world)
+    for head, (each, _) in zip(
+        on_fake.heads, losses.generator_cost_per_position(objective.loss, on_real, on_fake, means), strict=True
+    ):
         each = each.unsqueeze(1).expand_as(cost) if each.dim() == 1 else each
         cost = cost + head.weight * each
     surrogate, gained = score_function_cost(
