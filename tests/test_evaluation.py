@@ -98,6 +98,8 @@ class FakeRun:
 
     folder: Path
     step: int = 7
+    fingerprint: str = "0123"
+    record: Any = None
     shift: float = 0.0
     labels: torch.Tensor | None = None
     modality: PointModality = field(default_factory=lambda: PointModality(None, {"classes": NAMES}))
@@ -157,6 +159,7 @@ def test_the_protocol_stands_beside_the_numbers(run: FakeRun) -> None:
         "k": 5,
         "step": 7,
         "data": "0123",
+        "data_changed": False,
     }
 
 
@@ -170,7 +173,7 @@ def test_the_report_is_written_into_the_run_as_plain_json(run: FakeRun, monkeypa
     sampling = types.ModuleType("advgen.sampling")
     sampling.load_run = lambda *arguments: asked.append(arguments) or run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "advgen.sampling", sampling)
-    monkeypatch.setattr("advgen.evaluation.plugin_metrics", lambda plugin: ({}, {}))
+    monkeypatch.setattr("advgen.evaluation.plugin_metrics", lambda record: ({}, {}))
     report = evaluate_run("somewhere", 60, device="cpu", plugin="./points.py")
     assert asked == [("somewhere", "cpu", "./points.py")]
     assert json.loads((run.folder / "evaluation.json").read_text()) == report
@@ -181,7 +184,7 @@ def test_a_report_that_cannot_be_written_is_refused_by_name(run: FakeRun, monkey
     sampling = types.ModuleType("advgen.sampling")
     sampling.load_run = lambda *arguments: run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "advgen.sampling", sampling)
-    monkeypatch.setattr("advgen.evaluation.plugin_metrics", lambda plugin: ({}, {}))
+    monkeypatch.setattr("advgen.evaluation.plugin_metrics", lambda record: ({}, {}))
     run.folder = run.folder / "gone"
     with pytest.raises(GenError, match=r"evaluation\.json cannot be written: No such file"):
         evaluate_run("somewhere", 60)
@@ -315,10 +318,15 @@ def test_metrics_of_usable_plugins_are_found_and_one_that_cannot_be_imported_is_
     assert list(left_out) == ["mine.gone"]
 
 
-def test_metrics_of_a_plugin_file_are_found_by_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = PluginSpec(
-        name="mine", summary="", config="", modality="", metrics={"distance": "advgen.metrics.features:frechet_distance"}
-    )
+def test_metrics_of_the_runs_own_plugin_file_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = {"distance": "advgen.metrics.features:frechet_distance"}
+    spec = PluginSpec(name="mine", summary="", config="", modality="", metrics=metrics)
     monkeypatch.setattr("advgen.metrics.table.discover", lambda: Registry(()))
-    monkeypatch.setattr("advgen.metrics.table.find_plugin", lambda path: PluginRecord("mine", "ok", spec=spec))
-    assert plugin_metrics("./mine.py") == ({"mine.distance": frechet_distance}, {})
+    assert plugin_metrics(PluginRecord("mine", "ok", spec=spec)) == ({"mine.distance": frechet_distance}, {})
+
+
+def test_data_that_changed_since_training_is_said_below_the_table(run: FakeRun) -> None:
+    run.fingerprint = "other"
+    report = evaluate_loaded(run, 60)
+    assert report["protocol"]["data_changed"]
+    assert "not what the run was trained on" in format_report(report)

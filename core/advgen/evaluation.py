@@ -64,7 +64,7 @@ def evaluate_run(
     from advgen.sampling import load_run
 
     loaded = load_run(run, device, plugin)
-    metrics, left_out = plugin_metrics(plugin)
+    metrics, left_out = plugin_metrics(loaded.record)
     report = evaluate_loaded(loaded, num_samples, seed, metrics)
     report["left_out"] = left_out | report["left_out"]
     _write(report, loaded.folder / "evaluation.json")
@@ -100,6 +100,7 @@ def evaluate_loaded(
             "k": NEIGHBOURS,
             "step": run.step,
             "data": corpus.fingerprint,
+            "data_changed": corpus.fingerprint != run.fingerprint,
         },
         **rows,
         "modality": dict(run.modality.metrics(generated, held_out)),
@@ -272,8 +273,9 @@ def format_report(report: Mapping[str, Any]) -> str:
     rows += _rows(report["generated"], report["real"]) + _rows(report["modality"], report["real_modality"])
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     table = [f"{r[0]:<{widths[0]}}  {r[1]:>{widths[1]}}  {r[2]:>{widths[2]}}  {r[3]}".rstrip() for r in rows]
+    changed = ["the data is not what the run was trained on: the test split may hold what training saw"]
     left_out = [f"left out: {name} ({reason})" for name, reason in report["left_out"].items()]
-    return "\n".join([head, *table, *_histogram_lines(report), *left_out])
+    return "\n".join([head, *table, *_histogram_lines(report), *left_out, *(changed if protocol["data_changed"] else [])])
 
 
 def _rows(generated: Mapping[str, Any], real: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from advgen.errors import PluginError
-from advgen.registry import PluginRecord, discover, find_plugin, resolve
+from advgen.registry import PluginRecord, discover, resolve
 
 
 class Metric(Protocol):
@@ -17,11 +17,9 @@ class Metric(Protocol):
     def __call__(self, *, generated: Tensor, real: Tensor) -> float: ...
 
 
-def plugin_metrics(plugin: str | None = None) -> tuple[dict[str, Metric], dict[str, str]]:
-    """The metrics of every usable plugin, and of the plugin file of this name; and those left out, with the reason."""
-    records = [record for record in discover().records if record.status == "ok"]
-    if plugin is not None and plugin not in {record.name for record in records}:
-        records.append(find_plugin(plugin))
+def plugin_metrics(own: PluginRecord | None = None) -> tuple[dict[str, Metric], dict[str, str]]:
+    """The metrics of every usable plugin and of the run's own, which may be a file; and those left out, with the reason."""
+    records = [record for record in discover().records if record.status == "ok"] + ([own] if own else [])
     found: dict[str, Metric] = {}
     left_out: dict[str, str] = {}
     for name, reference in _references(records).items():
