@@ -9,8 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from advgen.cli.output import ConfigOption, DeviceOption, JsonFlag, PluginOption, PresetOption, RunArgument, SetOption
-from advgen.cli.output import TrustOption, say, say_json, to_stderr
+from advgen.cli.output import (
+    ConfigOption,
+    DeviceOption,
+    JsonFlag,
+    PluginOption,
+    PresetOption,
+    RunArgument,
+    SetOption,
+    TrustOption,
+    say,
+    say_json,
+    to_stderr,
+)
 from advgen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,21 +31,19 @@ if TYPE_CHECKING:
 
 PREFIX = "option_"  # keeps a plugin's option apart from a core flag of the same name
 
-StopAfter = Annotated[int | None, typer.Option("--stop-after", min=1, metavar="N", help="Save and end at step N; the plan stays.")]
+StopAfter = Annotated[int | None, typer.Option("--stop-after", min=1, metavar="N", help="Save and end at step N of the plan.")]
 
 
 def train(
     context: typer.Context,
     plugin: PluginOption = None,
-    data: Annotated[Path | None, typer.Option("--data", help="File or folder; without it, the plugin's embedded corpus.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="File or folder; default: the embedded corpus.")] = None,
     preset: PresetOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, metavar="N", help="The run's plan, in steps.")] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", metavar="M", help="The run's plan, in minutes.")] = None,
-    stop_after: PREFIX = "option_"  # keeps a plugin's option apart from a core flag of the same name
-
-StopAfter = None,
+    stop_after: StopAfter = None,
     from_run: Annotated[Path | None, typer.Option("--from", metavar="RUN", help="Start from another run's weights.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, metavar="S", help="Seed of everything random.")] = None,
     device: DeviceOption = "auto",
@@ -71,9 +80,11 @@ StopAfter = None,
 
 
 def resume(
-    run: RunArgument, stop_after: PREFIX = "option_"  # keeps a plugin's option apart from a core flag of the same name
-
-StopAfter = None, device: DeviceOption = "auto", plugin: TrustOption = None, as_json: JsonFlag = False
+    run: RunArgument,
+    stop_after: StopAfter = None,
+    device: DeviceOption = "auto",
+    plugin: TrustOption = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Go on with a run to the end of its plan."""
     from advgen import api
