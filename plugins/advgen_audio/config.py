@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from advgen import PluginConfig
 from pydantic import Field, field_validator
+
+from advgen import PluginConfig
 
 
 class AudioConfig(PluginConfig):

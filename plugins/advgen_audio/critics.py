@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from advgen import Discriminator, Verdict
 from torch import Tensor, nn
 
+from advgen import Discriminator, Verdict
 from advgen_audio.spectrum import ShortTimeFourier
 
 SLOPE = 0.2
@@ -78,7 +79,7 @@ class WaveCritic(nn.Module):
         self.largest_shift = shape.phase_shuffle
         num_layers = max(1, math.ceil(math.log(shape.length / 16, 4)))
         widths = [1] + [min(shape.wave_channels * 2**i, 16 * shape.wave_channels) for i in range(num_layers)]
-        self.layers = nn.ModuleList(nn.Conv1d(a, b, 25, 4, 12) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Conv1d(a, b, 25, 4, 12) for a, b in pairwise(widths))
         positions = shape.length
         for _ in range(num_layers):
             positions = (positions - 1) // 4 + 1
@@ -109,21 +110,21 @@ class SpectralCritic(nn.Module):
 
     def __init__(self, n_fft: int, channels: int, num_classes: int) -> None:
         super().__init__()
-        self.transform = ShortTimeFourier(n_fft, n_fft // 4)
+        self.transform = ShortTimeFourier(n_fft, n_fft // 2)
         self.first = nn.Conv2d(3, channels, 5, 2, 2)
         # A patch critic that cannot tell low from high frequency accepts any pitch.
         self.place = nn.Parameter(0.1 * torch.randn(channels, 1, n_fft // 4 + 1))
         self.layers = nn.ModuleList(
             [
-                nn.Conv2d(channels, 2 * channels, 5, 2, 2),
-                nn.Conv2d(2 * channels, 2 * channels, 5, 2, 2),
+                nn.Conv2d(channels, 2 * channels, 3, 2, 1),
+                nn.Conv2d(2 * channels, 2 * channels, 3, 2, 1),
                 nn.Conv2d(2 * channels, 2 * channels, 3, 1, 1),
             ]
         )
         self.head = Projection(2 * channels, num_classes)
 
     def forward(self, waveform: Tensor, label: Tensor | None) -> Tensor:
-        hidden = self.first(compress(*self.transform(waveform[:, 0]).chunk(2, dim=-1))) + self.place
+        hidden = self.first(compress(*self.transform(waveform[:, 0]))) + self.place
         for layer in self.layers:
             hidden = layer(F.leaky_relu(hidden, SLOPE))
         return self.head(F.leaky_relu(hidden, SLOPE), label)

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from advgen import Batch, DataError, DataRequest, PluginError, content_hash, split_indices
 from torch import Tensor
 
+from advgen import Batch, DataError, DataRequest, PluginError, content_hash, split_indices
 from advgen_audio.config import AudioConfig
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -284,8 +284,10 @@ def split_clips(names: Sequence[str], config: AudioConfig, request: DataRequest)
     held = [re.search(config.test_pattern, name.rsplit("/", 1)[-1]) is not None for name in names]
     rest = torch.tensor([i for i, own in enumerate(held) if not own], dtype=torch.int64)
     if len(rest) in (0, len(names)):
-        raise DataError(f"options.test_pattern {config.test_pattern!r} matches {len(names) - len(rest)} of {len(names)} files; "
-                        "expected some for test and some for training")
+        raise DataError(
+            f"options.test_pattern {config.test_pattern!r} matches {len(names) - len(rest)} of {len(names)} files; "
+            "expected some for test and some for training"
+        )
     parts = split_indices([names[i] for i in rest.tolist()], replace(request, test_share=0.1))
     return {
         "train": rest[torch.cat([parts["train"], parts["test"]]).sort().values],

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from advgen import Batch, Corpus, content_hash
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from advgen import Batch, Corpus, content_hash
 from advgen_audio.mel import FLOOR, NUM_MELS, log_mel
 
 VERSION = 1

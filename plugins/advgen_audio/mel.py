@@ -17,9 +17,10 @@ def log_mel(waveforms: Tensor, rate_hz: int) -> Tensor:
     """waveforms (B, 1, T) -> natural log of mel magnitudes (B, M, F), at least log 1e-5, on 64 bands up to half the rate."""
     n_fft = max(128, 2 ** round(6 + torch.log2(torch.tensor(rate_hz / 1000.0)).item()))
     window = torch.hann_window(n_fft, device=waveforms.device)
-    magnitude = torch.stft(
-        waveforms[:, 0].float(), n_fft, n_fft // 8, window=window, pad_mode="constant", return_complex=True
-    ).abs() / window.sum()
+    magnitude = (
+        torch.stft(waveforms[:, 0].float(), n_fft, n_fft // 8, window=window, pad_mode="constant", return_complex=True).abs()
+        / window.sum()
+    )
     return (mel_filters(n_fft, rate_hz).to(magnitude.device).T @ magnitude).clamp_min(FLOOR).log()
 
 

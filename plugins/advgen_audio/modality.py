@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from advgen import Batch, Corpus, DataRequest, Discriminator, Generator, Judge, Modality, Mode, content_hash, split_indices
 from torch import Tensor
 
+from advgen import Batch, Corpus, DataRequest, Discriminator, Generator, Judge, Modality, Mode, content_hash, split_indices
 from advgen_audio import files, notes
 from advgen_audio.config import AudioConfig
 from advgen_audio.critics import AudioDiscriminator, CriticShape

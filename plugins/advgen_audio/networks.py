@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from advgen import Generator, Mode, Sample
 from torch import Tensor, nn
 
+from advgen import Generator, Mode, Sample
 from advgen_audio.spectrum import InverseShortTimeFourier
 
 UPSAMPLING = 16

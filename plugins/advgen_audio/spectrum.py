@@ -1,4 +1,4 @@
-"""Short-time Fourier transforms as matrix products: they export, and allow double backward.
+"""Short-time Fourier transform and its inverse; the inverse is a matrix product, so that generators export.
 
 Legend: B batch, T samples, F frames, K bins (n_fft // 2 + 1).
 """
@@ -17,18 +17,20 @@ def fourier_basis(n_fft: int) -> Tensor:
 
 
 class ShortTimeFourier(nn.Module):
-    """waveform (B, T) -> (B, F, 2 K) real then imaginary parts; a sine of amplitude 1 peaks at 0.5."""
+    """waveform (B, T) -> real and imaginary parts (B, F, K); a sine of amplitude 1 peaks at 0.5."""
 
     def __init__(self, n_fft: int, hop: int) -> None:
         super().__init__()
         self.n_fft, self.hop = n_fft, hop
         window = torch.hann_window(n_fft, dtype=torch.float64)
-        basis = window[:, None] * fourier_basis(n_fft) / window.sum()
-        self.register_buffer("basis", basis.to(torch.get_default_dtype()), persistent=False)
+        self.register_buffer("window", (window / window.sum()).to(torch.get_default_dtype()), persistent=False)
 
-    def forward(self, waveform: Tensor) -> Tensor:
+    def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         padded = F.pad(waveform, (self.n_fft // 2, self.n_fft // 2))
-        return padded.unfold(-1, self.n_fft, self.hop) @ self.basis
+        # Half precision has no complex type.
+        with torch.autocast(waveform.device.type, enabled=False):
+            bins = torch.fft.rfft(padded.to(self.window.dtype).unfold(-1, self.n_fft, self.hop) * self.window)
+        return bins.real, bins.imag
 
 
 class InverseShortTimeFourier(nn.Module):
