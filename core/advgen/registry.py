@@ -31,6 +31,7 @@ GROUP = "advgen.plugins"
 BUILTIN = {"image": "advgen_image", "audio": "advgen_audio", "text": "advgen_text"}
 FILE = "file"
 ALIAS = "__plugin__"
+TABLES = ("losses", "penalties", "metrics", "loggers")  # of a spec, name to "module:attr"
 
 Status = Literal["ok", "found", "conflict", "broken", "incompatible", "disabled", "needs-extra"]
 
@@ -124,9 +125,7 @@ def load_file(path: Path) -> PluginRecord:
     try:
         source = path.read_bytes()
     except OSError as error:
-        raise PluginError(
-            f"plugin file {path} cannot be read: {error.strerror or error}; check the path after --plugin"
-        ) from error
+        raise PluginError(f"plugin file {path} cannot be read: {error.strerror or error}; check the path") from error
     sha256 = hashlib.sha256(source).hexdigest()
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     module_name = f"advgen_file_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{sha256[:12]}_{place}"
@@ -168,13 +167,11 @@ def _candidates() -> Iterable[PluginRecord]:
     """Installed plugins, then the built-ins of a checkout that is not installed."""
     seen = set()
     for entry in entry_points(group=GROUP):
-        distribution = entry.dist.name if entry.dist else "unknown"
+        distribution, version = (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "")
         key = (entry.name, entry.value, distribution)
         if key not in seen:  # the same metadata may lie on the path twice
             seen.add(key)
-            yield PluginRecord(
-                entry.name, "found", "", distribution, entry.dist.version if entry.dist else "", None, entry.value
-            )
+            yield PluginRecord(entry.name, "found", "", distribution, version, None, entry.value)
     from advgen import __version__
 
     for name, module in BUILTIN.items():
@@ -283,13 +280,12 @@ def _fault(spec: PluginSpec, record: PluginRecord) -> str:
     for name in ("name", "summary", "config", "modality"):
         if not isinstance(getattr(spec, name), str):
             return f"spec.{name} is {getattr(spec, name)!r}, expected a string"
-    tables = ("losses", "penalties", "metrics", "loggers")
-    for name in (*tables, "presets", "requires"):
+    for name in (*TABLES, "presets", "requires"):
         if not hasattr(getattr(spec, name), "items"):
             return f"spec.{name} is {getattr(spec, name)!r}, expected a mapping"
     if record.path is None and spec.name != record.name:
         return f"spec.name is {spec.name!r}, but the entry point is called {record.name!r}; make them equal"
-    entries = {f"{table}.{key}": value for table in tables for key, value in getattr(spec, table).items()}
+    entries = {f"{table}.{key}": value for table in TABLES for key, value in getattr(spec, table).items()}
     for name, reference in {"config": spec.config, "modality": spec.modality, **entries}.items():
         if not isinstance(reference, str) or not re.fullmatch(r"[\w.]+:[\w.]+", reference):
             return f"spec.{name} is {reference!r}, expected 'module:attribute'"
@@ -327,9 +323,7 @@ def _rename_module(spec: PluginSpec, stem: str, module: str) -> PluginSpec:
         head, _, attribute = reference.partition(":")
         return f"{module}:{attribute}" if head in (stem, ALIAS) else reference
 
-    tables = {
-        table: {k: point(v) for k, v in getattr(spec, table).items()} for table in ("losses", "penalties", "metrics", "loggers")
-    }
+    tables: dict[str, Any] = {table: {k: point(v) for k, v in getattr(spec, table).items()} for table in TABLES}
     return dataclasses.replace(spec, config=point(spec.config), modality=point(spec.modality), **tables)
 
 

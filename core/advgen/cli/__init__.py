@@ -35,11 +35,12 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+VersionFlag = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")]
+
+
 @app.callback()
 def gen(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
-    ] = False,
+    version: VersionFlag = False,
 ) -> None:
     """Train, sample, examine and ship adversarial generators of any modality."""
 

@@ -16,14 +16,14 @@ import typer
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON on standard output; all else goes to standard error.")]
 PluginOption = Annotated[
     str | None,
-    typer.Option("--plugin", "-p", metavar="NAME|FILE.py", help="Plugin: an installed one, or a file such as ./mine.py."),
+    typer.Option("--plugin", "-p", metavar="NAME|FILE.py", help="An installed plugin, or a file such as ./mine.py."),
 ]
 PresetOption = Annotated[str | None, typer.Option("--preset", metavar="NAME", help="Preset of the plugin, over its default.")]
 ConfigOption = Annotated[
-    list[Path] | None, typer.Option("--config", metavar="FILE", help="TOML file; may be given again, later wins.")
+    list[Path] | None, typer.Option("--config", metavar="FILE", help="TOML file; may be repeated, later wins.")
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key, such as generator.learning_rate=1e-4.")
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key: generator.learning_rate=1e-4.")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ...")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -130,7 +131,7 @@ def _plugin_in(args: list[str]) -> PluginRecord | None:
 def _values(args: list[str], *flags: str) -> list[str]:
     """Values of a flag, written ``--flag value`` or ``--flag=value``."""
     own = args[: args.index("--")] if "--" in args else args
-    pairs = [after for flag, after in zip(own, own[1:], strict=False) if flag in flags]
+    pairs = [after for flag, after in pairwise(own) if flag in flags]
     return pairs + [arg.split("=", 1)[1] for arg in own if arg.split("=", 1)[0] in flags and "=" in arg]
 
 

@@ -208,7 +208,7 @@ def _preset_names(record: PluginRecord, preset: str | None) -> list[str]:
     known = record.spec.presets
     if preset is not None and preset not in known:
         raise ConfigError(f"plugin {record.name!r} has no preset {preset!r}; {nearest(preset, known)}")
-    return list(dict.fromkeys(name for name in ("default", preset) if name in known))  # type: ignore[arg-type]
+    return list(dict.fromkeys(name for name in ("default", preset) if name is not None and name in known))
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
