@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from advgen import Batch, Corpus, DataError, DataRequest, PluginSpec, Sample
+from advgen import Batch, Corpus, DataError, DataRequest, PluginError, PluginSpec, Sample
 from advgen.contracts import check_verdict
 
 ROOT = Path(__file__).parents[1]
@@ -225,6 +225,23 @@ def test_points_train_and_are_sampled_through_the_public_interface(installed: No
     batch = generator.draw(7, seed=2)
     assert batch.values.shape == (7, 2) and bool(batch.values.isfinite().all())
     assert torch.equal(batch.values[:3], generator.draw(3, seed=2).values)
+
+
+def test_the_single_file_plugin_of_the_tutorial_trains_and_is_sampled(tmp_path: Path) -> None:
+    import advgen
+
+    text = (ROOT / "docs" / "writing-a-plugin.md").read_text(encoding="utf-8")
+    plugin = tmp_path / "my_plugin.py"
+    plugin.write_text(text.split("```python\n")[1].split("```")[0], encoding="utf-8")
+    result = advgen.train(str(plugin), steps=4, device="cpu", out=tmp_path / "run", progress=False)
+    copy = result.folder / "plugin" / "my_plugin.py"
+    assert copy.read_bytes() == plugin.read_bytes()
+    with pytest.raises(PluginError, match=r"my_plugin\.py"):
+        advgen.load_generator(result.folder)
+    generator = advgen.load_generator(result.folder, plugin=str(copy))
+    batch = generator.draw(5)
+    assert batch.values.shape == (5, 2)
+    assert all(path.is_file() for path in generator.modality.write(batch, tmp_path))
 
 
 @pytest.mark.slow
