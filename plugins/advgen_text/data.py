@@ -42,10 +42,8 @@ def read_corpus(config: TextConfig, request: DataRequest) -> Corpus:
     Raises:
         DataError: naming the file, line and byte where something does not fit.
     """
-    grammar = request.path is None
-    lines, fixed_test = (
-        (_embedded(config, request), None) if request.path is None else _from_disk(request.path, config, request)
-    )
+    path = request.path
+    lines, fixed_test = (_embedded(config, request), None) if path is None else _from_disk(path, config, request)
     splits = _split(lines, fixed_test, request)
     tokenizer = Tokenizer.learn(
         (lines.texts[i] for i in splits["train"]),
@@ -62,7 +60,7 @@ def read_corpus(config: TextConfig, request: DataRequest) -> Corpus:
     facts = {
         "tokenizer": tokenizer.to_json(),
         "length": length,
-        "grammar": grammar,
+        "grammar": path is None,
         "classes": classes,
         "class_counts": _counts(labels, splits["train"], len(classes)),
         "train_digests": digests(tokenizer.decode(sources["train"].values)),

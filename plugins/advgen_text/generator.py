@@ -5,7 +5,7 @@ Legend: B batch, L tokens, V vocabulary, E embedding, H hidden.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,8 @@ class TextGenerator(Generator):
         dropout: share of inputs and outputs dropped in likelihood training.
     """
 
+    never: Tensor
+
     def __init__(
         self, vocabulary: int, length: int, *, embedding: int, hidden: int, num_classes: int = 0, dropout: float = 0.0
     ) -> None:
@@ -41,6 +43,10 @@ class TextGenerator(Generator):
         self.recurrent = nn.LSTM(embedding, hidden, batch_first=True)
         self.project = nn.Linear(hidden, embedding)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
+        never = torch.zeros(2, vocabulary)
+        never[:, [PAD, BOS]] = NEVER
+        never[1, UNKNOWN] = NEVER
+        self.register_buffer("never", never, persistent=False)
         nn.init.normal_(self.tokens.weight, std=embedding**-0.5)
 
     def forward(
@@ -62,27 +68,33 @@ class TextGenerator(Generator):
         mask = content_mask(values)
         if mode == "values":
             return Sample(values, mask=mask)
-        rows = self.log_probs(values, condition, temperature=temperature, drawn=True)
-        chosen = rows.gather(2, values.unsqueeze(2)).squeeze(2)
-        entropy = -(rows.exp() * rows).sum(2)
-        return Sample(values, log_prob=chosen.masked_fill(~mask, 0), entropy=entropy.masked_fill(~mask, 0), mask=mask)
+        states = self._read(values, condition, 0.0)
+        log_prob, entropy = self._judge_draws(states, values, mask, temperature)
+        return Sample(values, log_prob=log_prob, entropy=entropy, mask=mask)
 
-    def log_probs(
-        self, tokens: Tensor, condition: Mapping[str, Tensor], *, temperature: float = 1.0, drawn: bool = False
-    ) -> Tensor:
+    def log_probs(self, tokens: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """Teacher-forced log-probabilities (B, L, V) of the token at each place, given those before it.
 
         Args:
-            tokens: (B, L) int64.
+            tokens: (B, L) int64; may hold <unk>, which data has and sampling never draws.
             condition: as in ``forward``.
-            temperature: of the softmax.
-            drawn: True forbids <unk>, as sampling does; False lets data hold unknown words.
         """
-        before = F.pad(tokens[:, :-1], (1, 0), value=BOS)
-        inputs = self.tokens(before) + self._label(condition, tokens.shape[0]).unsqueeze(1)
-        states, _ = self.recurrent(F.dropout(inputs, self.dropout, self.training and not drawn))
-        states = F.dropout(states, self.dropout, self.training and not drawn)
-        return self._log_softmax(states, temperature, drawn)
+        return F.log_softmax(self._logits(self._read(tokens, condition, 0.0), 1.0, False), dim=-1)
+
+    def token_costs(self, tokens: Tensor, condition: Mapping[str, Tensor], mask: Tensor) -> Tensor:
+        """Negative log-likelihood (B, L) in nats of each token under ``mask`` (B, L) bool; 0 elsewhere."""
+        states = self._read(tokens, condition, self.dropout if self.training else 0.0)
+        take, place = _content(mask)
+        states = F.dropout(take(states), self.dropout, self.training)
+        costs = F.cross_entropy(self._logits(states, 1.0, False), take(tokens), reduction="none")
+        return place(costs)
+
+    def _judge_draws(self, states: Tensor, values: Tensor, mask: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """Log-probability and entropy (B, L) of draws, with their graphs."""
+        take, place = _content(mask)
+        rows = F.log_softmax(self._logits(take(states), temperature, True), dim=-1)
+        log_prob = rows.gather(1, take(values).unsqueeze(1)).squeeze(1)
+        return place(log_prob), place(-(rows.exp() * rows).sum(1))
 
     def _check(self, noise: Tensor, mode: Mode) -> None:
         expected = (self.length, self.vocabulary) if mode == "relaxed" else (self.length,)
@@ -94,19 +106,31 @@ class TextGenerator(Generator):
     def _label(self, condition: Mapping[str, Tensor], num_samples: int) -> Tensor:
         if self.labels is None or "label" not in condition:
             return self.bias.new_zeros(num_samples, self.tokens.embedding_dim)
-        return self.labels(condition["label"])
+        labels: Tensor = self.labels(condition["label"])
+        return labels
 
-    def _log_softmax(self, states: Tensor, temperature: float, drawn: bool) -> Tensor:
-        logits = F.linear(self.project(states), self.tokens.weight, self.bias)
-        # Half precision cannot hold NEVER nor sum a large vocabulary.
-        logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-        banned = torch.zeros(self.vocabulary, dtype=torch.bool, device=logits.device)
-        banned[[PAD, BOS, UNKNOWN] if drawn else [PAD, BOS]] = True
-        return F.log_softmax((logits / temperature).masked_fill(banned, NEVER), dim=-1)
+    def _read(self, tokens: Tensor, condition: Mapping[str, Tensor], dropout: float) -> Tensor:
+        """Teacher-forced states (B, L, H): at each place, what was read before it."""
+        before = F.pad(tokens[:, :-1], (1, 0), value=BOS)
+        inputs = self.tokens(before) + self._label(condition, tokens.shape[0]).unsqueeze(1)
+        states: Tensor = self.recurrent(F.dropout(inputs, dropout))[0]
+        return states
+
+    def _logits(self, states: Tensor, temperature: float, drawn: bool) -> Tensor:
+        """Logits (..., V); tokens that cannot come have NEVER added. ``drawn`` forbids <unk> as sampling does."""
+        states, bias = self.project(states), self.bias + self.never[int(drawn)]
+        if temperature != 1.0:
+            states, bias = states / temperature, bias / temperature
+        logits = F.linear(states, self.tokens.weight, bias)
+        # A half-precision sum over a large vocabulary loses small probabilities.
+        return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
     def _step(self, inputs: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """One step of the same LSTM that reads whole sentences in ``log_probs``."""
-        return torch.lstm_cell(inputs, state, *self.recurrent._flat_weights)
+        """One step of the same LSTM that reads whole sentences in ``_read``."""
+        cell = self.recurrent
+        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+        hidden, memory = torch.lstm_cell(inputs, state, *(cell.get_parameter(name) for name in names))
+        return hidden, memory
 
     def _start(self, num_samples: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
         zeros = self.bias.new_zeros(num_samples, self.recurrent.hidden_size)
@@ -119,7 +143,7 @@ class TextGenerator(Generator):
         going = torch.ones(noise.shape[0], dtype=torch.bool, device=noise.device)
         for place in range(self.length):
             state = self._step(inputs + label, state)
-            token = inverse_draw(self._log_softmax(state[0], temperature, True), noise[:, place])
+            token = inverse_draw(self._logits(state[0], temperature, True), noise[:, place])
             values[:, place] = torch.where(going, token, PAD)
             going = going & (token != EOS)
             # Asking a GPU whether all have ended costs more than the steps it saves.
@@ -136,7 +160,7 @@ class TextGenerator(Generator):
         rows, values = [], []
         for place in range(self.length):
             state = self._step(inputs + label, state)
-            row = straight_through(self._log_softmax(state[0], 1.0, True), noise[:, place], temperature)
+            row = straight_through(self._logits(state[0], 1.0, True), noise[:, place], temperature)
             row = torch.where(ended.unsqueeze(1), padding, row)
             token = row.detach().argmax(1)
             inputs = row @ self.tokens.weight
@@ -152,21 +176,33 @@ def content_mask(tokens: Tensor) -> Tensor:
     return tokens != PAD
 
 
-def inverse_draw(log_probs: Tensor, uniform: Tensor) -> Tensor:
+def _content(mask: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """How to take the places that count out of (B, L, ...) as rows, and to put values (N,) back with 0 elsewhere.
+
+    The output layer over a large vocabulary is most of the cost, and half of a batch may be padding. On a GPU counting
+    the places would wait for the device, so there every place is a row.
+    """
+    if mask.is_cuda:
+        return lambda x: x.flatten(0, 1), lambda values: values.view(mask.shape).masked_fill(~mask, 0)
+    return lambda x: x[mask], lambda values: values.new_zeros(mask.shape).masked_scatter(mask, values)
+
+
+def inverse_draw(logits: Tensor, uniform: Tensor) -> Tensor:
     """The token (B,) whose stretch of the cumulative distribution holds ``uniform`` (B,) in [0, 1)."""
-    cumulative = log_probs.exp().cumsum(dim=-1)
+    cumulative = F.softmax(logits, dim=-1).cumsum(dim=-1)
     point = uniform.to(cumulative.dtype).unsqueeze(1) * cumulative[:, -1:]
     # Rounding may put the point on the last edge; the last token with any probability is then meant.
     last = (cumulative < cumulative[:, -1:]).sum(1)
     return torch.minimum(torch.searchsorted(cumulative, point, right=True).squeeze(1), last)
 
 
-def straight_through(log_probs: Tensor, uniform: Tensor, temperature: float) -> Tensor:
+def straight_through(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
     """One-hot draw (B, V) by the Gumbel-max rule, with the gradient of the softmax at ``temperature``.
 
     Source: Jang et al. 2017, https://arxiv.org/abs/1611.01144
     """
-    gumbel = -torch.log(-torch.log(uniform.to(log_probs.dtype).clamp(1e-20, 1 - 1e-7)))
-    soft = F.softmax((log_probs + gumbel) / temperature, dim=-1)
+    gumbel = -torch.log(-torch.log(uniform.to(logits.dtype).clamp(1e-20, 1 - 1e-7)))
+    soft = F.softmax((logits + gumbel) / temperature, dim=-1)
     hard = F.one_hot(soft.argmax(dim=-1), soft.shape[-1]).to(soft.dtype)
-    return hard + soft - soft.detach()
+    # The difference is exactly 0; added first to hard it would round.
+    return hard + (soft - soft.detach())

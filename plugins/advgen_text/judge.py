@@ -45,7 +45,7 @@ class TextJudge:
         buckets = hashed(words)
         if not buckets:
             return torch.zeros(FEATURES)
-        return self._projection[torch.tensor(buckets)].sum(0) / len(buckets) ** 0.5
+        return self._projection.index_select(0, torch.tensor(buckets)).sum(0).div(len(buckets) ** 0.5)
 
     def _class_centres(self, corpus: Corpus) -> Tensor:
         train, classes = corpus.splits["train"], corpus.facts["classes"]

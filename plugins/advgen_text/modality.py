@@ -71,9 +71,8 @@ class TextModality(Modality[TextConfig]):
         """Negative log-likelihood (B, L) of each token in nats, <eos> included; 0 after it."""
         if not isinstance(generator, TextGenerator):
             raise DataError(f"likelihood needs a TextGenerator, got {type(generator).__name__}")
-        rows = generator.log_probs(batch.values, batch.condition)
-        costs = -rows.gather(2, batch.values.unsqueeze(2)).squeeze(2)
-        return costs if batch.mask is None else costs.masked_fill(~batch.mask, 0)
+        mask = torch.ones_like(batch.values, dtype=torch.bool) if batch.mask is None else batch.mask
+        return generator.token_costs(batch.values, batch.condition, mask)
 
     def judge(self, corpus: Corpus, cache: Path) -> Judge:
         """Fixed features; nothing to cache."""

@@ -31,7 +31,7 @@ class Tokenizer:
         # Data that spells out "<pad>" is text like any other.
         self._inner.encode_special_tokens = True
         self.is_word = isinstance(self._inner.model, tk.models.WordLevel)
-        self._names = [self._inner.id_to_token(number) for number in range(self._inner.get_vocab_size())]
+        self._names = [self._inner.id_to_token(number) or SPECIALS[UNKNOWN] for number in range(self._inner.get_vocab_size())]
 
     def __len__(self) -> int:
         return len(self._names)
