@@ -125,7 +125,7 @@ def discriminator_costs(
     critic, real = _discriminator(players), chunk.real
     with torch.no_grad(), players.precision():
         fake = _generator(players)(chunk.noise, real.condition, temperature=_temperature(objective, progress)).detach()
-    due = {name: p for name, p in objective.penalties.items() if update % objective.config.penalties[name].interval == 0}
+    due = _due(objective, update)
     seen_real, seen_fake = (_seen(critic, sample, bool(due)) for sample in (Sample(real.values, mask=real.mask), fake))
     with players.precision():
         on_real = _judge(critic, seen_real, real.condition, real.mask)
@@ -257,6 +257,11 @@ def _update_baseline(players: Players, objective: Objective, returns: list[tuple
     decay = objective.config.estimator.baseline_decay
     players.state["baseline"] = update_baseline(players.state["baseline"], gained, mask, decay, int(count))
     players.state["baseline_updates"] = count + 1
+
+
+def _due(objective: Objective, update: int) -> dict[str, Penalty]:
+    settings = objective.config.penalties
+    return {n: p for n, p in objective.penalties.items() if settings[n].weight > 0 and update % settings[n].interval == 0}
 
 
 def _judge(critic: Discriminator, seen: Tensor, condition: Mapping[str, Tensor], mask: Tensor | None) -> Verdict:

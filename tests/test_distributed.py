@@ -1,0 +1,77 @@
+"""Two real ranks end where one process ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import advgen
+from advgen.runs import checkpoint
+
+sys.path.insert(0, str(Path(__file__).parent))
+from conftest import environment, tiny
+
+EXACT = ["train.precision='float64'", "train.log_every=50"]
+NO_NORM = ["options.generator_norm='none'"]
+CASES = {
+    "r1_r2_every_step": ("image", NO_NORM),
+    "lazy_penalty": ("image", [*NO_NORM, "penalties.r1.interval=2", "penalties.r2.interval=2"]),
+    "accumulation": ("image", [*NO_NORM, "train.accumulate=2"]),
+    "relativistic_average": ("image", [*NO_NORM, "loss='relativistic_average'"]),
+    "text": ("text", ["phases=[{kind='likelihood', share=0.4}, {kind='adversarial', share=0.6}]"]),
+}
+
+
+def ranks(root: Path, script: Path, *arguments: str) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), *arguments]
+    done = subprocess.run(command, cwd=root, env=environment(root), capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def assert_same(one: Path, two: Path, step: int) -> None:
+    alone, _ = checkpoint.load(one / "checkpoints", step)
+    together, _ = checkpoint.load(two / "checkpoints", step)
+    for part in ("generator", "discriminator", "average"):
+        for name, tensor in alone[part].items():
+            difference = (together[part][name].double() - tensor.double()).abs().max().item() if tensor.numel() else 0.0
+            assert difference < 1e-9, f"{part} {name} differs by {difference}"
+            assert torch.isfinite(tensor.double()).all()
+
+
+def test_two_ranks_end_with_the_weights_of_one_process(root: Path, tmp_path: Path) -> None:
+    """All cases in one launch, because starting ranks costs more than training them."""
+    lines = ["import advgen", ""]
+    for name, (plugin, more) in CASES.items():
+        overrides = tiny(plugin, *EXACT, *more)
+        advgen.train(plugin, out=tmp_path / "one" / name, overrides=overrides, steps=5, progress=False, device="cpu")
+        target = str(tmp_path / "two" / name)
+        lines += [f"advgen.train({plugin!r}, out={target!r}, overrides={overrides!r}, steps=5, progress=False, device='cpu')"]
+    script = tmp_path / "ranks.py"
+    script.write_text("\n".join(lines))
+    ranks(root, script)
+    for name in CASES:
+        assert_same(tmp_path / "one" / name, tmp_path / "two" / name, 5)
+
+
+def test_a_run_of_two_ranks_is_resumed_by_one(root: Path, tmp_path: Path) -> None:
+    overrides = tiny("image", *EXACT, *NO_NORM)
+    advgen.train("image", out=tmp_path / "one", overrides=overrides, steps=4, progress=False, device="cpu")
+    script = tmp_path / "ranks.py"
+    script.write_text(
+        f"import advgen\nadvgen.train('image', out={str(tmp_path / 'two')!r}, overrides={overrides!r}, steps=4, stop_after=2, "
+        "progress=False, device='cpu')\n"
+    )
+    ranks(root, script)
+    assert advgen.resume(tmp_path / "two", progress=False, device="cpu").step == 4
+    assert_same(tmp_path / "one", tmp_path / "two", 4)
+
+
+@pytest.mark.parametrize("batch", [7])
+def test_a_batch_that_cannot_be_cut_is_refused(batch: int, tmp_path: Path) -> None:
+    with pytest.raises(advgen.ConfigError, match="nearest: 6"):
+        overrides = tiny("image", f"train.batch_size={batch}", "train.accumulate=2")
+        advgen.train("image", out=tmp_path / "run", overrides=overrides, steps=1, progress=False, device="cpu")

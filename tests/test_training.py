@@ -1,0 +1,172 @@
+"""Training as a whole: every loss in every plugin, exact resume, ends of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import advgen
+from advgen.errors import CheckpointError, ConfigError, DivergedError
+from advgen.losses import LOSSES
+from advgen.runs import RunFolder, checkpoint
+
+sys.path.insert(0, str(Path(__file__).parent))
+from conftest import tiny
+
+PLUGINS = ("image", "audio", "text")
+ADVERSARIAL = ["phases=[{kind='adversarial'}]"]
+
+
+def run(plugin: str, out: Path, *more: str, **options: object) -> advgen.api.RunResult:
+    return advgen.train(plugin, out=out, overrides=tiny(plugin, *more), progress=False, device="cpu", **options)
+
+
+def digest(parts: dict[str, dict[str, torch.Tensor]]) -> str:
+    """One hash over every tensor of a checkpoint."""
+    state = hashlib.sha256()
+    for part in sorted(parts):
+        for name in sorted(parts[part]):
+            state.update(f"{part}/{name}".encode() + parts[part][name].contiguous().numpy().tobytes())
+    return state.hexdigest()
+
+
+def saved(folder: Path, step: int) -> dict[str, dict[str, torch.Tensor]]:
+    return checkpoint.load(folder / "checkpoints", step)[0]
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_every_loss_trains_every_plugin(plugin: str, loss: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(plugin, out, f"loss='{loss}'", "train.keep=9", *(ADVERSARIAL if plugin == "text" else ()), steps=2)
+    before, after = saved(out, 0), saved(out, 2)
+    for player in ("generator", "discriminator"):
+        moved = [name for name in before[player] if not torch.equal(before[player][name], after[player][name])]
+        assert moved, f"{player} did not move"
+        assert all(torch.isfinite(tensor).all() for tensor in after[player].values() if tensor.is_floating_point())
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_stopping_at_any_step_and_resuming_ends_as_the_uninterrupted_run(plugin: str, tmp_path: Path) -> None:
+    more = ["train.keep=9", "train.checkpoint_every=1", "generator.clip={kind='quantile', limit=0.9}"]
+    run(plugin, tmp_path / "whole", *more, steps=5)
+    whole = [digest(saved(tmp_path / "whole", step)) for step in range(6)]
+    run(plugin, tmp_path / "parts", *more, steps=5, stop_after=1)
+    for stop in range(2, 6):
+        advgen.resume(tmp_path / "parts", stop_after=stop, progress=False, device="cpu")
+        assert digest(saved(tmp_path / "parts", stop)) == whole[stop], f"step {stop} differs"
+    assert len(set(whole)) == 6
+    steps = [json.loads(line)["step"] for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_sample_i_does_not_depend_on_how_many_are_asked_for(plugin: str, tmp_path: Path) -> None:
+    run(plugin, tmp_path / "run", steps=1)
+    generator = advgen.load_generator(tmp_path / "run", device="cpu")
+    few, many, other = generator.draw(3, seed=5), generator.draw(70, seed=5), generator.draw(3, seed=6)
+    assert torch.equal(few.values, many.values[:3])
+    assert not torch.equal(few.values, other.values)
+
+
+def test_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
+    for name, seed in (("one", 1), ("again", 1), ("two", 2)):
+        run("image", tmp_path / name, steps=2, seed=seed)
+    one, again, two = (digest(saved(tmp_path / name, 2)) for name in ("one", "again", "two"))
+    assert one == again != two
+
+
+def test_accumulated_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
+    exact = ["train.precision='float64'", "options.generator_norm='none'"]
+    run("image", tmp_path / "whole", *exact, steps=3)
+    run("image", tmp_path / "parts", *exact, "train.accumulate=4", steps=3)
+    whole, parts = saved(tmp_path / "whole", 3), saved(tmp_path / "parts", 3)
+    for player in ("generator", "discriminator"):
+        for name, tensor in whole[player].items():
+            torch.testing.assert_close(parts[player][name], tensor, rtol=0, atol=1e-10)
+
+
+def test_a_coupled_loss_refuses_accumulation(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="accumulate=1"):
+        run("image", tmp_path / "run", "loss='relativistic_average'", "train.accumulate=2", steps=1)
+
+
+def test_a_diverging_run_ends_with_code_6_names_the_player_and_keeps_finite_weights(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"(discriminator|generator): .*not finite.*Remedy") as refusal:
+        run("image", tmp_path / "run", "loss='wasserstein'", "discriminator.learning_rate=1e30", steps=20)
+    assert refusal.value.exit_code == 6
+    parts, _, _ = checkpoint.load_newest(tmp_path / "run" / "checkpoints")
+    assert all(torch.isfinite(tensor).all() for tensor in parts["generator"].values() if tensor.is_floating_point())
+
+
+def test_a_flipped_bit_is_found_and_the_earlier_checkpoint_is_used(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run("image", out, "train.checkpoint_every=1", "train.keep=5", steps=3, stop_after=2)
+    damaged = out / "checkpoints" / "step-00000002" / "generator.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(CheckpointError, match="sha256"):
+        checkpoint.load(out / "checkpoints", 2)
+    assert advgen.resume(out, progress=False, device="cpu").step == 3
+
+
+def test_a_full_disk_leaves_earlier_checkpoints_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
+    run("image", out, steps=3, stop_after=1)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(CheckpointError, match="No space left.*earlier checkpoints are untouched"):
+        advgen.resume(out, progress=False, device="cpu")
+    monkeypatch.undo()
+    assert checkpoint.steps(out / "checkpoints")[-1] == 1
+    assert not list((out / "checkpoints").glob(".tmp-*"))
+
+
+def test_a_second_process_on_a_run_is_refused(tmp_path: Path) -> None:
+    run("image", tmp_path / "run", steps=2, stop_after=1)
+    with RunFolder(tmp_path / "run").locked(), pytest.raises(CheckpointError, match="in use by process"):
+        advgen.resume(tmp_path / "run", progress=False, device="cpu")
+
+
+def test_a_new_run_does_not_overwrite_an_old_one(tmp_path: Path) -> None:
+    run("image", tmp_path / "run", steps=1)
+    with pytest.raises(ConfigError, match="already holds a run"):
+        run("image", tmp_path / "run", steps=1)
+
+
+def test_from_takes_what_fits_and_says_what_it_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("image", tmp_path / "first", steps=1)
+    options = {"out": tmp_path / "second", "progress": True, "device": "cpu", "from_run": tmp_path / "first", "steps": 1}
+    advgen.train("image", overrides=[*tiny("image"), "options.noise_size=12"], **options)
+    assert "generator took" in (said := capsys.readouterr().err)
+    assert "left 0" in said.split("discriminator took")[1]
+
+
+def test_the_plan_stops_at_the_samples_asked_for(tmp_path: Path) -> None:
+    result = run("image", tmp_path / "run", "stop.samples=24", steps=50)
+    assert (result.step, result.exit_code) == (3, 0)
+
+
+def test_a_batch_larger_than_the_corpus_is_refused_with_a_size_that_fits(tmp_path: Path) -> None:
+    with pytest.raises(advgen.DataError, match=r"fewer than a batch.*train\.batch_size="):
+        run("text", tmp_path / "run", "train.batch_size=5000", steps=1)
+
+
+def test_validation_stops_at_a_target_and_keeps_the_best_checkpoint(tmp_path: Path) -> None:
+    more = ["train.evaluate_every=1", "stop={metric='frechet_distance', target=1e9}"]
+    result = run("text", tmp_path / "run", *more, steps=5)
+    assert result.step == 1 and "reached the target" in result.reason
+    assert result.best is not None and result.best["step"] == 1
