@@ -102,7 +102,8 @@ def _corpus(arrays: ImageArrays, request: DataRequest, facts: dict[str, Any]) ->
     num_classes = len(arrays.classes)
     labels = arrays.labels if num_classes > 1 else None
     _, channels, height, width = arrays.values.shape
-    counts = [] if labels is None else np.bincount(labels, minlength=num_classes).tolist()
+    rows = _rows(arrays, request)
+    counts = [] if labels is None else np.bincount(labels[rows["train"].numpy()], minlength=num_classes).tolist()
     facts = facts | {
         "height": height,
         "width": width,
@@ -111,7 +112,7 @@ def _corpus(arrays: ImageArrays, request: DataRequest, facts: dict[str, Any]) ->
         "classes": [] if labels is None else list(arrays.classes),
         "class_counts": counts,
     }
-    splits = {name: _split(arrays, labels, rows) for name, rows in _rows(arrays, request).items()}
+    splits = {name: _split(arrays, labels, own) for name, own in rows.items()}
     return Corpus(facts, splits, arrays.fingerprint, arrays.bad)
 
 

@@ -21,7 +21,7 @@ from advgen_image.networks import ImageShape
 NUM_FEATURES = 64
 STEPS = 600
 BATCH_SIZE = 64
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 2e-3
 SEED = 7
 VERSION = "1"
 WORKING_SIDE = 32
@@ -35,10 +35,13 @@ class JudgeNetwork(nn.Module):
         super().__init__()
         self.trunk = nn.Sequential(
             nn.Conv2d(shape.channels, 24, 3, 2, 1),
+            nn.BatchNorm2d(24),
             nn.ReLU(),
             nn.Conv2d(24, 48, 3, 2, 1),
+            nn.BatchNorm2d(48),
             nn.ReLU(),
             nn.Conv2d(48, 96, 3, 2, 1),
+            nn.BatchNorm2d(96),
             nn.ReLU(),
             nn.Flatten(),
             nn.Linear(96 * (WORKING_SIDE // 8) ** 2, NUM_FEATURES),

@@ -28,6 +28,7 @@ SMALLEST_AREA, LARGEST_AREA = 25.0, 220.0
 SPECK_PIXELS = 5
 LEAST_OVERLAP = 0.8
 LEAST_CONTRAST = 0.25
+MOST_COLOUR_SPREAD = 0.2
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -89,7 +90,7 @@ def draw(shape: Ints, radius: Floats, centre_x: Floats, centre_y: Floats) -> Flo
 def read_shapes(images: Floats) -> Reading:
     """Measure factors on images (N, 3, S, S) in [0, 1].
 
-    An image is valid with one connected patch that stands off the ground, of plausible area, and whose outline
+    An image is valid with one connected patch that stands off the ground, of one colour and plausible area, whose outline
     overlaps the nearest ideal shape of that area and place by at least ``LEAST_OVERLAP``.
     """
     contrast = np.sqrt(((images - BACKGROUND) ** 2).sum(1))
@@ -113,7 +114,10 @@ def read_shapes(images: Floats) -> Reading:
         "place_x": _nearest(centre_x, PLACES),
         "place_y": _nearest(centre_y, PLACES),
     }
-    plausible = (area > SMALLEST_AREA) & (area < LARGEST_AREA) & (peak > LEAST_CONTRAST)
+    # One shape has one colour: what its solid inside differs from its mean by, as a root mean square over the channels.
+    deviation = ((images - colour[:, :, None, None]) ** 2).sum(1) * core
+    spread = np.sqrt(deviation.sum((1, 2)) / np.maximum(core.sum((1, 2)), 1e-6))
+    plausible = (area > SMALLEST_AREA) & (area < LARGEST_AREA) & (peak > LEAST_CONTRAST) & (spread < MOST_COLOUR_SPREAD)
     return Reading(factors, single & plausible & (overlap.max(0) > LEAST_OVERLAP))
 
 
