@@ -94,7 +94,9 @@ def test_steps_end_the_presets_minutes_and_the_reverse(tmp_path: Path) -> None:
 
 
 def test_both_steps_and_minutes_in_one_place_are_refused(tmp_path: Path) -> None:
-    assert "(--steps and --minutes); the plan is one of the two" in refusal(tmp_path, cli={"train.steps": 1, "train.minutes": 1})
+    assert "(--steps and --minutes); the plan is one of the two" in refusal(
+        tmp_path, cli={"train.steps": 1, "train.minutes": 1}
+    )
 
 
 @pytest.mark.parametrize("removal", ["penalties=false", "penalties=none", "penalties={}"])
@@ -131,7 +133,7 @@ def test_keys_with_dots_are_quoted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["loss", "=3", "a..b=1", "a b=1", ""])
 def test_an_override_that_assigns_nothing_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="is not an assignment; expected section.key=value"):
+    with pytest.raises(ConfigError, match=r"is not an assignment; expected section\.key=value"):
         parse_assignment(text)
 
 
@@ -139,7 +141,10 @@ def test_an_override_that_assigns_nothing_is_refused(text: str) -> None:
     ("text", "message"),
     [
         ("# plan\n[train]\nstps = 1\n", "unknown key 'train.stps' (FILE:3); did you mean 'steps'?"),
-        ("steps = 3\n", "unknown key 'steps' (FILE:1); did you mean 'generator.steps' or 'discriminator.steps' or 'train.steps'?"),
+        (
+            "steps = 3\n",
+            "unknown key 'steps' (FILE:1); did you mean 'generator.steps' or 'discriminator.steps' or 'train.steps'?",
+        ),
         ("[options]\nsize = 1\nsiz = 3\n", "unknown key 'options.siz' (FILE:3); did you mean 'size'?"),
         ("[penalties.r1]\nweigth = 3\n", "unknown key 'penalties.r1.weigth' (FILE:2); did you mean 'weight'?"),
         ('[[phases]]\nshare = 1\n[[phases]]\nknd = "x"\n', "unknown key 'phases.1.knd' (FILE:4); did you mean 'kind'?"),
@@ -196,7 +201,7 @@ def test_the_resolved_file_reads_back_as_the_same_configuration(tmp_path: Path) 
     written = to_toml(found.config, found.sources)
     assert from_toml(written) == found.config
     assert options_of(RECORD, from_toml(written)) == found.options
-    assert f"share = 0.25}}, {{kind = \"adversarial\", share = 0.75}}]  # {tmp_path}/run.toml:1" in written
+    assert f'share = 0.25}}, {{kind = "adversarial", share = 0.75}}]  # {tmp_path}/run.toml:1' in written
     assert "r1 = false  # --set" in written and "# steps is not set  # default" in written
     assert "minutes = 5.0  # preset default" in written
 
@@ -220,7 +225,8 @@ def test_the_plugin_can_be_named_in_a_file(tmp_path: Path) -> None:
 
 
 def test_the_line_scanner_knows_every_form_of_key() -> None:
-    text = '# c\na = 1\n"b.c" = """\nx = 2\n[no]\n"""\nd.e = {f = 1}\n\n[g.h]\ni = [\n  1, # [x]\n]\n[[j]]\nk = 1\n[j.m]\nn = 1\n[[j]]\nk = 2\n'
+    text = '# c\na = 1\n"b.c" = """\nx = 2\n[no]\n"""\nd.e = {f = 1}\n\n'
+    text += "[g.h]\ni = [\n  1, # [x]\n]\n[[j]]\nk = 1\n[j.m]\nn = 1\n[[j]]\nk = 2\n"
     lines = key_lines(text)
     assert lines["a",] == 2 and lines["b.c",] == 3 and lines["d", "e", "f"] == 7
     assert lines["g", "h"] == 9 and lines["g", "h", "i"] == 10

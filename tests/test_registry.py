@@ -136,7 +136,7 @@ def test_strict_mode_raises_for_a_plugin_that_cannot_be_used(install: Install, m
     install("broken", "broken", "fake_strict", "raise RuntimeError('no')\n")
     monkeypatch.setenv("ADVGEN_STRICT_PLUGINS", "1")
     monkeypatch.setenv("ADVGEN_PLUGINS", "broken")
-    with pytest.raises(PluginError, match="plugin 'broken' of broken 1.0 is broken: RuntimeError: no"):
+    with pytest.raises(PluginError, match=r"plugin 'broken' of broken 1\.0 is broken: RuntimeError: no"):
         discover()
 
 
@@ -201,7 +201,9 @@ def test_a_changed_file_is_loaded_anew(tmp_path: Path) -> None:
     assert resolve(second.spec.config)().size == 9  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(("code", "reason"), [("x = (", "SyntaxError"), ("", "has no function advgen_register"), ("1/0", "ZeroDiv")])
+@pytest.mark.parametrize(
+    ("code", "reason"), [("x = (", "SyntaxError"), ("", "has no function advgen_register"), ("1/0", "ZeroDiv")]
+)
 def test_a_faulty_file_is_refused_with_its_path(tmp_path: Path, code: str, reason: str) -> None:
     file = tmp_path / "mine.py"
     file.write_text(code)
@@ -230,5 +232,8 @@ def test_a_reference_that_does_not_resolve_is_named(reference: str, message: str
 
 def test_discovery_imports_no_torch() -> None:
     code = "import sys; from advgen.registry import discover; discover(); sys.exit('torch' in sys.modules)"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "ADVGEN_PLUGINS": "image,audio,text"}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "ADVGEN_PLUGINS": "image,audio,text",
+    }
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

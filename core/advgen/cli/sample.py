@@ -14,7 +14,7 @@ def sample(
     run: RunArgument,
     num_samples: Annotated[int, typer.Option("-n", "--num-samples", min=1, metavar="N", help="How many samples.")] = 16,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Sample i depends on the seed and i alone.")] = 0,
-    label: Annotated[int | None, typer.Option("--class", min=0, metavar="C", help="Index of the class.")] = None,
+    label: Annotated[str | None, typer.Option("--class", metavar="C", help="Name or index of the class.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder; default inside the run.")] = None,
     device: DeviceOption = "auto",
     plugin: TrustOption = None,
