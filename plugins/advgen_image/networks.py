@@ -53,7 +53,7 @@ def choose_depth(height: int, width: int, depth: int | None = None) -> int:
 
 def _near(side: int, depth: int, up: bool) -> int:
     step = 2**depth
-    return max(step, side // step * step) + (step if up and side % step else 0)
+    return int(max(step, side // step * step) + (step if up and side % step else 0))
 
 
 def _level_widths(width: int, depth: int) -> list[int]:
