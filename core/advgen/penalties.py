@@ -50,16 +50,21 @@ class Penalty:
 
 
 def _squared_gradient(judge: JudgeCall, seen: Tensor) -> Tensor:
-    """Squared norm of each sample's score gradient at ``seen``, (B,), with a graph to the judge's parameters."""
+    """Squared norm of each sample's score gradient at ``seen``, (B,), with a graph to the judge's parameters.
+
+    A tensor that requires gradients is judged as it is, because the judge may know this very tensor's verdict.
+    """
     with torch.enable_grad():
-        seen = seen if seen.requires_grad else seen.detach().requires_grad_()  # the judge may know this very tensor's verdict
-        scores = reduce_verdict(judge(seen))
-        if not scores.requires_grad:
-            raise ContractError(
-                f"the discriminator's scores do not depend on the {tuple(seen.shape)} tensor it was given, so a gradient "
-                "penalty has nothing to differentiate; use the input, without detach or no_grad, or remove the penalty"
-            )
-        (gradient,) = torch.autograd.grad(scores.sum(), seen, create_graph=True)
+        seen = seen if seen.requires_grad else seen.detach().requires_grad_()
+        scores = reduce_verdict(judge(seen)).sum()
+        gradient = None
+        if scores.requires_grad:
+            (gradient,) = torch.autograd.grad(scores, seen, create_graph=True, allow_unused=True)
+    if gradient is None:
+        raise ContractError(
+            f"the discriminator's scores do not depend on the {tuple(seen.shape)} tensor it was given, so a gradient "
+            "penalty has nothing to differentiate; use the input, without detach or no_grad, or remove the penalty"
+        )
     return gradient.flatten(1).square().sum(1)
 
 
@@ -100,7 +105,7 @@ def r2(*, judge_real: JudgeCall, judge_fake: JudgeCall, real: Tensor, fake: Tens
         judge_real: not used.
         judge_fake: the discriminator under the fake samples' condition and mask.
         real: not used.
-        fake: what D sees of generated samples, (B, ...); no gradient reaches the generator.
+        fake: what D sees of generated samples, (B, ...), cut from the generator by the caller.
         weight: gamma.
         noise: not used.
 
