@@ -16,7 +16,7 @@ DEFAULT: dict[str, Any] = {
         "generator.learning_rate": {"kind": "cosine", "end": 0.1},
         "discriminator.learning_rate": {"kind": "cosine", "end": 0.1},
     },
-    "train": {"minutes": 5.0, "batch_size": 32},
+    "train": {"minutes": 5.0, "batch_size": 16},
 }
 CLASSIC: dict[str, Any] = {
     "loss": "nonsaturating",
@@ -29,7 +29,7 @@ CLASSIC: dict[str, Any] = {
 # File names such as 7_theo_12.wav: digit, speaker, take; takes 0 to 4 are the official test split.
 DIGITS: dict[str, Any] = {
     "options": {"label_pattern": r"^(?P<label>[^_]+)_", "test_pattern": r"_[0-4]\.wav$", "length": 6144},
-    "train": {"minutes": 10.0, "batch_size": 32},
+    "train": {"minutes": 10.0, "batch_size": 16},
 }
 
 

@@ -22,7 +22,7 @@ from advgen_audio.mel import FLOOR, NUM_MELS, log_mel
 VERSION = 1
 FEATURES = 64
 MAX_CLIPS = 8000
-NUM_STEPS = 600
+NUM_STEPS = 300
 BATCH_SIZE = 64
 SEED = 7
 
@@ -92,7 +92,7 @@ def make_judge(corpus: Corpus, facts: Mapping[str, Any], cache: Path) -> AudioJu
 
 
 def _train(network: MelClassifier, corpus: Corpus, rate_hz: int) -> None:
-    """Fit the network to the train split in 600 steps; the learning rate falls to zero."""
+    """Fit the network to the train split in 300 steps; the learning rate falls to zero."""
     source, rng = corpus.splits["train"], torch.Generator().manual_seed(SEED)
     chosen = torch.randperm(len(source), generator=rng)[:MAX_CLIPS]
     parts = [source.batch(indices, rng) for indices in chosen.split(256)]

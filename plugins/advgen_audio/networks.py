@@ -19,7 +19,7 @@ from advgen_audio.spectrum import InverseShortTimeFourier
 UPSAMPLING = 16
 # exp(2) is far above any spectrum of a waveform in [-1, 1], and still finite in every precision.
 MAX_LOG_MAGNITUDE = 2.0
-INITIAL_LOG_MAGNITUDE = -4.0
+INITIAL_LOG_MAGNITUDE = -5.0
 
 
 @dataclass(frozen=True)
