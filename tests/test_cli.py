@@ -99,7 +99,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return result
 
     monkeypatch.setattr(advgen.api, "train", train)
-    monkeypatch.setattr(advgen.api, "resume", train)
+    monkeypatch.setattr(advgen.api, "resume", lambda run, **given: train(**given | {"plugin": run}))
     return called
 
 
@@ -278,7 +278,17 @@ def test_a_mistyped_command_is_answered_with_the_nearest(gen: Any) -> None:
     assert answer.code == 2 and "Did you mean 'train'" in answer.err
 
 
-HEAVY = ("torch", "numpy", "pydantic", "pluggy", "advgen_image", "advgen_audio", "advgen_text")
+HEAVY = (
+    "torch",
+    "numpy",
+    "pluggy",
+    "advgen.spec",
+    "advgen.registry",
+    "advgen.config.model",
+    "advgen_image",
+    "advgen_audio",
+    "advgen_text",
+)
 
 
 def child(*code: str) -> subprocess.CompletedProcess[str]:
