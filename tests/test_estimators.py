@@ -118,7 +118,8 @@ def masked_surrogate(rewards: Rewards, filler: float) -> tuple[Tensor, Tensor, T
         rewards=rewards,
         entropy_weight=0.1,
     )
-    return surrogate, gained, *torch.autograd.grad(surrogate.sum(), [log_prob, entropy])
+    on_log_prob, on_entropy = torch.autograd.grad(surrogate.sum(), [log_prob, entropy])
+    return surrogate, gained, on_log_prob, on_entropy
 
 
 @pytest.mark.parametrize("rewards", ["dense", "terminal"])
@@ -201,7 +202,7 @@ def test_straight_through_is_hard_forward_and_soft_backward() -> None:
 
 def test_straight_through_is_exactly_one_hot_in_half_precision() -> None:
     hard = straight_through(torch.randn(4, 6, 50).bfloat16(), torch.randint(50, (4, 6)), 0.3)
-    assert set(hard.unique().tolist()) == {0.0, 1.0}
+    assert ((hard == 0) | (hard == 1)).all() and (hard.sum(-1) == 1).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
