@@ -1,0 +1,316 @@
+"""The text plugin: its grammar, readers, tokenizers, networks and metrics."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from advgen import Batch, DataError, DataRequest, GenError, Sample
+from advgen_text import phrases
+from advgen_text.config import TextConfig
+from advgen_text.data import read_corpus
+from advgen_text.generator import TextGenerator, inverse_draw
+from advgen_text.modality import TextModality
+from advgen_text.tokenizer import BOS, EOS, PAD, UNKNOWN, Tokenizer
+
+SMALL = {"generator_embedding": 8, "generator_hidden": 12, "critic_embedding": 6, "critic_hidden": 10, "phrases": 200}
+LINES = [f"the {noun} in row {i // 8} likes seat {i % 8} ." for i in range(40) for noun in ("dog", "cat")]
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def config(**more: Any) -> TextConfig:
+    return TextConfig(**(SMALL | more))
+
+
+def modality(path: Path | None = None, **more: Any) -> tuple[TextModality, Any]:
+    settings = config(**more)
+    corpus = TextModality.read(settings, DataRequest(path))
+    return TextModality(settings, json.loads(json.dumps(dict(corpus.facts)))), corpus
+
+
+def real(text: TextModality, corpus: Any, count: int = 8) -> Batch:
+    return text.prepare(corpus.splits["train"].batch(torch.arange(count), rng()))
+
+
+def write(file: Path, content: str | bytes) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return file
+
+
+# The grammar
+
+
+def test_every_sentence_of_the_grammar_parses_to_its_own_derivation() -> None:
+    for sentence in phrases.sample(3000, rng()):
+        assert phrases.parse(sentence.words) == sentence
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", ".", "the", "the dog", "the dog sleep .", "two dog sleep .", "the dog sings .", "the dog chases .",
+     "the red dog sleeps .", "the dog sleeps in a garden .", "the dog sleeps . .", "the dog sleeps the ball .", "the dog sleeps in the"],
+)  # fmt: skip
+def test_a_sentence_outside_the_grammar_has_no_likelihood(line: str) -> None:
+    assert phrases.log_probability(line.split()) is None
+
+
+def test_probabilities_of_all_sentences_add_to_one() -> None:
+    total = 0.0
+    tails = [("", "", "", ""), *itertools.product(phrases.OBJECT_DETERMINERS, phrases.OBJECTS, [""], [""])]
+    places = [("", ""), *itertools.product(phrases.PREPOSITIONS, phrases.PLACES)]
+    for kind, number, tense in itertools.product(phrases.CLASSES, phrases.NUMBERS, phrases.TENSES):
+        branches = itertools.product(phrases.DETERMINERS[number], ["", *phrases.ADJECTIVES[kind]], phrases.NOUNS[kind])
+        subject = sum(
+            math.exp(phrases.Sentence(kind, number, tense, *branch, verb, "", "", "", "").log_probability)
+            for branch in branches
+            for verb in phrases.ACTIONS[kind]
+        )
+        first = (next(iter(phrases.DETERMINERS[number])), "", next(iter(phrases.NOUNS[kind])))
+        alone = sum(
+            math.exp(phrases.Sentence(kind, number, tense, *first, verb, "", "", "", "").log_probability)
+            for verb in phrases.ACTIONS[kind]
+        )
+        whole = sum(
+            math.exp(phrases.Sentence(kind, number, tense, *first, verb, *tail[:2], *place).log_probability)
+            for tail in tails
+            for verb in (phrases.DEEDS if tail[1] else phrases.ACTIONS)[kind]
+            for place in places
+        )
+        total += subject * whole / alone
+    assert total == pytest.approx(1.0)
+
+
+def test_factors_of_the_corpus_have_their_exact_distributions() -> None:
+    assert max(phrases.total_variation(phrases.sample(20_000, rng())).values()) < 0.02
+
+
+# Reading
+
+
+def test_a_text_file_is_split_into_disjoint_parts_and_comes_back_as_text(tmp_path: Path) -> None:
+    text, corpus = modality(write(tmp_path / "lines.txt", "\n\n".join(LINES)))
+    found = [text.tokenizer.decode(source.values) for source in corpus.splits.values()]
+    assert sorted(line.replace(".", " .") for lines in found for line in lines) == sorted(LINES)
+    assert any("empty lines" in note for note in corpus.bad)
+
+
+def test_a_folder_with_its_own_test_file_keeps_it_and_learns_none_of_it(tmp_path: Path) -> None:
+    write(tmp_path / "train.txt", "\n".join([*LINES, "shared line"]))
+    write(tmp_path / "test.txt", "unseen words\nshared line")
+    text, corpus = modality(tmp_path)
+    assert text.tokenizer.decode(corpus.splits["test"].values) == ["<unk> <unk>", "<unk> <unk>"]
+    assert len(corpus.splits["train"]) + len(corpus.splits["validation"]) == len(LINES)
+
+
+def test_json_lines_give_text_and_labels(tmp_path: Path) -> None:
+    rows = [json.dumps({"caption": line, "kind": line.split()[1]}) for line in LINES]
+    text, corpus = modality(write(tmp_path / "x.jsonl", "\n".join(rows)), field="caption", label_field="kind")
+    assert corpus.facts["classes"] == ["cat", "dog"]
+    assert sum(corpus.facts["class_counts"]) == len(corpus.splits["train"])
+    batch = real(text, corpus)
+    predicted = text.judge(corpus, tmp_path).classify(batch)
+    assert predicted is not None and torch.equal(predicted, batch.condition["label"])
+
+
+def test_bytes_that_are_not_utf8_are_named_by_line_and_byte(tmp_path: Path) -> None:
+    file = write(tmp_path / "x.txt", b"good line\nbad \xff line\n" + "\n".join(LINES).encode())
+    corpus = read_corpus(config(), DataRequest(file))
+    assert "line 2 is not UTF-8 at byte 14" in corpus.bad[0]
+    with pytest.raises(DataError, match="line 2 is not UTF-8 at byte 14"):
+        read_corpus(config(), DataRequest(file, max_bad=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.txt", "", "holds no text"),
+        ("x.txt", "\n \n", "2 empty lines"),
+        ("x.txt", "only one line", "leave nothing for"),
+        ("x.csv", "a,b", "reads .txt and .jsonl"),
+        ("x.jsonl", '{"other": 1}', "has no field 'text'"),
+        ("x.jsonl", '{"text": 1}', "expected text"),
+        ("x.jsonl", "[1]", "expected an object"),
+        ("x.jsonl", "{", "is not JSON"),
+    ],
+)
+def test_unusable_files_are_refused_with_the_reason(tmp_path: Path, name: str, content: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_corpus(config(), DataRequest(write(tmp_path / name, content), max_bad=0))
+
+
+def test_missing_and_empty_folders_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        read_corpus(config(), DataRequest(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"holds no \.txt"):
+        read_corpus(config(), DataRequest(tmp_path))
+
+
+def test_labels_from_a_plain_text_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"labels need \.jsonl"):
+        read_corpus(config(label_field="kind"), DataRequest(write(tmp_path / "x.txt", "\n".join(LINES))))
+
+
+@pytest.mark.parametrize("kind", ["word", "bpe"])
+def test_a_line_of_a_megabyte_is_cut(tmp_path: Path, kind: str) -> None:
+    file = write(tmp_path / "x.txt", "\n".join([*LINES, "word " * 200_000, "x" * 1_000_000]))
+    text, _ = modality(file, tokenizer=kind, max_length=16)
+    assert text.length == 16
+
+
+# Tokenizers
+
+
+@pytest.mark.parametrize("kind", ["word", "bpe"])
+def test_a_tokenizer_rebuilt_from_its_json_reads_alike(kind: str) -> None:
+    first = Tokenizer.learn(LINES, kind=kind, vocabulary_size=60, lower_case=True)
+    second = Tokenizer(first.to_json())
+    assert len(second) <= 60
+    assert torch.equal(first.encode(LINES, 20), second.encode(LINES, 20))
+
+
+@pytest.mark.parametrize("kind", ["word", "bpe"])
+def test_text_that_spells_a_special_token_is_ordinary_text(kind: str) -> None:
+    row = Tokenizer.learn(LINES, kind=kind, vocabulary_size=60, lower_case=True).encode(["the <pad> <eos> dog"], 20)[0].tolist()
+    assert row.count(EOS) == 1 and row.index(EOS) == len([token for token in row if token != PAD]) - 1
+
+
+def test_an_unknown_word_becomes_the_unknown_token() -> None:
+    tokenizer = Tokenizer.learn(LINES, kind="word", vocabulary_size=60, lower_case=True)
+    assert tokenizer.encode(["the zebra"], 4)[0].tolist()[1:] == [UNKNOWN, EOS, PAD]
+
+
+# Networks
+
+
+def test_an_inverse_draw_lands_where_the_cumulative_distribution_says() -> None:
+    logits = torch.tensor([[0.2, 0.0, 0.5, 0.3]]).log().expand(5, -1)
+    assert inverse_draw(logits, torch.tensor([0.0, 0.19, 0.21, 0.69, 0.999999])).tolist() == [0, 0, 2, 2, 3]
+
+
+@pytest.mark.parametrize("mode", ["values", "relaxed", "log_prob"])
+def test_each_sample_depends_on_its_own_noise_alone(mode: Any) -> None:
+    text, corpus = modality(phrase_labels=True)
+    condition = real(text, corpus).condition
+    noise, generator = text.noise(8, rng(), mode=mode), text.generator()
+    whole = generator(noise, condition, mode=mode)
+    part = generator(noise[3:5], {"label": condition["label"][3:5]}, mode=mode)
+    assert torch.equal(whole.values[3:5], part.values)
+
+
+def test_samples_end_with_eos_and_pads_and_never_hold_unknown() -> None:
+    text, _ = modality()
+    values = text.generator()(text.noise(300, rng()), {}).values
+    assert not ((values == UNKNOWN) | (values == BOS)).any()
+    after = (values == EOS).cumsum(1) - (values == EOS).long() > 0
+    assert torch.equal(values == PAD, after)
+
+
+def test_log_probabilities_are_those_of_a_single_pass_and_zero_after_the_end() -> None:
+    text, _ = modality()
+    generator = text.generator().double()
+    drawn = generator(text.noise(20, rng()).double(), {}, mode="log_prob")
+    rows = generator.log_probs(drawn.values, {})
+    rows = rows - rows.exp()[..., [UNKNOWN]].neg().log1p()  # sampling shares <unk>'s probability among the others
+    expected = rows.gather(2, drawn.values.unsqueeze(2)).squeeze(2).masked_fill(~drawn.mask, 0)
+    torch.testing.assert_close(drawn.log_prob, expected)
+    assert (drawn.entropy[~drawn.mask] == 0).all() and drawn.log_prob.requires_grad
+
+
+def test_draws_follow_the_log_probabilities() -> None:
+    torch.manual_seed(0)
+    generator = TextGenerator(7, 2, embedding=4, hidden=4)
+    first = generator(torch.rand(40_000, 2, generator=rng()), {}, mode="log_prob").values[:, 0]
+    one = generator(torch.rand(200, 2, generator=rng(1)), {}, mode="log_prob")
+    for token in one.values[:, 0].unique():
+        share = (first == token).float().mean()
+        torch.testing.assert_close(share, one.log_prob[one.values[:, 0] == token, 0][0].exp(), atol=0.01, rtol=0)
+
+
+def test_relaxed_samples_are_one_hot_forward_and_carry_a_gradient() -> None:
+    text, _ = modality()
+    generator, critic = text.generator(), text.discriminator()
+    fake = generator(text.noise(4, rng(), mode="relaxed"), {}, mode="relaxed")
+    assert torch.equal(fake.relaxed.detach().argmax(2), fake.values)
+    assert set(fake.relaxed.detach().unique().tolist()) == {0.0, 1.0}
+    torch.testing.assert_close(critic.embed(fake), critic.embed(Sample(fake.values)))
+    critic(critic.embed(fake), {}, fake.mask).heads[0].scores.sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in generator.parameters())
+
+
+def test_noise_of_the_wrong_shape_is_refused() -> None:
+    text, _ = modality()
+    with pytest.raises(GenError, match="expected"):
+        text.generator()(torch.rand(2, text.length + 1), {})
+
+
+def test_the_critic_sees_unit_norms_and_only_what_was_written_so_far() -> None:
+    text, corpus = modality()
+    batch, critic = real(text, corpus), text.discriminator()
+    seen = critic.embed(Sample(batch.values, mask=batch.mask))
+    torch.testing.assert_close(seen.norm(dim=2), torch.ones_like(seen[..., 0]))
+    changed = seen.clone()
+    changed[:, 3:] = 0
+    before, after = (critic(x, {}, batch.mask).heads[0].scores for x in (seen, changed))
+    torch.testing.assert_close(before[:, :3], after[:, :3])
+
+
+def test_the_critic_allows_a_second_derivative() -> None:
+    text, corpus = modality()
+    batch, critic = real(text, corpus, 2), text.discriminator().double()
+    seen = critic.embed(Sample(batch.values)).detach()[:, :2].requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: critic(x, {}).heads[0].scores, seen)
+
+
+def test_likelihood_is_nats_under_the_mask_and_falls_when_trained() -> None:
+    torch.manual_seed(0)
+    text, corpus = modality(dropout=0.0)
+    batch, generator = real(text, corpus, 32), text.generator()
+    start = text.likelihood(generator, batch)
+    assert start.shape == batch.values.shape and (start[~batch.mask] == 0).all()
+    assert start[batch.mask].mean().item() == pytest.approx(math.log(len(text.tokenizer) - 2), rel=0.15)
+    optimizer = torch.optim.Adam(generator.parameters(), lr=0.02)
+    for _ in range(30):
+        optimizer.zero_grad()
+        text.likelihood(generator, batch).sum().div(batch.mask.sum()).backward()
+        optimizer.step()
+    assert text.likelihood(generator, batch)[batch.mask].mean() < 0.8 * start[batch.mask].mean()
+
+
+# Metrics and files
+
+
+def test_real_sentences_are_valid_known_and_keep_their_factors() -> None:
+    text, corpus = modality(phrases=2000)
+    batch = real(text, corpus, 1000)
+    found = text.metrics(batch, real(text, corpus, 100))
+    assert found["valid_share"] == 1.0 and found["novel_share"] == 0.0
+    assert max(value for name, value in found.items() if name.startswith("factor_tv")) < 0.1
+    shuffled = Batch(batch.values[:, torch.randperm(batch.values.shape[1], generator=rng())], batch.mask)
+    assert text.metrics(shuffled, batch)["valid_share"] < 0.2
+
+
+def test_features_do_not_change_from_one_judge_to_the_next(tmp_path: Path) -> None:
+    text, corpus = modality()
+    batch = real(text, corpus)
+    first, second = (text.judge(corpus, tmp_path).features(batch) for _ in range(2))
+    assert torch.equal(first, second) and first.shape == (8, 64)
+
+
+def test_samples_are_written_a_line_each_and_later_blocks_are_added(tmp_path: Path) -> None:
+    text, corpus = modality()
+    batch = real(text, corpus)
+    text.write(batch.slice(0, 5), tmp_path)
+    files = text.write(batch.slice(5, 8), tmp_path, start=5)
+    assert files == [tmp_path / "samples.txt"]
+    assert files[0].read_text().splitlines() == text.tokenizer.decode(batch.values)
+    assert len(text.overview(batch, tmp_path / "step-00000500")[0].read_text().splitlines()) == 8
