@@ -58,7 +58,8 @@ def test_every_sentence_of_the_grammar_parses_to_its_own_derivation() -> None:
 @pytest.mark.parametrize(
     "line",
     ["", ".", "the", "the dog", "the dog sleep .", "two dog sleep .", "the dog sings .", "the dog chases .",
-     "the red dog sleeps .", "the dog sleeps in a garden .", "the dog sleeps . .", "the dog sleeps the ball .", "the dog sleeps in the"],
+     "the red dog sleeps .", "the dog sleeps in a garden .",
+     "the dog sleeps . .", "the dog sleeps the ball .", "the dog sleeps in the"],
 )  # fmt: skip
 def test_a_sentence_outside_the_grammar_has_no_likelihood(line: str) -> None:
     assert phrases.log_probability(line.split()) is None
