@@ -19,13 +19,14 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from advgen.config.load import load_config
 from advgen.contracts import Sample
 from advgen.registry import find_plugin
 from advgen.setup import Setup, build
 from advgen.step import train_step
 from advgen.world import join_world
-from torch import Tensor
 
 
 def score(verdict: object) -> Tensor:
@@ -205,7 +206,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    rows = [measure(plugin, arguments.pairs, arguments.steps, arguments.overrides) for plugin in arguments.plugin or ("image", "audio", "text")]
+    plugins = arguments.plugin or ("image", "audio", "text")
+    rows = [measure(plugin, arguments.pairs, arguments.steps, arguments.overrides) for plugin in plugins]
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return

@@ -128,7 +128,7 @@ def test_a_full_disk_leaves_earlier_checkpoints_and_says_so(tmp_path: Path, monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(CheckpointError, match="No space left.*earlier checkpoints are untouched"):
+    with pytest.raises(CheckpointError, match=r"No space left.*earlier checkpoints are untouched"):
         advgen.resume(out, progress=False, device="cpu")
     monkeypatch.undo()
     assert checkpoint.steps(out / "checkpoints")[-1] == 1

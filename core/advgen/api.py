@@ -60,7 +60,8 @@ def train(
         raise ConfigError("--steps and --minutes exclude each other: a run has one plan")
     record = find_plugin(plugin)
     given = {"data.path": str(data) if data is not None else None, "train.steps": steps, "train.minutes": minutes}
-    given |= {"train.seed": seed, "data.max_bad": max_bad} | {f"options.{name}": value for name, value in (options or {}).items()}
+    given |= {"train.seed": seed, "data.max_bad": max_bad}
+    given |= {f"options.{name}": value for name, value in (options or {}).items()}
     files = [Path(path) for path in config_files]
     resolved = load_config(record, preset=preset, files=files, overrides=overrides, cli=given)
     world, show = join_world(device), Progress(progress)
@@ -91,7 +92,9 @@ def resume(
     record, about = find_run_plugin(folder, plugin), folder.read_json("run.json")
     setup = build(record, config, world)
     if setup.corpus.fingerprint != about["fingerprint"]:
-        raise CheckpointError(f"the data of {folder.path} has changed since it was started; start anew with: gen train --from {folder.path}")
+        raise CheckpointError(
+            f"the data of {folder.path} has changed since it was started; start anew with: gen train --from {folder.path}"
+        )
     parts, manifest, problems = checkpoint.load_newest(folder.checkpoints)
     for problem in problems:
         show.say(f"warning: {problem}; going back to step {manifest['step']}")

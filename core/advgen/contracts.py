@@ -85,8 +85,7 @@ class Sample:
 
     def detach(self) -> Sample:
         """The same sample without its graph."""
-        cut = {name: None if value is None else value.detach() for name, value in vars(self).items()}
-        return replace(self, **cut)
+        return replace(self, **{name: value.detach() for name, value in vars(self).items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -278,7 +277,8 @@ def check_verdict(verdict: Verdict, num_samples: int, who: str) -> Verdict:
     for index, head in enumerate(verdict.heads):
         shape = tuple(head.scores.shape)
         if not shape or shape[0] != num_samples:
-            raise ContractError(f"{who} returned scores of shape {shape} for head {index}, expected ({num_samples}, *positions)")
+            expected = f"({num_samples}, *positions)"
+            raise ContractError(f"{who} returned scores of shape {shape} for head {index}, expected {expected}")
         if head.mask is not None and head.mask.shape != head.scores.shape:
-            raise ContractError(f"{who} returned a mask of shape {tuple(head.mask.shape)} for head {index}, expected {shape}")
+            raise ContractError(f"{who} returned a mask of shape {tuple(head.mask.shape)} at head {index}, expected {shape}")
     return verdict

@@ -36,7 +36,10 @@ def split_indices(keys: Sequence[str], request: DataRequest) -> dict[str, Tensor
     }
     empty = [name for name, indices in splits.items() if not len(indices)]
     if empty:
-        raise DataError(f"{len(keys)} samples leave nothing for {' and '.join(empty)}; bring more data or raise data.{empty[0]}_share")
+        raise DataError(
+            f"{len(keys)} samples leave nothing for {' and '.join(empty)}; bring more data or change data.validation_share "
+            "and data.test_share"
+        )
     return splits
 
 

@@ -16,10 +16,7 @@ from advgen.world import World
 
 CLIP_HISTORY = 500
 
-REMEDY = {
-    "discriminator": "lower discriminator.learning_rate, or set discriminator.clip.kind=quantile and discriminator.clip.limit=0.9",
-    "generator": "lower generator.learning_rate, or set generator.clip.kind=quantile and generator.clip.limit=0.9",
-}
+REMEDY = "lower {0}.learning_rate, or clip: --set {0}.clip.kind=quantile --set {0}.clip.limit=0.9"
 
 
 @dataclass
@@ -49,7 +46,8 @@ class Terms:
 
 def make_player(name: str, network: nn.Module, settings: PlayerConfig, device: torch.device) -> Player:
     """Put a network beside the optimizer that its settings name."""
-    groups = network.parameter_groups() if hasattr(network, "parameter_groups") else list(network.parameters())
+    named: Any = getattr(network, "parameter_groups", None)
+    groups = named() if callable(named) else list(network.parameters())
     optimizer = _optimizer(groups, settings, device)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for group in optimizer.param_groups:
@@ -117,7 +115,9 @@ def diverged(player: str, costs: dict[str, Tensor]) -> DivergedError:
     """The error for a non-finite update, naming player, term and remedy."""
     bad = [name for name, cost in costs.items() if not torch.isfinite(cost)]
     what = f"{' and '.join(bad)} is not finite" if bad else f"the gradient of {' + '.join(costs)} is not finite"
-    return DivergedError(f"{player}: {what}; the update was not applied and weights are as before it. Remedy: {REMEDY[player]}")
+    return DivergedError(
+        f"{player}: {what}; the update was not applied and weights are as before it. Remedy: {REMEDY.format(player)}"
+    )
 
 
 def _clip(player: Player, gradients: list[Tensor], norm: Tensor, finite: Tensor) -> None:

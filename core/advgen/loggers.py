@@ -41,7 +41,7 @@ class TensorBoardLogger:
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer: Any = SummaryWriter(str(folder / "events"))  # type: ignore[no-untyped-call]
+        self.writer: Any = SummaryWriter(str(folder / "events"))
 
     def log(self, step: int, row: Mapping[str, float]) -> None:
         """One scalar per figure."""

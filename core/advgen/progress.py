@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
 PLAIN_EVERY_SECONDS = 15.0
 
@@ -16,7 +17,7 @@ class Progress:
         self.wanted = wanted
         self.started = time.monotonic()
         self.printed = -1e9
-        self.bar = None
+        self.bar: Any = None
         if wanted and sys.stderr.isatty():
             self._open_bar()
 
@@ -25,7 +26,8 @@ class Progress:
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}% {task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
+        text = TextColumn("{task.percentage:>3.0f}% {task.description}")
+        columns = (BarColumn(), text, TimeElapsedColumn(), TimeRemainingColumn())
         self.bar = Bar(*columns, console=Console(stderr=True))
         self.task = self.bar.add_task("starting", total=1.0)
         self.bar.start()

@@ -22,7 +22,10 @@ def keyed_generator(seed: int, *parts: str | int) -> torch.Generator:
 
 def seed_networks(seed: int, *parts: str | int) -> None:
     """Seed the global random state that networks draw from, alike on every rank."""
-    torch.manual_seed(key(seed, *parts))
+    number = key(seed, *parts)
+    torch.default_generator.manual_seed(number)  # torch.manual_seed looks at every backend: 0.5 ms a call
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(number)
 
 
 @lru_cache(maxsize=8)

@@ -108,7 +108,7 @@ def find_run_plugin(folder: RunFolder, plugin: str | None) -> PluginRecord:
         )
     record = find_plugin(plugin or about["plugin"])
     if about.get("plugin_sha256") and record.sha256 != about["plugin_sha256"]:
-        raise PluginError(f"{plugin} is not the plugin file that made {folder.path} (sha256 differs); name the copy in the run folder")
+        raise PluginError(f"{plugin} is not the file that made {folder.path} (sha256 differs); name the copy in the run folder")
     return record
 
 
@@ -145,7 +145,8 @@ class SampleResult:
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
         names = {"files": self.files, "overview": self.overview}
-        return {"run": str(self.run), "step": self.step} | {name: [str(path) for path in paths] for name, paths in names.items()}
+        paths = {name: [str(path) for path in each] for name, each in names.items()}
+        return {"run": str(self.run), "step": self.step, **paths}
 
 
 def sample_run(

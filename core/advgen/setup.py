@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from advgen.config.load import options_of
 from advgen.config.model import RunConfig
 from advgen.contracts import Batch, Corpus, DataRequest, Discriminator, Generator, Modality, Mode, Source
 from advgen.engine import make_player
-from advgen.errors import ConfigError, ContractError, DataError
+from advgen.errors import ConfigError, ContractError, DataError, PluginError
 from advgen.estimators import get_estimator
 from advgen.losses import LOSSES, Loss, get_loss
 from advgen.penalties import PENALTIES, Penalty, get_penalty
@@ -77,17 +78,13 @@ def build(record: PluginRecord, config: RunConfig, world: World) -> Setup:
 def make_objective(record: PluginRecord, config: RunConfig) -> Objective:
     """Loss, penalties and schedules by name, the plugin's own entries first."""
     spec = _spec(record)
-    for name, target in spec.losses.items():
-        LOSSES.setdefault(name, _typed(resolve(target), Loss, target))
-    for name, target in spec.penalties.items():
-        PENALTIES.setdefault(name, _typed(resolve(target), Penalty, target))
+    _bring(LOSSES, spec.losses, Loss)
+    _bring(PENALTIES, spec.penalties, Penalty)
     penalties = {name: get_penalty(name) for name in config.penalties}
     get_estimator(config.estimator.name)
     loss = get_loss(config.loss)
     if loss.couples_batch and config.train.accumulate > 1:
         raise ConfigError(f"loss {loss.name} needs the whole batch at once and cannot accumulate; set train.accumulate=1")
-    if loss.couples_batch and config.estimator.name == "score_function" and config.train.accumulate > 1:
-        raise ConfigError(f"loss {loss.name} with score_function cannot accumulate; set train.accumulate=1")
     return Objective(config, loss, penalties, make_scale(config))
 
 
@@ -126,7 +123,8 @@ def make_draw(modality: Modality[Any], source: Source, config: RunConfig, player
         noise = modality.noise(train.batch_size, rng, mode=wanted)
         mixing = torch.rand(train.batch_size, generator=rng)
         starts = [(part * world.size + world.rank) * share for part in range(train.accumulate)]
-        return [_chunk(modality, batch.slice(s, s + share), noise[s : s + share], mixing[s : s + share], players) for s in starts]
+        cuts = [slice(start, start + share) for start in starts]
+        return [_chunk(modality, batch.slice(c.start, c.stop), noise[c], mixing[c], players) for c in cuts]
 
     return draw
 
@@ -151,7 +149,10 @@ def check_fits(config: RunConfig, corpus: Corpus, world: World) -> None:
         )
     held = len(corpus.splits["train"])
     if held < train.batch_size:
-        raise DataError(f"{held} training samples are fewer than a batch of {train.batch_size}; set --set train.batch_size={max(held // 2, 1)}")
+        raise DataError(
+            f"{held} training samples are fewer than a batch of {train.batch_size}; "
+            f"use --set train.batch_size={max(held // 2, 1)}"
+        )
 
 
 def _check_networks(generator: Generator, discriminator: Discriminator) -> None:
@@ -165,6 +166,14 @@ def _check_networks(generator: Generator, discriminator: Discriminator) -> None:
 
 def _spec(record: PluginRecord) -> Any:
     return record.spec
+
+
+def _bring(table: dict[str, Any], entries: Mapping[str, str], kind: type) -> None:
+    """Add a plugin's entries to a table of the core; a name that is taken is refused."""
+    for name, target in entries.items():
+        entry = _typed(resolve(target), kind, target)
+        if table.setdefault(name, entry) is not entry:
+            raise PluginError(f"{target}: the {kind.__name__.lower()} name {name!r} is taken; rename it")
 
 
 def _typed(found: Any, kind: type, target: str) -> Any:

@@ -132,7 +132,8 @@ def discriminator_costs(
         on_fake = _judge(critic, seen_fake, real.condition, fake.mask)
     means = global_means(objective.loss, on_real, on_fake, players.world)
     costs = {"loss": losses.discriminator_cost(objective.loss, on_real, on_fake, means).mean()}
-    logs |= {"real_score": losses.reduce_verdict(on_real).mean().detach(), "fake_score": losses.reduce_verdict(on_fake).mean().detach()}
+    for name, verdict in (("real_score", on_real), ("fake_score", on_fake)):
+        logs[name] = losses.reduce_verdict(verdict).mean().detach()
     if due:
         reuse = not players.autocast  # penalties are computed in full precision
         judge_real = _rejudge(critic, real.condition, real.mask, seen_real, on_real if reuse else None)
@@ -202,7 +203,8 @@ def update_average(players: Players, config: RunConfig, step: int) -> None:
     if config.average.ramp_up > 0:
         half_life = min(half_life, max(config.average.ramp_up * (step + 1), 1e-3))
     network = players.generator.network
-    mean, now = list(players.average.parameters()), list(network.parameters())
+    mean: list[Tensor] = list(players.average.parameters())
+    now: list[Tensor] = list(network.parameters())
     with torch.no_grad():
         torch._foreach_lerp_(mean, now, 1.0 - 0.5 ** (1.0 / half_life))
         for own, other in zip(players.average.buffers(), network.buffers(), strict=True):
@@ -221,7 +223,12 @@ def global_means(loss: Loss, real: Verdict, fake: Verdict, world: World) -> list
 
 
 def _score_function(
-    players: Players, objective: Objective, fake: Sample, on_real: Verdict, on_fake: Verdict, returns: list[tuple[Tensor, Tensor]]
+    players: Players,
+    objective: Objective,
+    fake: Sample,
+    on_real: Verdict,
+    on_fake: Verdict,
+    returns: list[tuple[Tensor, Tensor]],
 ) -> Tensor:
     settings = objective.config.estimator
     if fake.log_prob is None or fake.entropy is None:

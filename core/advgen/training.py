@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from advgen.contracts import Batch
@@ -177,11 +176,7 @@ class Trainer:
         return draw_samples(network, self.setup.modality, count, seed=self.config.train.seed, device=self.world.device)
 
     def _validate(self) -> tuple[str, int] | None:
-        if not self.world.leads:
-            value = 0.0
-        else:
-            value = self._validation_metric()
-        value = self.world.agree(value)
+        value = self.world.agree(self._validation_metric() if self.world.leads else 0.0)
         stop, step = self.config.stop, self.clock.step
         if stop.target is not None and value <= stop.target:
             return f"{stop.metric} {value:.4f} reached the target {stop.target} at step {step}", 0
@@ -194,11 +189,13 @@ class Trainer:
         split = setup.corpus.splits["validation"]
         judge = setup.modality.judge(setup.corpus, cache_folder())
         generated = self.sample(min(VALIDATION_SAMPLES, max(len(split), 32)))
-        report = evaluate_modality(setup.modality, setup.corpus, judge, generated, split="validation", seed=self.config.train.seed)
+        seed = self.config.train.seed
+        report = evaluate_modality(setup.modality, setup.corpus, judge, generated, split="validation", seed=seed)
         if name not in report:
             raise ConfigError(f"stop.metric {name!r} is not measured; known: {', '.join(sorted(report))}")
         value = float(report[name])
-        self.folder.append_metrics({"step": self.clock.step, **{f"validation/{k}": v for k, v in report.items() if isinstance(v, float)}})
+        figures = {f"validation/{key}": number for key, number in report.items() if isinstance(number, float)}
+        self.folder.append_metrics({"step": self.clock.step, **figures})
         if self.best is None or value < self.best["value"]:
             self.save()
             self.best = {"step": self.clock.step, "metric": name, "value": value}

@@ -27,7 +27,7 @@ CLASSIC: dict[str, Any] = {
         "initialization": "normal",
     },
     "loss": "nonsaturating",
-    "penalties": {"r1": {"weight": 0.0}, "r2": {"weight": 0.0}},
+    "penalties": {},
     "generator": {"optimizer": "adam", "learning_rate": 2e-4, "betas": (0.5, 0.999)},
     "discriminator": {"optimizer": "adam", "learning_rate": 2e-4, "betas": (0.5, 0.999)},
     "average": {"enabled": False},

@@ -24,4 +24,4 @@ class TextConfig(PluginConfig):
     generator_hidden: int = Field(192, ge=1)
     critic_embedding: int = Field(64, ge=1)
     critic_hidden: int = Field(128, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1, description="On the generator's inputs and outputs, in likelihood training only.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="On the generator's inputs and outputs, in likelihood training only.")

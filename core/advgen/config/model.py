@@ -121,7 +121,9 @@ class RunConfig(Section):
     loss: str = "relativistic"
     penalties: dict[str, PenaltyConfig] = Field(default_factory=dict)
     estimator: EstimatorConfig = EstimatorConfig()
-    auxiliary: dict[str, float] = Field(default_factory=dict, description="Weights of the modality's extra terms; likelihood is the anchor.")
+    auxiliary: dict[str, float] = Field(
+        default_factory=dict, description="Weights of the modality's extra terms; likelihood is the anchor."
+    )
     generator: PlayerConfig = PlayerConfig()
     discriminator: PlayerConfig = PlayerConfig()
     average: AverageConfig = AverageConfig()

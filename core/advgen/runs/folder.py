@@ -65,7 +65,8 @@ class RunFolder:
         with (self.path / ".lock").open("a+") as handle:
             if not _try_lock(handle.fileno()):
                 handle.seek(0)
-                raise CheckpointError(f"{self.path} is in use by process {handle.read().strip() or 'unknown'}; wait for it to end")
+                owner = handle.read().strip() or "unknown"
+                raise CheckpointError(f"{self.path} is in use by process {owner}; wait for it to end")
             handle.truncate(0)
             handle.write(str(os.getpid()))
             handle.flush()
@@ -129,7 +130,8 @@ def write_text(path: Path, text: str) -> None:
 
 def environment() -> dict[str, str]:
     """Versions of everything that decides a number."""
-    packages = ("advgen", "torch", "torchaudio", "numpy", "safetensors", "tokenizers", "soundfile", "pillow", "pluggy", "pydantic")
+    packages = ["advgen", "torch", "torchaudio", "numpy", "scipy", "safetensors", "tokenizers", "soundfile"]
+    packages += ["pillow", "pluggy", "pydantic"]
     found = {"python": sys.version.split()[0], "platform": platform.platform()}
     for package in packages:
         with contextlib.suppress(PackageNotFoundError):
