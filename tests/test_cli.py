@@ -103,7 +103,10 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return called
 
 
-def test_train_hands_every_flag_on(gen: Any, trained: dict[str, Any], plugin: str) -> None:
+def test_train_hands_every_flag_on(
+    gen: Any, trained: dict[str, Any], plugin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     flags = (
         "--data d --preset classic --config a.toml --config b.toml --set loss=hinge --set train.keep=3 --steps 9 --stop-after 4"
     )
