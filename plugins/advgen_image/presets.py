@@ -9,7 +9,7 @@ _CONSTANT = {"kind": "constant", "start": 1.0, "end": 1.0, "until": 1.0}
 
 DEFAULT: dict[str, Any] = {
     "loss": "relativistic",
-    "penalties": {"r1": {"weight": 0.05, "interval": 1}, "r2": {"weight": 0.05, "interval": 1}},
+    "penalties": {"r1": {"weight": 1.0, "interval": 1}, "r2": {"weight": 1.0, "interval": 1}},
     "generator": {"optimizer": "adam", "learning_rate": 2e-3, "betas": (0.0, 0.99)},
     "discriminator": {"optimizer": "adam", "learning_rate": 2e-3, "betas": (0.0, 0.99)},
     "average": {"enabled": True, "half_life_steps": 300.0, "ramp_up": 0.05},
