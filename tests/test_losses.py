@@ -11,13 +11,11 @@ from torch import Tensor
 
 from advgen.contracts import Head, Verdict
 from advgen.errors import ConfigError, ContractError, PluginError
-from advgen.losses import (
-    LOSSES,
-    Loss,
+from advgen.losses import LOSSES, Loss, get_loss
+from advgen.reduction import (
     discriminator_cost,
     generator_cost,
     generator_cost_per_position,
-    get_loss,
     head_means,
     masked_mean,
     reduce_verdict,

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from advgen.contracts import Head, Verdict
 from advgen.errors import ConfigError, ContractError
-from advgen.losses import reduce_verdict
 from advgen.penalties import PENALTIES, Penalty, get_penalty
+from advgen.reduction import reduce_verdict
 
 Judge = Callable[[Tensor], Verdict]
 TABLE = pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES)

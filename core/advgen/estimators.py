@@ -14,7 +14,7 @@ from torch import Tensor
 
 from advgen.contracts import Mode
 from advgen.errors import ConfigError, ContractError, nearest
-from advgen.losses import masked_mean
+from advgen.reduction import masked_mean
 
 
 @dataclass(frozen=True)

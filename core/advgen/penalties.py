@@ -16,7 +16,7 @@ from torch import Tensor
 
 from advgen.contracts import Verdict
 from advgen.errors import ConfigError, ContractError, nearest
-from advgen.losses import reduce_verdict
+from advgen.reduction import reduce_verdict
 
 JudgeCall = Callable[[Tensor], Verdict]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advgen import losses
+from advgen import reduction
 from advgen.config.model import RunConfig
 from advgen.contracts import Batch, Discriminator, Generator, Modality, Sample, Verdict, check_verdict
 from advgen.engine import Player, Terms, apply_update, frozen
@@ -99,7 +99,7 @@ def likelihood_step(players: Players, objective: Objective, draw: Draw, step: in
 def likelihood_cost(players: Players, real: Batch) -> Tensor:
     """Mean over the batch of each sample's mean negative log-likelihood in nats a position, a scalar."""
     nats = players.modality.likelihood(_generator(players), real)
-    return losses.masked_mean(nats, real.mask).mean()
+    return reduction.masked_mean(nats, real.mask).mean()
 
 
 def update_discriminator(
@@ -131,9 +131,9 @@ def discriminator_costs(
         on_real = _judge(critic, seen_real, real.condition, real.mask)
         on_fake = _judge(critic, seen_fake, real.condition, fake.mask)
     means = global_means(objective.loss, on_real, on_fake, players.world)
-    costs = {"loss": losses.discriminator_cost(objective.loss, on_real, on_fake, means).mean()}
+    costs = {"loss": reduction.discriminator_cost(objective.loss, on_real, on_fake, means).mean()}
     for name, verdict in (("real_score", on_real), ("fake_score", on_fake)):
-        logs[name] = losses.reduce_verdict(verdict).mean().detach()
+        logs[name] = reduction.reduce_verdict(verdict).mean().detach()
     if due:
         reuse = not players.autocast  # penalties are computed in full precision
         judge_real = _rejudge(critic, real.condition, real.mask, seen_real, on_real if reuse else None)
@@ -185,7 +185,7 @@ def generator_costs(
     else:
         on_fake = _judge(critic, critic.embed(fake), real.condition, fake.mask)
         means = global_means(objective.loss, on_real or on_fake, on_fake, players.world)
-        costs = {"loss": losses.generator_cost(objective.loss, on_real or on_fake, on_fake, means).mean()}
+        costs = {"loss": reduction.generator_cost(objective.loss, on_real or on_fake, on_fake, means).mean()}
     extra = players.modality.auxiliary(real, fake) if set(config.auxiliary) - {"likelihood"} else {}
     for name, base in config.auxiliary.items():
         weight = objective.weight(f"auxiliary.{name}", base, progress)
@@ -215,7 +215,7 @@ def global_means(loss: Loss, real: Verdict, fake: Verdict, world: World) -> list
     """Each head's mean score of real and of fake over all ranks, where the loss couples the batch."""
     if not loss.couples_batch:
         return None
-    pairs = zip(losses.head_means(real), losses.head_means(fake), strict=True)
+    pairs = zip(reduction.head_means(real), reduction.head_means(fake), strict=True)
     return [
         (world.total(real_sum) / world.total(real_count), world.total(fake_sum) / world.total(fake_count))
         for (real_sum, real_count), (fake_sum, fake_count) in pairs
@@ -239,7 +239,7 @@ def _score_function(
     cost = torch.zeros_like(fake.log_prob)
     means = global_means(objective.loss, on_real, on_fake, players.world)
     for head, (each, _) in zip(
-        on_fake.heads, losses.generator_cost_per_position(objective.loss, on_real, on_fake, means), strict=True
+        on_fake.heads, reduction.generator_cost_per_position(objective.loss, on_real, on_fake, means), strict=True
     ):
         each = each.unsqueeze(1).expand_as(cost) if each.dim() == 1 else each
         cost = cost + head.weight * each
