@@ -135,6 +135,19 @@ def load_file(path: Path) -> PluginRecord:
     return dataclasses.replace(record, name=record.spec.name, spec=_rename_module(record.spec, path.stem, module_name))
 
 
+def inspect_module(module: ModuleType) -> PluginRecord:
+    """The usable plugin of an entry module that is already imported, installed or not.
+
+    Raises:
+        PluginError: where it cannot be used.
+    """
+    # The name is not known yet; the spec's own is as good as an entry point's.
+    named = PluginRecord(module.__name__, "found", "", "module", "", None, module.__name__, Path(module.__file__ or "."))
+    record = _usable(_inspect(named, lambda: module))
+    assert record.spec is not None  # usable records carry one
+    return dataclasses.replace(record, name=record.spec.name, path=None)
+
+
 def resolve(reference: str) -> Any:
     """The object that a ``"module:attribute"`` string names.
 

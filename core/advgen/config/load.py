@@ -140,11 +140,12 @@ class _Merged:
         self._put(self.tree, layer, place, ())
 
     def source(self, path: KeyPath) -> str:
-        """Who set the value at ``path``, or the value that holds it."""
+        """Who set the value at ``path``, the value that holds it, or for a table its first value."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.places:
                 return self.places[path[:length]](path)
-        return "default"
+        inside = [place for known, place in self.places.items() if known[: len(path)] == path]
+        return inside[0](path) if inside else "default"
 
     def name_plugin(self, name: str) -> None:
         """Set the plugin's name, which no layer may contradict."""
