@@ -22,6 +22,7 @@ CASES = {
     "lazy_penalty": ("image", [*NO_NORM, "penalties.r1.interval=2", "penalties.r2.interval=2"]),
     "accumulation": ("image", [*NO_NORM, "train.accumulate=2"]),
     "relativistic_average": ("image", [*NO_NORM, "loss='relativistic_average'"]),
+    "dragan": ("image", [*NO_NORM, "penalties={r1=false, r2=false, dragan={weight=1.0}}"]),
     "text": ("text", ["phases=[{kind='likelihood', share=0.4}, {kind='adversarial', share=0.6}]"]),
 }
 

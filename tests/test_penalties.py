@@ -218,3 +218,15 @@ def test_noise_must_be_one_number_per_sample() -> None:
 def test_unknown_penalty_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'wgan_gp'"):
         get_penalty("wgan-gp")
+
+
+def test_the_move_of_dragan_may_be_given_so_that_ranks_equal_one_process() -> None:
+    critic, real, _ = samples((4, 3))
+    move, noise = torch.rand_like(real), torch.rand(4, dtype=torch.float64)
+    common = {"judge_real": critic, "judge_fake": critic, "weight": WEIGHT}
+    whole = get_penalty("dragan").compute(**common, real=real, fake=real, noise=noise, move=move)
+    parts = [
+        get_penalty("dragan").compute(**common, real=real[cut], fake=real[cut], noise=noise[cut], move=move[cut])
+        for cut in (slice(0, 2), slice(2, 4))
+    ]
+    torch.testing.assert_close(torch.cat(parts), whole)

@@ -100,6 +100,37 @@ def test_a_coupled_loss_refuses_accumulation(tmp_path: Path) -> None:
         run("image", tmp_path / "run", "loss='relativistic_average'", "train.accumulate=2", steps=1)
 
 
+def test_a_penalty_that_measures_the_batch_refuses_accumulation(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"penalty dragan.*accumulate=1"):
+        run("image", tmp_path / "run", "penalties.dragan.weight=1.0", "train.accumulate=2", steps=1)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "discriminator_draws_at", "generator_draws_at"),
+    [("straight_through", ("values", 1.0), ("relaxed", 0.5)), ("score_function", ("values", 0.5), ("log_prob", 0.5))],
+)
+def test_the_temperature_of_straight_through_softens_gradients_and_leaves_draws_alone(
+    estimator: str,
+    discriminator_draws_at: tuple[str, float],
+    generator_draws_at: tuple[str, float],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import advgen_text.generator
+
+    calls: list[tuple[str, float]] = []
+    forward = advgen_text.generator.TextGenerator.forward
+
+    def spy(self: object, noise: object, condition: object, *, mode: str = "values", temperature: float = 1.0) -> object:
+        calls.append((mode, temperature))
+        return forward(self, noise, condition, mode=mode, temperature=temperature)
+
+    monkeypatch.setattr(advgen_text.generator.TextGenerator, "forward", spy)
+    run("text", tmp_path / "run", f"estimator={{name='{estimator}', temperature=0.5}}", *ADVERSARIAL, steps=1)
+    assert calls[:2] == [discriminator_draws_at, generator_draws_at]
+    assert set(calls[2:]) == {("values", 1.0)}  # samples
+
+
 def test_a_diverging_run_ends_with_code_6_names_the_player_and_keeps_finite_weights(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"(discriminator|generator): .*not finite.*Remedy") as refusal:
         run("image", tmp_path / "run", "loss='wasserstein'", "discriminator.learning_rate=1e30", steps=20)

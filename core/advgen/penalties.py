@@ -40,6 +40,8 @@ class Penalty:
         compute: penalty per sample.
         needs: which samples it looks at.
         source: paper, year, link.
+        couples_batch: it measures the whole batch, so ``compute`` takes ``move`` too: (B, ...) like what D sees of real
+            samples, uniform up to half the standard deviation over the global batch. It cannot accumulate.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Penalty:
     compute: Compute
     needs: Literal["real", "fake", "both"]
     source: str
+    couples_batch: bool = False
 
 
 def _squared_gradient(judge: JudgeCall, seen: Tensor) -> Tensor:
@@ -141,17 +144,27 @@ def wgan_gp(
     return weight * _squared_distance_from_one(judge_real, share * real.detach() + (1 - share) * fake.detach())
 
 
-def dragan(*, judge_real: JudgeCall, judge_fake: JudgeCall, real: Tensor, fake: Tensor, weight: float, noise: Tensor) -> Tensor:
+def dragan(
+    *,
+    judge_real: JudgeCall,
+    judge_fake: JudgeCall,
+    real: Tensor,
+    fake: Tensor,
+    weight: float,
+    noise: Tensor,
+    move: Tensor | None = None,
+) -> Tensor:
     """Hold the score's gradient norm at 1 around real samples.
 
     Args:
         judge_real: the discriminator under the real samples' condition and mask.
         judge_fake: not used.
-        real: what D sees of real samples, (B, ...), moved by up to half the batch's standard deviation,
-            uniformly from the global random state.
+        real: what D sees of real samples, (B, ...).
         fake: not used.
         weight: lambda.
         noise: (B,) in [0, 1], how much of the move each sample makes.
+        move: (B, ...) the full move, uniform up to half the global batch's standard deviation; left out, it is drawn
+            here, from this batch and the global random state.
 
     Returns:
         (B,) weight * (norm - 1)^2; weight where D is constant.
@@ -159,7 +172,7 @@ def dragan(*, judge_real: JudgeCall, judge_fake: JudgeCall, real: Tensor, fake: 
     Source: Kodali et al. 2017, https://arxiv.org/abs/1705.07215
     """
     real = real.detach()
-    move = 0.5 * real.std(correction=0) * torch.rand_like(real)
+    move = 0.5 * real.std(correction=0) * torch.rand_like(real) if move is None else move
     return weight * _squared_distance_from_one(judge_real, real + _per_sample(noise, real) * move)
 
 
@@ -173,7 +186,14 @@ _TABLE = (
         "both",
         "Gulrajani et al. 2017, https://arxiv.org/abs/1704.00028",
     ),
-    Penalty("dragan", "Slope 1 around the data.", dragan, "real", "Kodali et al. 2017, https://arxiv.org/abs/1705.07215"),
+    Penalty(
+        "dragan",
+        "Slope 1 around the data.",
+        dragan,
+        "real",
+        "Kodali et al. 2017, https://arxiv.org/abs/1705.07215",
+        couples_batch=True,
+    ),
 )
 
 PENALTIES: dict[str, Penalty] = {penalty.name: penalty for penalty in _TABLE}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,9 @@ def make_objective(record: PluginRecord, config: RunConfig) -> Objective:
     loss = get_loss(config.loss)
     if loss.couples_batch and config.train.accumulate > 1:
         raise ConfigError(f"loss {loss.name} needs the whole batch at once and cannot accumulate; set train.accumulate=1")
+    coupled = [name for name, penalty in penalties.items() if penalty.couples_batch and config.penalties[name].weight > 0]
+    if coupled and config.train.accumulate > 1:
+        raise ConfigError(f"penalty {coupled[0]} needs the whole batch at once and cannot accumulate; set train.accumulate=1")
     return Objective(config, loss, penalties, make_scale(config))
 
 
@@ -124,18 +128,25 @@ def make_draw(modality: Modality[Any], source: Source, config: RunConfig, player
         mixing = torch.rand(train.batch_size, generator=rng)
         starts = [(part * world.size + world.rank) * share for part in range(train.accumulate)]
         cuts = [slice(start, start + share) for start in starts]
-        return [_chunk(modality, batch.slice(c.start, c.stop), noise[c], mixing[c], players) for c in cuts]
+
+        def uniform(cut: slice, shape: tuple[int, ...]) -> torch.Tensor:
+            rng = keyed_generator(train.seed, "uniform", stream, update)
+            return torch.rand(train.batch_size, *shape, generator=rng, dtype=players.dtype)[cut].to(world.device)
+
+        return [_chunk(modality, batch, cut, (noise, mixing, uniform), players) for cut in cuts]
 
     return draw
 
 
-def _chunk(modality: Modality[Any], batch: Batch, noise: torch.Tensor, mixing: torch.Tensor, players: Players) -> Chunk:
-    device, dtype = players.world.device, players.dtype
-    real = modality.prepare(batch.to(device))
+def _chunk(modality: Modality[Any], batch: Batch, cut: slice, random: tuple[Any, Any, Any], players: Players) -> Chunk:
+    """One rank's share of a global batch and of its random numbers, on the device."""
+    (noise, mixing, uniform), device, dtype = random, players.world.device, players.dtype
+    real = modality.prepare(batch.slice(cut.start, cut.stop).to(device))
     if real.values.is_floating_point() and real.values.dtype is not dtype:
         real = Batch(real.values.to(dtype), real.mask, real.condition)
-    floating = noise.is_floating_point()
-    return Chunk(real, noise.to(device, dtype if floating else noise.dtype, non_blocking=True), mixing.to(device, dtype))
+    kind = dtype if noise.is_floating_point() else noise.dtype
+    own_noise = noise[cut].to(device, kind, non_blocking=True)
+    return Chunk(real, own_noise, mixing[cut].to(device, dtype), functools.partial(uniform, cut))
 
 
 def check_fits(config: RunConfig, corpus: Corpus, world: World) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from advgen import reduction
 from advgen.config.model import RunConfig
-from advgen.contracts import Batch, Discriminator, Generator, Modality, Sample, Verdict, check_verdict
+from advgen.contracts import Batch, Discriminator, Generator, Modality, Mode, Sample, Verdict, check_verdict
 from advgen.engine import Player, Terms, apply_update, frozen
 from advgen.errors import ConfigError
 from advgen.estimators import ESTIMATORS, score_function_cost, update_baseline
@@ -24,11 +24,19 @@ from advgen.world import World
 
 @dataclass(frozen=True)
 class Chunk:
-    """One micro-batch: real samples, noise for as many fakes, and a uniform (B,) for penalties that interpolate."""
+    """One micro-batch, cut from the global batch.
+
+    Args:
+        real: prepared real samples.
+        noise: for as many fakes.
+        mixing: uniform (B,), for penalties that interpolate.
+        uniform: a shape (...) to uniform (B, ...), for penalties that move every value.
+    """
 
     real: Batch
     noise: Tensor
     mixing: Tensor
+    uniform: Callable[[tuple[int, ...]], Tensor]
 
 
 Draw = Callable[[str, int], list[Chunk]]
@@ -124,7 +132,8 @@ def discriminator_costs(
     """Named scalar costs of D on one micro-batch."""
     critic, real = _discriminator(players), chunk.real
     with torch.no_grad(), players.precision():
-        fake = _generator(players)(chunk.noise, real.condition, temperature=_temperature(objective, progress)).detach()
+        temperature = _temperature(objective, "values", progress)
+        fake = _generator(players)(chunk.noise, real.condition, temperature=temperature).detach()
     due = _due(objective, update)
     seen_real, seen_fake = (_seen(critic, sample, bool(due)) for sample in (Sample(real.values, mask=real.mask), fake))
     with players.precision():
@@ -141,10 +150,9 @@ def discriminator_costs(
         for name, penalty in due.items():
             settings = objective.config.penalties[name]
             weight = objective.weight(f"penalties.{name}.weight", settings.weight, progress) * settings.interval
-            value = penalty.compute(
-                judge_real=judge_real, judge_fake=judge_fake, real=seen_real, fake=seen_fake, weight=weight, noise=chunk.mixing
-            )
-            costs[name] = value.mean()
+            given: dict[str, Any] = {"move": _move(chunk, seen_real, players.world)} if penalty.couples_batch else {}
+            given |= {"judge_real": judge_real, "judge_fake": judge_fake, "real": seen_real, "fake": seen_fake}
+            costs[name] = penalty.compute(**given, weight=weight, noise=chunk.mixing).mean()
     return costs
 
 
@@ -173,7 +181,7 @@ def generator_costs(
     """Named scalar costs of G on one micro-batch."""
     config, mode = objective.config, ESTIMATORS[objective.config.estimator.name].mode
     critic, generator, real = _discriminator(players), _generator(players), chunk.real
-    fake = generator(chunk.noise, real.condition, mode=mode, temperature=_temperature(objective, progress))
+    fake = generator(chunk.noise, real.condition, mode=mode, temperature=_temperature(objective, mode, progress))
     on_real = None
     if objective.loss.pairs or objective.loss.couples_batch:
         with torch.no_grad():
@@ -287,7 +295,18 @@ def _seen(critic: Discriminator, sample: Sample, with_gradient: bool) -> Tensor:
     return seen.detach().requires_grad_() if with_gradient and not seen.requires_grad else seen
 
 
-def _temperature(objective: Objective, progress: float) -> float:
+def _move(chunk: Chunk, seen: Tensor, world: World) -> Tensor:
+    """How far each value of real samples moves, (B, ...): uniform up to half the global batch's standard deviation."""
+    values, count = seen.detach().double(), seen.numel() * world.size
+    mean = world.total(values.sum()) / count
+    deviation = (world.total((values - mean).square().sum()) / count).sqrt()
+    return (0.5 * deviation * chunk.uniform(tuple(seen.shape[1:]))).to(seen.dtype)
+
+
+def _temperature(objective: Objective, mode: Mode, progress: float) -> float:
+    """Of the generator's draws. Under straight_through it softens the gradient alone: tokens come as they are sampled later."""
+    if mode == "values" and objective.config.estimator.name == "straight_through":
+        return 1.0
     return objective.weight("estimator.temperature", objective.config.estimator.temperature, progress)
 
 
