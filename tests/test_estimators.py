@@ -44,6 +44,7 @@ def estimate(logits: Tensor, cost: Tensor, rewards: Rewards, baseline: Tensor, e
         cost=cost,
         mask=None,
         baseline=baseline,
+        positions=L,
         discount=1.0,
         rewards=rewards,
         entropy_weight=entropy_weight,
@@ -78,7 +79,8 @@ def test_constant_reward_gives_zero_expected_gradient(rewards: Rewards) -> None:
     torch.testing.assert_close(gradient, torch.zeros_like(gradient))
 
 
-def test_baseline_at_the_constant_return_gives_zero_gradient_for_every_sample() -> None:
+@pytest.mark.parametrize("rewards", ["dense", "terminal"])
+def test_baseline_at_the_constant_reward_gives_zero_gradient_for_every_sample(rewards: Rewards) -> None:
     logits = policy_logits()
     log_prob, entropy = log_probabilities(logits)
     surrogate, gained = score_function_cost(
@@ -86,12 +88,13 @@ def test_baseline_at_the_constant_return_gives_zero_gradient_for_every_sample() 
         entropy=entropy,
         cost=torch.full((V**L, L), 5.0, dtype=torch.float64),
         mask=None,
-        baseline=torch.tensor([-10.0, -5.0], dtype=torch.float64),
-        discount=1.0,
-        rewards="dense",
+        baseline=torch.tensor([-5.0, -5.0], dtype=torch.float64),
+        positions=L,
+        discount=0.9,
+        rewards=rewards,
         entropy_weight=0.0,
     )
-    assert gained[0].tolist() == [-10.0, -5.0] and not gained.requires_grad
+    assert gained[0].tolist() == [-5.0, -5.0] and not gained.requires_grad
     assert surrogate.shape == (V**L,) and not surrogate.any()
 
 
@@ -114,6 +117,7 @@ def masked_surrogate(rewards: Rewards, filler: float) -> tuple[Tensor, Tensor, T
         cost=torch.where(mask, torch.tensor([[1.0, 3.0, 0.0], [5.0, 0.0, 0.0]]), filler),
         mask=mask,
         baseline=torch.zeros(3),
+        positions=1.5,
         discount=0.5,
         rewards=rewards,
         entropy_weight=0.1,
@@ -134,11 +138,18 @@ def test_masked_positions_give_no_gradient(rewards: Rewards, filler: float) -> N
 
 def test_masked_surrogate_by_hand() -> None:
     surrogate, gained, on_log_prob, _ = masked_surrogate("dense", 0.0)
-    assert gained.tolist() == [[-2.5, -3.0, 0.0], [-5.0, 0.0, 0.0]]
-    assert on_log_prob.tolist() == [[1.25, 1.5, 0.0], [5.0, 0.0, 0.0]]
-    assert surrogate.tolist() == pytest.approx([-(2.5 + 3.0) * 0.5 / 2 - 0.1, -2.5 - 0.1])
-    # Terminal: mean costs 2 and 5, times lengths 2 and 1, at the last valid position.
-    assert masked_surrogate("terminal", 0.0)[1].tolist() == [[-2.0, -4.0, 0.0], [-5.0, 0.0, 0.0]]
+    assert gained.tolist() == [[-1.0, -3.0, 0.0], [-5.0, 0.0, 0.0]]
+    # Returns -2.5 and -3, then -5, over 1.5 positions of a mean sample.
+    expected = torch.tensor([[2.5, 3.0, 0.0], [5.0, 0.0, 0.0]]) / 1.5
+    torch.testing.assert_close(on_log_prob, expected)
+    assert surrogate.tolist() == pytest.approx([-0.5 * (5.5 / 1.5) - 0.1 * 2 / 1.5, -0.5 * (5 / 1.5) - 0.1 / 1.5])
+
+
+def test_terminal_surrogate_by_hand() -> None:
+    _, gained, on_log_prob, _ = masked_surrogate("terminal", 0.0)
+    # Mean costs 2 and 5; a position before the last is discounted once.
+    assert gained.tolist() == [[-2.0, -2.0, 0.0], [-5.0, 0.0, 0.0]]
+    assert on_log_prob.tolist() == [[1.0, 2.0, 0.0], [5.0, 0.0, 0.0]]
 
 
 @pytest.mark.parametrize("rewards", ["dense", "terminal"])
@@ -149,6 +160,7 @@ def test_a_sample_without_valid_positions_costs_nothing(rewards: Rewards) -> Non
         cost=torch.ones(1, 2),
         mask=torch.zeros(1, 2, dtype=torch.bool),
         baseline=torch.zeros(2),
+        positions=1.0,
         discount=1.0,
         rewards=rewards,
         entropy_weight=1.0,
@@ -165,10 +177,59 @@ def test_costs_that_do_not_fit_the_tokens_are_refused(rewards: Rewards, shape: t
             cost=torch.zeros(shape),
             mask=None,
             baseline=torch.zeros(3),
+            positions=3.0,
             discount=1.0,
             rewards=rewards,
             entropy_weight=0.0,
         )
+
+
+LENGTHS = torch.tensor([1, 2, 3, 4])
+
+
+def stopping_gradient(cost_of_length: Tensor, baseline: Tensor, rewards: Rewards, discount: float) -> Tensor:
+    """Expected gradient at each position's logit of stopping there, of a writer that stops with probability 0.3 or at 4."""
+    logit = torch.full((4,), -0.8473, dtype=torch.float64).requires_grad_()
+    stop, go = torch.nn.functional.logsigmoid(logit), torch.nn.functional.logsigmoid(-logit)
+    place, last = torch.arange(4), (LENGTHS - 1).unsqueeze(1)
+    free = place < 3  # the fourth position ends every sample
+    log_prob = torch.where(free, torch.where(place == last, stop, go), 0.0)
+    mask = place <= last
+    surrogate, _ = score_function_cost(
+        log_prob=log_prob,
+        entropy=torch.zeros_like(log_prob),
+        cost=cost_of_length,
+        mask=mask,
+        baseline=baseline,
+        positions=2.5,
+        discount=discount,
+        rewards=rewards,
+        entropy_weight=0.0,
+    )
+    weights = torch.where(mask, log_prob, 0.0).sum(1).exp().detach()
+    assert weights.sum().item() == pytest.approx(1.0)
+    return torch.autograd.grad((weights * surrogate).sum(), logit)[0]
+
+
+@pytest.mark.parametrize("rewards", ["dense", "terminal"])
+@pytest.mark.parametrize("discount", [0.0, 0.5, 0.9, 1.0])
+def test_constant_reward_neither_pays_nor_punishes_an_early_end(rewards: Rewards, discount: float) -> None:
+    gradient = stopping_gradient(torch.full((4, 4), 0.7, dtype=torch.float64), torch.full((4,), -0.7), rewards, discount)
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-7, rtol=0)
+
+
+def test_a_position_never_seen_before_counts_as_average() -> None:
+    unknown = torch.tensor([-0.7, -0.7, torch.nan, torch.nan])
+    gradient = stopping_gradient(torch.full((4, 4), 0.7, dtype=torch.float64), unknown, "dense", 0.9)
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize(("late_cost", "sign"), [(2.0, -1.0), (-0.6, 1.0)])
+def test_ending_is_learned_where_going_on_costs_more_than_average(late_cost: float, sign: float) -> None:
+    cost = torch.full((4, 4), 0.7, dtype=torch.float64)
+    cost[:, 3] = late_cost  # known to be reached at the average cost
+    gradient = stopping_gradient(cost, torch.full((4,), -0.7), "dense", 0.9)
+    assert (gradient[:3] * sign > 0).all()
 
 
 def test_returns_by_hand() -> None:
@@ -177,6 +238,11 @@ def test_returns_by_hand() -> None:
     assert returns(rewards, torch.tensor([[True, True, False]]), 0.5).tolist() == [[2.0, 2.0, 0.0]]
     assert returns(rewards, None, 0.0).tolist() == rewards.tolist()
     assert returns(rewards[:, :1], None, 0.9).tolist() == [[1.0]]
+
+
+def test_baseline_of_a_position_reached_late_starts_at_its_first_mean() -> None:
+    late = update_baseline(torch.tensor([1.0, 0.0]), torch.tensor([[1.0, 4.0]]), None, 0.9, torch.tensor([500, 0]))
+    assert late.tolist() == [1.0, 4.0]
 
 
 def test_baseline_starts_at_the_mean_then_moves_by_decay() -> None:

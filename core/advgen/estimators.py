@@ -95,23 +95,21 @@ def returns(rewards: Tensor, mask: Tensor | None, discount: float) -> Tensor:
     return _zero_outside(torch.stack(columns[::-1], 1), valid)
 
 
-def _terminal(cost: Tensor, valid: Tensor) -> Tensor:
-    """Minus the sequence's cost times its length at the last valid position, 0 elsewhere, (B, L).
-
-    Times the length because the surrogate divides by it: the gradient is that of the expected sequence cost.
-    """
-    whole = cost if cost.dim() == 1 else masked_mean(cost, valid)
-    index = torch.arange(valid.shape[1], device=valid.device)
-    last = torch.where(valid, index, -1).amax(1, keepdim=True)
-    return torch.where(index == last, -(whole * valid.sum(1)).unsqueeze(1), torch.zeros((), device=cost.device))
-
-
-def _rewards(cost: Tensor, valid: Tensor, kind: Literal["dense", "terminal"]) -> Tensor:
+def _gains(cost: Tensor, valid: Tensor, kind: Literal["dense", "terminal"]) -> Tensor:
+    """Minus the cost at each valid position, (B, L): the position's own, or the whole sequence's at all of them."""
     cost = cost.detach()
     if cost.shape != valid.shape and (kind == "dense" or cost.shape != valid.shape[:1]):
         hint = "; for one score per sample set estimator.rewards to 'terminal'" if kind == "dense" else ""
         raise ContractError(f"{kind} rewards got a cost of shape {tuple(cost.shape)} for tokens {tuple(valid.shape)}{hint}")
-    return -_zero_outside(cost, valid) if kind == "dense" else _terminal(cost, valid)
+    if kind == "terminal":
+        whole = cost if cost.dim() == 1 else masked_mean(cost, valid)
+        cost = whole.unsqueeze(1).expand(valid.shape)
+    return -_zero_outside(cost, valid)
+
+
+def _remaining(valid: Tensor) -> Tensor:
+    """Valid positions after each one, (B, L)."""
+    return valid.sum(1, keepdim=True) - valid.cumsum(1)
 
 
 def score_function_cost(
@@ -121,44 +119,53 @@ def score_function_cost(
     cost: Tensor,
     mask: Tensor | None,
     baseline: Tensor,
+    positions: Tensor | float,
     discount: float,
     rewards: Literal["dense", "terminal"],
     entropy_weight: float,
 ) -> tuple[Tensor, Tensor]:
     """A cost whose gradient is the score-function estimate of the gradient of the mean cost over positions.
 
-    Dense rewards credit each token with the costs from its own position on, which is right where the discriminator
+    Dense rewards credit each token with the rewards from its own position on, which is right where the discriminator
     judges a position by what came before it; terminal rewards suit any discriminator. A discount below 1 trades
     bias for variance.
+
+    Rewards are compared with the baseline of their position *before* they are added up, so what comes after the end counts
+    as average: else a cost that is never negative would pay for an early end. For the same reason no sample is divided by
+    its own length: short samples would count more.
 
     Args:
         log_prob: (B, L) log-probability of each drawn token, with its graph.
         entropy: (B, L) entropy in nats of each draw, with its graph.
         cost: (B, L) generator's cost per position, or, for terminal rewards, (B,) per sample; its graph is cut.
         mask: (B, L) bool, or None where every position counts.
-        baseline: (L,) expected return; any value leaves the expected gradient as it is.
+        baseline: (L,) expected reward of a position, NaN where unknown, which counts the reward there as average; of samples
+            of one length, any value leaves the expected gradient as it is.
+        positions: valid positions of a mean sample, by which sums over positions are divided.
         discount: in [0, 1].
-        rewards: ``dense``: each position its own; ``terminal``: the whole cost at the last valid position.
+        rewards: ``dense``: each position its own; ``terminal``: the whole cost after the last valid position.
         entropy_weight: reward per nat of mean entropy.
 
     Returns:
-        Surrogate cost (B,), of which only the gradient means anything, and the returns (B, L), without graph.
+        Surrogate cost (B,), of which only the gradient means anything, and the rewards (B, L) for the baseline, without graph.
 
     Source: Williams 1992, https://doi.org/10.1007/BF00992696; d'Autume et al. 2019 (ScratchGAN), https://arxiv.org/abs/1905.09922
     """
     valid = _valid(mask, log_prob)
-    gained = returns(_rewards(cost, valid, rewards), valid, discount)
-    advantage = gained - baseline.detach()
-    surrogate = -masked_mean(advantage * _zero_outside(log_prob, valid), valid)
-    return surrogate - entropy_weight * masked_mean(entropy, valid), gained
+    gained = _gains(cost, valid, rewards)
+    centred = torch.where(valid & ~baseline.isnan(), gained - baseline.detach(), torch.zeros_like(gained))
+    dense = rewards == "dense"
+    advantage = returns(centred, valid, discount) / positions if dense else centred * discount ** _remaining(valid)
+    surrogate = -(advantage * _zero_outside(log_prob, valid)).sum(1)
+    return surrogate - entropy_weight * _zero_outside(entropy, valid).sum(1) / positions, gained
 
 
-def update_baseline(baseline: Tensor, returns: Tensor, mask: Tensor | None, decay: float, steps: int | Tensor) -> Tensor:
-    """Moving average of the return at each position; over several ranks, give it the returns of all.
+def update_baseline(baseline: Tensor, gained: Tensor, mask: Tensor | None, decay: float, steps: int | Tensor) -> Tensor:
+    """Moving average of the reward at each position; over several ranks, give it the rewards of all.
 
     Args:
         baseline: (L,) average so far.
-        returns: (B, L).
+        gained: (B, L).
         mask: (B, L) bool, or None where every position counts.
         decay: share of the old average once warm, in [0, 1).
         steps: updates so far, a number or (L,); the first updates are a plain mean, so that no start value lingers.
@@ -166,9 +173,9 @@ def update_baseline(baseline: Tensor, returns: Tensor, mask: Tensor | None, deca
     Returns:
         (L,) new average; a position without a valid sample keeps its own.
     """
-    valid = _valid(mask, returns)
+    valid = _valid(mask, gained)
     count = valid.sum(0)
-    mean = _zero_outside(returns, valid).sum(0) / count.clamp(min=1)
+    mean = _zero_outside(gained, valid).sum(0) / count.clamp(min=1)
     done = torch.as_tensor(steps, dtype=baseline.dtype, device=baseline.device)
     share = (done / (done + 1)).clamp(max=decay)
     return torch.where(count > 0, share * baseline + (1 - share) * mean, baseline)

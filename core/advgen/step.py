@@ -39,6 +39,19 @@ class Chunk:
     uniform: Callable[[tuple[int, ...]], Tensor]
 
 
+@dataclass
+class Turn:
+    """What the micro-batches of one generator update share.
+
+    Args:
+        positions: valid positions of a mean real sample of the global batch.
+        gains: per micro-batch, rewards (B, L) and their mask, for the baseline.
+    """
+
+    positions: Tensor
+    gains: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+
 Draw = Callable[[str, int], list[Chunk]]
 """stream, update index -> this rank's micro-batches."""
 
@@ -92,10 +105,11 @@ def train_step(players: Players, objective: Objective, draw: Draw, step: int, pr
 def likelihood_step(players: Players, objective: Objective, draw: Draw, step: int, progress: float) -> dict[str, Tensor]:
     """Train G alone on data by likelihood, then the average."""
     seed_networks(objective.config.train.seed, "likelihood", step)
-    terms = Terms()
-    for chunk in (chunks := draw("generator", step)):
+    terms, chunks = Terms(), draw("generator", step)
+    positions = mean_positions(players.world, chunks)
+    for chunk in chunks:
         with players.precision():
-            cost = likelihood_cost(players, chunk.real)
+            cost = likelihood_cost(players, chunk.real, positions)
         cost.div(len(chunks)).backward()
         _add(terms.costs, "likelihood", cost, len(chunks))
     scale = objective.scale("generator.learning_rate", progress)
@@ -104,10 +118,24 @@ def likelihood_step(players: Players, objective: Objective, draw: Draw, step: in
     return logs | {f"generator/{name}": value for name, value in terms.costs.items()}
 
 
-def likelihood_cost(players: Players, real: Batch) -> Tensor:
-    """Mean over the batch of each sample's mean negative log-likelihood in nats a position, a scalar."""
+def likelihood_cost(players: Players, real: Batch, positions: Tensor) -> Tensor:
+    """Mean negative log-likelihood in nats a position, a scalar.
+
+    Every position counts alike: a mean within each sample first would favour what short samples hold, their end above all.
+    """
     nats = players.modality.likelihood(_generator(players), real)
-    return reduction.masked_mean(nats, real.mask).mean()
+    if real.mask is None:
+        return nats.mean()
+    return torch.where(real.mask, nats, torch.zeros_like(nats)).sum() / (len(real) * positions)
+
+
+def mean_positions(world: World, chunks: list[Chunk]) -> Tensor:
+    """Valid positions of a mean real sample over all micro-batches and ranks, a scalar; all of them without a mask."""
+    masks = [chunk.real.mask for chunk in chunks if chunk.real.mask is not None]
+    if not masks:
+        return torch.tensor(float(chunks[0].real.values[0].numel()), device=world.device)
+    valid = torch.stack([mask.sum() for mask in masks]).sum()
+    return (world.total(valid) / (world.size * sum(map(len, masks)))).clamp(min=1)
 
 
 def update_discriminator(
@@ -161,23 +189,21 @@ def update_generator(
 ) -> dict[str, Tensor]:
     """One update of G; D is untouched."""
     seed_networks(objective.config.train.seed, "generator", update)
-    terms, returns = Terms(), list[tuple[Tensor, Tensor]]()
+    terms, turn = Terms(), Turn(mean_positions(players.world, chunks))
     with frozen(players.discriminator.network):
         for chunk in chunks:
             with players.precision():
-                costs = generator_costs(players, objective, chunk, progress, returns)
+                costs = generator_costs(players, objective, chunk, progress, turn)
             torch.stack([cost.to(players.dtype) for cost in costs.values()]).sum().div(len(chunks)).backward()
             for name, cost in costs.items():
                 _add(terms.costs, name, cost, len(chunks))
     logs = apply_update(players.generator, terms, objective.scale("generator.learning_rate", progress), players.world)
-    if returns:
-        _update_baseline(players, objective, returns)
+    if turn.gains:
+        _update_baseline(players, objective, turn.gains)
     return logs | {f"generator/{name}": value for name, value in terms.costs.items()}
 
 
-def generator_costs(
-    players: Players, objective: Objective, chunk: Chunk, progress: float, returns: list[tuple[Tensor, Tensor]]
-) -> dict[str, Tensor]:
+def generator_costs(players: Players, objective: Objective, chunk: Chunk, progress: float, turn: Turn) -> dict[str, Tensor]:
     """Named scalar costs of G on one micro-batch."""
     config, mode = objective.config, ESTIMATORS[objective.config.estimator.name].mode
     critic, generator, real = _discriminator(players), _generator(players), chunk.real
@@ -189,7 +215,7 @@ def generator_costs(
     if mode == "log_prob":
         with torch.no_grad():
             on_fake = _judge(critic, critic.embed(fake), real.condition, fake.mask)
-        costs = {"loss": _score_function(players, objective, fake, on_real or on_fake, on_fake, returns)}
+        costs = {"loss": _score_function(players, objective, fake, on_real or on_fake, on_fake, turn)}
     else:
         on_fake = _judge(critic, critic.embed(fake), real.condition, fake.mask)
         means = global_means(objective.loss, on_real or on_fake, on_fake, players.world)
@@ -199,7 +225,7 @@ def generator_costs(
         weight = objective.weight(f"auxiliary.{name}", base, progress)
         if name != "likelihood" and name not in extra:
             raise ConfigError(f"auxiliary.{name}: this plugin has no such term; known: {', '.join(['likelihood', *extra])}")
-        costs[name] = weight * (likelihood_cost(players, real) if name == "likelihood" else extra[name])
+        costs[name] = weight * (likelihood_cost(players, real, turn.positions) if name == "likelihood" else extra[name])
     return costs
 
 
@@ -236,14 +262,14 @@ def _score_function(
     fake: Sample,
     on_real: Verdict,
     on_fake: Verdict,
-    returns: list[tuple[Tensor, Tensor]],
+    turn: Turn,
 ) -> Tensor:
     settings = objective.config.estimator
     if fake.log_prob is None or fake.entropy is None:
         raise ConfigError("estimator score_function needs a generator that returns log_prob and entropy; use pathwise")
     mask = torch.ones_like(fake.log_prob, dtype=torch.bool) if fake.mask is None else fake.mask
     baseline = players.state.setdefault("baseline", fake.log_prob.new_zeros(fake.log_prob.shape[1]).detach())
-    players.state.setdefault("baseline_updates", torch.zeros((), dtype=torch.int64))
+    updates = players.state.setdefault("baseline_updates", torch.zeros_like(baseline, dtype=torch.int64))
     cost = torch.zeros_like(fake.log_prob)
     means = global_means(objective.loss, on_real, on_fake, players.world)
     for head, (each, _) in zip(
@@ -256,22 +282,22 @@ def _score_function(
         entropy=fake.entropy,
         cost=cost,
         mask=mask,
-        baseline=baseline,
+        baseline=torch.where(updates > 0, baseline, torch.nan),
+        positions=turn.positions,
         discount=settings.discount,
         rewards=settings.rewards,
         entropy_weight=settings.entropy_weight,
     )
-    returns.append((gained.detach(), mask))
+    turn.gains.append((gained, mask))
     return surrogate.mean()
 
 
-def _update_baseline(players: Players, objective: Objective, returns: list[tuple[Tensor, Tensor]]) -> None:
-    gained = players.world.gather(torch.cat([each for each, _ in returns]))
-    mask = players.world.gather(torch.cat([each for _, each in returns]))
-    count = players.state["baseline_updates"]
-    decay = objective.config.estimator.baseline_decay
-    players.state["baseline"] = update_baseline(players.state["baseline"], gained, mask, decay, int(count))
-    players.state["baseline_updates"] = count + 1
+def _update_baseline(players: Players, objective: Objective, gains: list[tuple[Tensor, Tensor]]) -> None:
+    gained = players.world.gather(torch.cat([each for each, _ in gains]))
+    mask = players.world.gather(torch.cat([each for _, each in gains]))
+    state, decay = players.state, objective.config.estimator.baseline_decay
+    state["baseline"] = update_baseline(state["baseline"], gained, mask, decay, state["baseline_updates"])
+    state["baseline_updates"] = state["baseline_updates"] + mask.any(0)
 
 
 def _due(objective: Objective, update: int) -> dict[str, Penalty]:
