@@ -22,6 +22,7 @@ class FakeConfig(PluginConfig):
     widths: tuple[int, ...] = (4, 8)
     kind: Literal["a", "b"] = "a"
     note: str | None = None
+    limit: int | None = 3
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -31,6 +32,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train": {"minutes": 5.0},
     },
     "classic": {"loss": "nonsaturating", "penalties": False, "average": {"enabled": False}},
+    "free": {"options": {"limit": None}},
 }
 SPEC = PluginSpec(name="fake", summary="", config="fake_config:FakeConfig", modality="fake:M", presets=PRESETS)
 RECORD = PluginRecord("fake", "ok", "", "fake", "1.0", SPEC, "fake")
@@ -122,7 +124,7 @@ def test_values_on_the_command_line_are_toml_or_text(tmp_path: Path) -> None:
     found = load(tmp_path, overrides=given)
     assert found.options == FakeConfig(widths=(1, 2), note="7")
     assert (found.config.loss, found.config.average.enabled, found.config.generator.betas) == ("hinge", False, (0.5, 0.9))
-    assert found.config.options == {"size": 8, "widths": [1, 2], "kind": "a", "note": "7"}
+    assert found.config.options == {"size": 8, "widths": [1, 2], "kind": "a", "note": "7", "limit": 3}
 
 
 def test_keys_with_dots_are_quoted(tmp_path: Path) -> None:
@@ -204,6 +206,27 @@ def test_the_resolved_file_reads_back_as_the_same_configuration(tmp_path: Path) 
     assert f'share = 0.25}}, {{kind = "adversarial", share = 0.75}}]  # {tmp_path}/run.toml:1' in written
     assert "r1 = false  # --set" in written and "# steps is not set  # default" in written
     assert "minutes = 5.0  # preset default" in written
+
+
+def test_an_option_without_value_over_a_default_survives_the_written_file(tmp_path: Path) -> None:
+    layers = {"in a preset": {"preset": "free"}, "in a file": {"text": 'unset = ["options.limit"]\n'}}
+    for where, given in layers.items():
+        found = load(tmp_path, **given)
+        assert found.options.model_dump()["limit"] is None, where
+        written = to_toml(found.config, found.sources)
+        assert 'unset = ["options.limit"]' in written and "# limit is not set" in written
+        assert from_toml(written) == found.config
+        assert options_of(RECORD, from_toml(written)).model_dump()["limit"] is None, where
+        assert load(tmp_path, written).options == found.options, where
+
+
+def test_a_key_that_needs_a_value_cannot_be_unset(tmp_path: Path) -> None:
+    assert "train.batch_size = None (FILE:2): expected a valid integer".replace("FILE", f"{tmp_path}/run.toml") in refusal(
+        tmp_path, '# plan\nunset = ["train.batch_size"]\n'
+    )
+    assert "expected a list of keys" in refusal(tmp_path, "unset = 3\n")
+    assert "'a..b' is not a key" in refusal(tmp_path, 'unset = ["a..b"]\n')
+    assert "unknown key 'options.limt'" in refusal(tmp_path, 'unset = ["options.limt"]\n')
 
 
 def test_the_resolved_file_used_as_config_gives_the_same_run(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def show(
 @app.command("schema")
 def schema(plugin: PluginOption = None, config: ConfigOption = None) -> None:
     """JSON Schema of a configuration file, the plugin's own options included."""
-    from advgen.config.load import options_model
+    from advgen.config.load import UNSET, options_model
     from advgen.config.model import RunConfig
 
     with to_stderr():
@@ -48,6 +48,8 @@ def schema(plugin: PluginOption = None, config: ConfigOption = None) -> None:
     own = model.model_json_schema(ref_template="#/$defs/options.{model}")
     definitions = {f"options.{name}": value for name, value in own.pop("$defs", {}).items()}
     whole["properties"]["options"] = own
+    about = "Keys that this file leaves without a value, as TOML has no null."
+    whole["properties"][UNSET] = {"type": "array", "items": {"type": "string"}, "description": about}
     whole.setdefault("$defs", {}).update(definitions)
     say_json(whole)
 

@@ -1,6 +1,7 @@
 """One run configuration out of defaults, presets, files and the command line, with the source of every value.
 
 Later layers win: model defaults < preset "default" < named preset < files in order < --set in order < flags.
+A layer's ``unset`` lists keys that it leaves without a value, because TOML has no null.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ FLAGS = {
 TABLES = ("penalties", "schedules", "auxiliary")  # free names: entries can be removed by false
 PLAN = ("steps", "minutes")
 REMOVED = " (removed)"
+UNSET = "unset"
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -112,6 +114,9 @@ def to_toml(config: RunConfig, sources: Mapping[str, str]) -> str:
         table, _, name = path.partition(".")
         if source.endswith(REMOVED) and table in TABLES:  # so that the file, used as --config, removes it again
             tree[table].setdefault(_unquoted(name), False)
+    unset = [path for path in map(dotted, _empty(tree)) if sources.get(path, "default") != "default"]
+    sources = {**sources, UNSET: "see each key"}
+    tree = ({UNSET: unset} if unset else {}) | tree
     return toml.write(tree, lambda path: sources.get(dotted(path), "default").removesuffix(REMOVED))
 
 
@@ -137,7 +142,11 @@ class _Merged:
     def lay(self, layer: Mapping[str, Any], place: Place) -> None:
         """Put a layer over what is there."""
         self._one_plan(layer, place)
-        self._put(self.tree, layer, place, ())
+        self._put(self.tree, {key: value for key, value in layer.items() if key != UNSET}, place, ())
+        where = place((UNSET,))
+        for name in _unset_names(layer.get(UNSET, []), where):
+            layer = toml.nested(name, None, f"{UNSET} ({where}): {name!r} is not a key; expected section.key")
+            self._put(self.tree, layer, lambda path: where, ())
 
     def source(self, path: KeyPath) -> str:
         """Who set the value at ``path``, the value that holds it, or for a table its first value."""
@@ -197,6 +206,12 @@ class _Merged:
             del self.places[known]
 
 
+def _unset_names(names: Any, where: str) -> list[str]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f'{UNSET} = {names!r} ({where}): expected a list of keys, such as {UNSET} = ["options.length"]')
+    return names
+
+
 def _means_none(value: Any) -> bool:
     """``false``, ``"none"``, and an empty table: no entry."""
     return value is None or value is False or value == "none" or value == {}
@@ -227,7 +242,7 @@ def _check(record: PluginRecord, merged: _Merged) -> Resolved:
     """Validate options and configuration, and name the source of every leaf."""
     raw = merged.tree.get("options", {})
     options = _validated(options_model(record), raw, merged.source, ("options",))
-    tree = merged.tree | {"options": options.model_dump(mode="json", exclude_none=True)}  # TOML knows no null
+    tree = merged.tree | {"options": _given(options.model_dump(mode="json"), merged.source, ("options",))}
     config = _validated(RunConfig, tree, merged.source)
     sources = {dotted(path): merged.source(path) for path in _leaves(config.model_dump(mode="json"))}
     return Resolved(config, options, sources | {dotted(path): source for path, source in merged.removed.items()})
@@ -244,6 +259,27 @@ def _leaves(tree: Mapping[str, Any], path: KeyPath = ()) -> list[KeyPath]:
     found: list[KeyPath] = []
     for key, value in tree.items():
         found += _leaves(value, (*path, key)) if isinstance(value, Mapping) else [(*path, key)]
+    return found
+
+
+def _given(tree: Mapping[str, Any], source: Place, path: KeyPath) -> dict[str, Any]:
+    """A tree without the keys that have no value by default, which the written file cannot hold."""
+    return {
+        key: _given(value, source, (*path, key)) if isinstance(value, Mapping) else value
+        for key, value in tree.items()
+        if value is not None or source((*path, key)) != "default"
+    }
+
+
+def _empty(tree: Mapping[str, Any]) -> list[KeyPath]:
+    """Paths of keys without a value."""
+    return [path for path in _leaves(tree) if _at(tree, path) is None]
+
+
+def _at(tree: Mapping[str, Any], path: KeyPath) -> Any:
+    found: Any = tree
+    for part in path:
+        found = found[part]
     return found
 
 

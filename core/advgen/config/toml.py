@@ -130,14 +130,25 @@ def parse_assignment(text: str) -> dict[str, Any]:
         ConfigError: where there is no ``=`` or the key is not a dotted key.
     """
     key, equals, value = text.partition("=")
-    path = _try_parse(f"{key.strip()} = 0") if equals and "\n" not in key else None
-    if path is None:
+    if not equals:
         raise ConfigError(f"--set {text!r} is not an assignment; expected section.key=value")
-    inner: dict[str, Any] = path
+    return nested(key, parse_value(value.strip()), f"--set {text!r} is not an assignment; expected section.key=value")
+
+
+def nested(key: str, value: Any, refusal: str) -> dict[str, Any]:
+    """A dotted key as TOML writes it, and its value, as a nested tree.
+
+    Raises:
+        ConfigError: with ``refusal``, where it is not a dotted key.
+    """
+    tree = None if "\n" in key else _try_parse(f"{key.strip()} = 0")
+    if tree is None:
+        raise ConfigError(refusal)
+    inner = tree
     while isinstance(next(iter(inner.values())), dict):
         inner = next(iter(inner.values()))
-    inner[next(iter(inner))] = parse_value(value.strip())
-    return path
+    inner[next(iter(inner))] = value
+    return tree
 
 
 def write(tree: Mapping[str, Any], source_of: Callable[[KeyPath], str], path: KeyPath = ()) -> str:
