@@ -80,6 +80,39 @@ def test_five_faulty_plugins_side_by_side_leave_the_good_one_usable(install: Ins
         discover().get("sound")
 
 
+def test_a_distribution_before_the_name_picks_one_of_two_in_conflict(install: Install) -> None:
+    install("good-a", "points", "fake_good", good("points", "fake_good"))
+    install("dup-b", "points", "fake_dup", good("points", "fake_dup"))
+    assert find_plugin("points").distribution == "dup-b"
+    for picked in (find_plugin("good-a:points"), discover().get("good-a:points")):
+        assert (picked.name, picked.distribution, picked.status) == ("points", "good-a", "ok")
+        assert picked.spec is not None and picked.spec.config == "fake_good:Config"
+    assert "--plugin good-a:points" in record("points", "good-a").reason
+    with pytest.raises(PluginError, match="no plugin is called 'good-b:points'; did you mean 'good-a:points'"):
+        find_plugin("good-b:points")
+
+
+def test_a_run_remembers_the_distribution_that_made_it(install: Install, tmp_path: Path) -> None:
+    from advgen.runs import RunFolder
+    from advgen.sampling import find_run_plugin
+
+    install("good-a", "points", "fake_good", good("points", "fake_good"))
+    install("dup-b", "points", "fake_dup", good("points", "fake_dup"))
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    folder.write_json("run.json", {"plugin": "points", "plugin_distribution": "good-a", "plugin_sha256": None})
+    assert find_run_plugin(folder, None).distribution == "good-a"
+
+
+def test_a_distribution_before_the_name_does_not_undo_the_environments_refusal(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("good-a", "points", "fake_good", good("points", "fake_good"))
+    monkeypatch.setenv("ADVGEN_DISABLE_PLUGINS", "points")
+    with pytest.raises(PluginError, match="disabled"):
+        find_plugin("good-a:points")
+
+
 def test_a_keyboard_interrupt_while_importing_is_not_swallowed(install: Install) -> None:
     install("slow", "slow", "fake_slow", "raise KeyboardInterrupt\n")
     with pytest.raises(KeyboardInterrupt):

@@ -106,7 +106,9 @@ def find_run_plugin(folder: RunFolder, plugin: str | None) -> PluginRecord:
             f"{folder.path} was made with the plugin file {about['plugin_file']}; its code runs only when you name it: "
             f"add --plugin {folder.path / 'plugin' / Path(about['plugin_file']).name}"
         )
-    record = find_plugin(plugin or about["plugin"])
+    brought_by = about.get("plugin_distribution")
+    named = f"{brought_by}:{about['plugin']}" if brought_by and not about.get("plugin_sha256") else about["plugin"]
+    record = find_plugin(plugin or named)
     if about.get("plugin_sha256") and record.sha256 != about["plugin_sha256"]:
         raise PluginError(f"{plugin} is not the file that made {folder.path} (sha256 differs); name the copy in the run folder")
     return record

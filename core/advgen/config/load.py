@@ -74,7 +74,7 @@ def load_config(
         merged.lay(toml.parse_assignment(override), lambda path: "--set")
     flags = {path: value for path, value in (cli or {}).items() if value is not None}
     merged.lay(_nested(flags), lambda path: FLAGS.get(dotted(path), f"--{dotted(path)}"))
-    merged.name_plugin(record.name)
+    merged.name_plugin(record)
     return _check(record, merged)
 
 
@@ -156,10 +156,10 @@ class _Merged:
         inside = [place for known, place in self.places.items() if known[: len(path)] == path]
         return inside[0](path) if inside else "default"
 
-    def name_plugin(self, name: str) -> None:
+    def name_plugin(self, record: PluginRecord) -> None:
         """Set the plugin's name, which no layer may contradict."""
-        given = self.tree.get("plugin", name)
-        if given != name:
+        given, name = self.tree.get("plugin", record.name), record.name
+        if given not in (name, record.qualified_name):
             raise ConfigError(f"plugin = {given!r} ({self.source(('plugin',))}) contradicts --plugin {name}; give one of them")
         self.tree["plugin"] = name
         self.places.setdefault(("plugin",), lambda path: "--plugin")
