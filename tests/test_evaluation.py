@@ -157,6 +157,7 @@ def test_the_protocol_stands_beside_the_numbers(run: FakeRun) -> None:
         "num_reference": 90,
         "seed": 3,
         "k": 5,
+        "kernel": "(x.y/F + 1)^3, unbiased, whole sets",
         "step": 7,
         "data": "0123",
         "data_changed": False,

@@ -227,6 +227,21 @@ def test_points_train_and_are_sampled_through_the_public_interface(installed: No
     assert torch.equal(batch.values[:3], generator.draw(3, seed=2).values)
 
 
+def test_an_overview_of_points_shows_two_thousand_of_them(
+    points: ModuleType, installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import advgen
+    from advgen.sampling import sample_run
+
+    shown: list[int] = []
+    monkeypatch.setattr(points.PointsModality, "overview", lambda self, batch, stem: shown.append(len(batch)) or [])
+    overrides = ("train.batch_size=32", "options.num_points=500", "options.width=16")
+    result = advgen.train("points", overrides=overrides, steps=1, device="cpu", out=tmp_path / "run", progress=False)
+    sample_run(result.folder, num_samples=2_100)
+    sample_run(result.folder, num_samples=10)
+    assert shown == [2_000, 2_000, 10]
+
+
 def test_the_single_file_plugin_of_the_tutorial_trains_and_is_sampled(tmp_path: Path) -> None:
     import advgen
 

@@ -196,6 +196,9 @@ class Judge(Protocol):
 class Modality(ABC, Generic[ConfigT]):
     """Everything the core must know of a modality. Built from the plugin's config and the corpus's facts."""
 
+    overview_samples: int = 64
+    """How many samples ``overview`` is given; low-dimensional data need more to show their shape."""
+
     def __init__(self, config: ConfigT, facts: Mapping[str, Any]) -> None:
         self.config = config
         self.facts = facts

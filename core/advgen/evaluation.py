@@ -15,6 +15,7 @@ from torch import Tensor
 from advgen.contracts import Batch, Corpus, Judge, Modality, Source
 from advgen.errors import ContractError, DataError, GenError, nearest
 from advgen.metrics.features import (
+    KERNEL,
     NEIGHBOURS,
     frechet_distance,
     kernel_distance,
@@ -98,6 +99,7 @@ def evaluate_loaded(
             "num_reference": len(reference),
             "seed": seed,
             "k": NEIGHBOURS,
+            "kernel": KERNEL,
             "step": run.step,
             "data": corpus.fingerprint,
             "data_changed": corpus.fingerprint != run.fingerprint,
@@ -267,7 +269,8 @@ def format_report(report: Mapping[str, Any]) -> str:
     head = (
         f"step {protocol['step']}, {protocol['num_generated']} generated against {protocol['num_real']} real samples "
         f"of the {protocol['split']} split (seed {protocol['seed']})\n"
-        f"features: {protocol['features']}; k {protocol['k']}; column real: {protocol['num_reference']} train samples instead\n"
+        f"features: {protocol['features']}; k {protocol['k']}; kernel {protocol['kernel']}\n"
+        f"column real: {protocol['num_reference']} train samples instead\n"
     )
     rows = [("metric", "generated", "real", "better")]
     rows += _rows(report["generated"], report["real"]) + _rows(report["modality"], report["real_modality"])

@@ -23,7 +23,6 @@ from advgen.world import pick_device
 
 BLOCK = 64
 REFRESH_BLOCKS = 16
-OVERVIEW = 64
 
 
 @torch.no_grad()
@@ -169,7 +168,7 @@ def sample_run(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files = loaded.modality.write(batch, folder)
-        overview = loaded.modality.overview(batch.slice(0, OVERVIEW), folder / "overview")
+        overview = loaded.modality.overview(batch.slice(0, loaded.modality.overview_samples), folder / "overview")
     except OSError as error:
         raise ConfigError(f"cannot write samples to {folder}: {error.strerror or error}; choose another --out") from error
     return SampleResult(loaded.folder, loaded.step, files, overview)

@@ -23,7 +23,6 @@ from advgen.setup import Setup
 from advgen.state import pack
 from advgen.step import likelihood_step, train_step
 
-OVERVIEW_SAMPLES = 64
 CLOCK_EVERY = 10
 VALIDATION_SAMPLES = 1000
 
@@ -165,7 +164,7 @@ class Trainer:
 
     def show_samples(self) -> list[Path]:
         """Overview pictures of the average, from fixed noise."""
-        batch = self.sample(OVERVIEW_SAMPLES)
+        batch = self.sample(self.setup.modality.overview_samples)
         return self.setup.modality.overview(batch, self.folder.samples / f"step-{self.clock.step:08d}")
 
     def sample(self, count: int) -> Batch:

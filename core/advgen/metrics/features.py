@@ -15,6 +15,8 @@ from torch import Tensor
 from advgen.errors import DataError
 
 NEIGHBOURS = 5
+KERNEL = "(x.y/F + 1)^3, unbiased, whole sets"
+"""How ``kernel_distance`` is computed by default; its size follows the sixth power of the features' scale."""
 _ROWS = 256
 
 

@@ -161,6 +161,8 @@ def draw_scatter(points: Tensor) -> Image.Image:
 class PointsModality(Modality[PointsConfig]):
     """Everything the core must know of points."""
 
+    overview_samples = 2_000
+
     @classmethod
     def read(cls, config: PointsConfig, request: DataRequest) -> Corpus:
         """The mixture that ``mode`` names, or the points of a CSV file."""
