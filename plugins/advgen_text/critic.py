@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from advgen import Discriminator, Sample, Verdict
 
+from .generator import longest
+
 
 class TextCritic(Discriminator):
     """embeddings (B, L, E), each of norm 1 -> one logit a token (B, L), from that token and those before it.
@@ -40,6 +42,11 @@ class TextCritic(Discriminator):
 
     def forward(self, seen: Tensor, condition: Mapping[str, Tensor], mask: Tensor | None = None) -> Verdict:
         """One head of logits (B, L) under ``mask``."""
+        width = seen.shape[1] if mask is None else longest(mask)
+        scores = self._scores(seen[:, :width], condition)
+        return Verdict.of(F.pad(scores, (0, seen.shape[1] - width)), mask=mask)
+
+    def _scores(self, seen: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         # Unit norm over E entries is small for a recurrent cell; bring entries to unit variance.
         inputs = seen * seen.shape[-1] ** 0.5
         if self.labels is not None and "label" in condition:
@@ -47,4 +54,5 @@ class TextCritic(Discriminator):
         # cuDNN's recurrent kernels have no second derivative, which penalties need.
         with torch.backends.cudnn.flags(enabled=False):
             states, _ = self.recurrent(inputs)
-        return Verdict.of(self.score(torch.cat([states, inputs], dim=2)).squeeze(2), mask=mask)
+        scores: Tensor = self.score(torch.cat([states, inputs], dim=2)).squeeze(2)
+        return scores

@@ -68,8 +68,7 @@ class TextGenerator(Generator):
         mask = content_mask(values)
         if mode == "values":
             return Sample(values, mask=mask)
-        states = self._read(values, condition, 0.0)
-        log_prob, entropy = self._judge_draws(states, values, mask, temperature)
+        log_prob, entropy = self._judge_draws(values, condition, mask, temperature)
         return Sample(values, log_prob=log_prob, entropy=entropy, mask=mask)
 
     def log_probs(self, tokens: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
@@ -83,15 +82,18 @@ class TextGenerator(Generator):
 
     def token_costs(self, tokens: Tensor, condition: Mapping[str, Tensor], mask: Tensor) -> Tensor:
         """Negative log-likelihood (B, L) in nats of each token under ``mask`` (B, L) bool; 0 elsewhere."""
-        states = self._read(tokens, condition, self.dropout if self.training else 0.0)
         take, place = _content(mask)
+        states = self._read(tokens[:, : longest(mask)], condition, self.dropout if self.training else 0.0)
         states = F.dropout(take(states), self.dropout, self.training)
         costs = F.cross_entropy(self._logits(states, 1.0, False), take(tokens), reduction="none")
         return place(costs)
 
-    def _judge_draws(self, states: Tensor, values: Tensor, mask: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    def _judge_draws(
+        self, values: Tensor, condition: Mapping[str, Tensor], mask: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
         """Log-probability and entropy (B, L) of draws, with their graphs."""
         take, place = _content(mask)
+        states = self._read(values[:, : longest(mask)], condition, 0.0)
         rows = F.log_softmax(self._logits(take(states), temperature, True), dim=-1)
         log_prob = rows.gather(1, take(values).unsqueeze(1)).squeeze(1)
         return place(log_prob), place(-(rows.exp() * rows).sum(1))
@@ -140,15 +142,19 @@ class TextGenerator(Generator):
         state, inputs = self._start(noise.shape[0])
         label = self._label(condition, noise.shape[0])
         values = torch.full(noise.shape, PAD, dtype=torch.int64, device=noise.device)
-        going = torch.ones(noise.shape[0], dtype=torch.bool, device=noise.device)
+        rows = torch.arange(noise.shape[0], device=noise.device)
+        going = torch.ones_like(rows, dtype=torch.bool)
         for place in range(self.length):
             state = self._step(inputs + label, state)
-            token = inverse_draw(self._logits(state[0], temperature, True), noise[:, place])
-            values[:, place] = torch.where(going, token, PAD)
+            token = inverse_draw(self._logits(state[0], temperature, True), noise[rows, place])
+            values[rows, place] = torch.where(going, token, PAD)
             going = going & (token != EOS)
-            # Asking a GPU whether all have ended costs more than the steps it saves.
-            if not values.is_cuda and not going.any():
-                break
+            # Asking a GPU which have ended costs more than the rows it saves.
+            if not values.is_cuda and not going.all():
+                rows, token, label, state = rows[going], token[going], label[going], (state[0][going], state[1][going])
+                going = going[going]
+                if not len(rows):
+                    break
             inputs = self.tokens(token)
         return values
 
@@ -176,6 +182,14 @@ def content_mask(tokens: Tensor) -> Tensor:
     return tokens != PAD
 
 
+def longest(mask: Tensor) -> int:
+    """Places up to the end of the longest sample, at least 1: none behind need be computed.
+
+    Asking a GPU would wait for it, so there it is all of them.
+    """
+    return mask.shape[1] if mask.is_cuda else max(1, int(mask.sum(1).max()))
+
+
 def _content(mask: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
     """How to take the places that count out of (B, L, ...) as rows, and to put values (N,) back with 0 elsewhere.
 
@@ -184,7 +198,7 @@ def _content(mask: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor
     """
     if mask.is_cuda:
         return lambda x: x.flatten(0, 1), lambda values: values.view(mask.shape).masked_fill(~mask, 0)
-    return lambda x: x[mask], lambda values: values.new_zeros(mask.shape).masked_scatter(mask, values)
+    return lambda x: x[mask[:, : x.shape[1]]], lambda values: values.new_zeros(mask.shape).masked_scatter(mask, values)
 
 
 def inverse_draw(logits: Tensor, uniform: Tensor) -> Tensor:
