@@ -15,7 +15,7 @@ from advgen.loggers import open_loggers
 from advgen.progress import Progress
 from advgen.registry import PluginRecord, find_plugin, resolve
 from advgen.runs import RunFolder, checkpoint
-from advgen.runs.folder import environment
+from advgen.runs.folder import environment, write_text, writing
 from advgen.sampling import LoadedRun, find_run_plugin, load_run
 from advgen.setup import Setup, build
 from advgen.state import take_matching, unpack
@@ -45,7 +45,7 @@ def train(
 
     Args:
         plugin: a name that ``gen plugins list`` shows, or the path of a plugin file.
-        data: file or folder; None means the plugin's embedded corpus.
+        data: file, folder or archive; None means the plugin's embedded corpus.
         overrides: ``"a.b=c"`` as for ``--set``.
         options: the plugin's own options.
         steps, minutes: the plan; one of the two.
@@ -59,7 +59,8 @@ def train(
     if steps is not None and minutes is not None:
         raise ConfigError("--steps and --minutes exclude each other: a run has one plan")
     record = find_plugin(plugin)
-    given = {"data.path": str(data) if data is not None else None, "train.steps": steps, "train.minutes": minutes}
+    place = str(Path(data).expanduser().absolute()) if data is not None else None  # a run may be resumed from elsewhere
+    given = {"data.path": place, "train.steps": steps, "train.minutes": minutes}
     given |= {"train.seed": seed, "data.max_bad": max_bad}
     given |= {f"options.{name}": value for name, value in (options or {}).items()}
     files = [Path(path) for path in config_files]
@@ -153,10 +154,11 @@ def _create(folder: RunFolder, resolved: Resolved, setup: Setup) -> None:
         "sources": resolved.sources,
     }
     if record.path is not None and record.sha256:
-        (folder.path / "plugin").mkdir(exist_ok=True)
-        shutil.copy(record.path, folder.path / "plugin" / Path(record.path).name)
+        with writing(folder.path / "plugin"):
+            (folder.path / "plugin").mkdir(exist_ok=True)
+            shutil.copy(record.path, folder.path / "plugin" / Path(record.path).name)
         about["plugin_file"] = str(record.path)
-    (folder.path / "config.toml").write_text(to_toml(resolved.config, resolved.sources))
+    write_text(folder.path / "config.toml", to_toml(resolved.config, resolved.sources))
     folder.write_json("facts.json", dict(setup.corpus.facts))
     folder.write_json("environment.json", environment())
     folder.write_json("run.json", about)

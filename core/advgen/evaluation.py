@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from advgen.cache import cache_folder as cache_folder
 from advgen.contracts import Batch, Corpus, Judge, Modality, Source
 from advgen.errors import ContractError, DataError, GenError, nearest
 from advgen.metrics.features import (
@@ -40,11 +40,6 @@ _BETTER = {
     "class_accuracy": "higher",
     "num_classes_hit": "higher",
 }
-
-
-def cache_folder() -> Path:
-    """Where judges are kept between runs, each under its content hash."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "advgen"
 
 
 def evaluate_run(

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from advgen.archives import is_archive, unpacked
 from advgen.config.load import options_of
 from advgen.config.model import RunConfig
 from advgen.contracts import Batch, Corpus, DataRequest, Discriminator, Generator, Modality, Mode, Source
@@ -55,14 +56,23 @@ def modality_class(record: PluginRecord) -> type[Modality[Any]]:
 
 
 def read_corpus(record: PluginRecord, config: RunConfig) -> tuple[Modality[Any], Corpus]:
-    """Read the data that the configuration names, and build its modality."""
-    data, options = config.data, options_of(record, config)
-    path = Path(data.path) if data.path else None
-    if path is not None and not path.exists():
-        raise DataError(f"data path {path} does not exist; --data takes a file or a folder")
-    request = DataRequest(path, data.max_bad, data.validation_share, data.test_share, config.train.seed)
-    kind = modality_class(record)
-    corpus = kind.read(options, request)
+    """Read the data that the configuration names, an archive by way of the cache, and build its modality.
+
+    Raises:
+        DataError: where the path does not exist, or the plugin refuses what is there.
+    """
+    data, options, kind = config.data, options_of(record, config), modality_class(record)
+    given = Path(data.path).expanduser() if data.path else None
+    if given is not None and not given.exists():
+        raise DataError(f"data path {given} does not exist; --data takes a file, a folder or an archive")
+    archived = given is not None and is_archive(given)
+    path = unpacked(given) if given is not None and archived else given
+    try:
+        corpus = kind.read(options, DataRequest(path, data.max_bad, data.validation_share, data.test_share, config.train.seed))
+    except DataError as error:
+        if not archived:
+            raise
+        raise DataError(f"{given}, unpacked: {error}") from error
     return kind(options, corpus.facts), corpus
 
 

@@ -13,11 +13,13 @@ from typing import Any
 
 from torch import Tensor
 
+from advgen.cache import cache_folder
 from advgen.contracts import Batch
 from advgen.errors import CheckpointError, ConfigError, DivergedError
 from advgen.loggers import Loggers
 from advgen.progress import Progress
 from advgen.runs import RunFolder, checkpoint
+from advgen.runs.folder import writing
 from advgen.sampling import draw_samples, refresh_statistics
 from advgen.setup import Setup
 from advgen.state import pack
@@ -165,7 +167,8 @@ class Trainer:
     def show_samples(self) -> list[Path]:
         """Overview pictures of the average, from fixed noise."""
         batch = self.sample(self.setup.modality.overview_samples)
-        return self.setup.modality.overview(batch, self.folder.samples / f"step-{self.clock.step:08d}")
+        with writing(stem := self.folder.samples / f"step-{self.clock.step:08d}"):
+            return self.setup.modality.overview(batch, stem)
 
     def sample(self, count: int) -> Batch:
         """Samples of the average (of G without one), statistics refreshed on a copy."""
@@ -182,7 +185,7 @@ class Trainer:
         return None
 
     def _validation_metric(self) -> float:
-        from advgen.evaluation import cache_folder, evaluate_modality
+        from advgen.evaluation import evaluate_modality
 
         setup, name = self.setup, self.config.stop.metric or "frechet_distance"
         split = setup.corpus.splits["validation"]

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from advgen.errors import CheckpointError
+from advgen.runs.folder import saved_steps
 
 SCHEMA = 1
 Tensors = dict[str, Tensor]
@@ -33,7 +34,7 @@ def save(folder: Path, step: int, parts: Mapping[str, Tensors], facts: Mapping[s
         temporary.mkdir()
         files = {name: _write_part(temporary / f"{name}.safetensors", tensors) for name, tensors in parts.items()}
         manifest = {"schema": SCHEMA, "step": step, "files": files, **facts}
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True))
+        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True), encoding="utf-8")
         _sync(temporary / "manifest.json")
         if target.exists():
             shutil.rmtree(target)
@@ -69,7 +70,7 @@ def _sha256(path: Path) -> str:
 
 def steps(folder: Path) -> list[int]:
     """Saved steps, oldest first."""
-    return sorted(int(path.name[5:]) for path in folder.glob("step-*") if (path / "manifest.json").is_file())
+    return saved_steps(folder)
 
 
 def load(folder: Path, step: int) -> tuple[dict[str, Tensors], dict[str, Any]]:
@@ -80,7 +81,7 @@ def load(folder: Path, step: int) -> tuple[dict[str, Tensors], dict[str, Any]]:
     """
     path = folder / f"step-{step:08d}"
     try:
-        manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text())
+        manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         if manifest["schema"] != SCHEMA:
             raise CheckpointError(f"{path} has schema {manifest['schema']}, this advgen reads {SCHEMA}")
         parts = {name: _read_part(path / f"{name}.safetensors", about) for name, about in manifest["files"].items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import platform
 import sys
@@ -62,15 +63,18 @@ class RunFolder:
         Raises:
             CheckpointError: where another process holds it.
         """
-        with (self.path / ".lock").open("a+") as handle:
-            if not _try_lock(handle.fileno()):
-                handle.seek(0)
-                owner = handle.read().strip() or "unknown"
+        with writing(self.path / ".lock"):
+            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if not _try_lock(descriptor):
+                owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
                 raise CheckpointError(f"{self.path} is in use by process {owner}; wait for it to end")
-            handle.truncate(0)
-            handle.write(str(os.getpid()))
-            handle.flush()
+            with contextlib.suppress(OSError):  # a full disk: the lock holds without the number
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, str(os.getpid()).encode())
             yield
+        finally:
+            os.close(descriptor)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file whole or not at all."""
@@ -83,30 +87,46 @@ class RunFolder:
             CheckpointError: naming the file, where it is missing or damaged.
         """
         try:
-            content: dict[str, Any] = json.loads((self.path / name).read_text())
+            content: Any = json.loads((self.path / name).read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError(f"it holds {type(content).__name__}, expected a table")
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.path / name} cannot be read ({error}); the run folder is damaged") from error
         return content
 
     def config(self) -> RunConfig:
-        """The resolved configuration that the run was started with."""
-        return from_toml((self.path / "config.toml").read_text())
+        """The resolved configuration that the run was started with.
+
+        Raises:
+            CheckpointError: where it is missing or damaged.
+        """
+        path = self.path / "config.toml"
+        try:
+            return from_toml(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, ValueError, ConfigError) as error:
+            raise CheckpointError(f"{path} cannot be read ({error}); the run folder is damaged") from error
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add one line to metrics.jsonl."""
-        with self.metrics.open("a") as handle:
-            handle.write(json.dumps(row) + "\n")
+        append_text(self.metrics, json.dumps(row) + "\n")
 
     def cut_metrics(self, step: int) -> None:
-        """Drop rows after a step, so that a resumed run does not log it twice."""
+        """Drop rows after a step, so that a resumed run does not log it twice, and a row that a crash cut short."""
         if self.metrics.exists():
-            rows = [line for line in self.metrics.read_text().splitlines() if line and json.loads(line)["step"] <= step]
-            write_text(self.metrics, "".join(row + "\n" for row in rows))
+            rows = self.metrics.read_text(encoding="utf-8", errors="replace").splitlines()
+            write_text(self.metrics, "".join(row + "\n" for row in rows if _step_of(row) <= step))
 
     def note(self, text: str) -> None:
         """Add a dated line to log.txt."""
-        with self.log.open("a") as handle:
-            handle.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
+        append_text(self.log, f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
+
+
+def _step_of(row: str) -> float:
+    """A row's step; infinite where the row is not whole."""
+    try:
+        return float(json.loads(row)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _try_lock(descriptor: int) -> bool:
@@ -122,10 +142,44 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write through a temporary file, so a crash leaves the old content."""
+    """Write through a temporary file, so a crash leaves the old content.
+
+    Raises:
+        CheckpointError: where the disk is full or not writable; the old content stays.
+    """
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text)
-    temporary.replace(path)
+    with writing(path):
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add to a file.
+
+    Raises:
+        CheckpointError: where the disk is full or not writable.
+    """
+    with writing(path), path.open("a", encoding="utf-8") as handle:
+        handle.write(text)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure to write into a refusal that names the file and the way out.
+
+    Raises:
+        CheckpointError: where the system refuses.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} could not be written ({error.strerror or error}); checkpoints already saved are untouched. Free space or "
+            "make the folder writable, then: gen resume"
+        ) from error
 
 
 def environment() -> dict[str, str]:
@@ -147,12 +201,17 @@ def list_runs(folder: Path | str = "runs") -> list[dict[str, Any]]:
     return [describe_run(path) for path in sorted(root.iterdir()) if (path / "run.json").is_file()]
 
 
+def saved_steps(checkpoints: Path) -> list[int]:
+    """Steps of the checkpoints in a folder, oldest first."""
+    whole = [path.name for path in checkpoints.glob("step-*") if (path / "manifest.json").is_file()]
+    return sorted(int(name[5:]) for name in whole if name[5:].isdigit())
+
+
 def describe_run(run: Path | str) -> dict[str, Any]:
     """What a run is and how far it came."""
     folder = RunFolder.existing(run)
     about = folder.read_json("run.json")
-    steps = sorted(int(path.name.split("-")[1]) for path in folder.checkpoints.glob("step-*") if path.is_dir())
-    best = folder.path / "best.json"
+    steps = saved_steps(folder.checkpoints)
     return {
         "name": folder.path.name,
         "path": str(folder.path),
@@ -161,5 +220,5 @@ def describe_run(run: Path | str) -> dict[str, Any]:
         "checkpoints": steps,
         "step": steps[-1] if steps else 0,
         "ended": about.get("ended"),
-        "best": json.loads(best.read_text()) if best.exists() else None,
+        "best": folder.read_json("best.json") if (folder.path / "best.json").exists() else None,
     }

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from advgen.cache import cache_folder
 from advgen.contracts import Batch
-from advgen.evaluation import cache_folder
 from advgen.runs import checkpoint
 from advgen.sampling import draw_samples, refresh_statistics
 from advgen.setup import Setup

@@ -1,0 +1,144 @@
+"""``--data archive.zip``: unpacked once into the cache, under the archive's own hash, for any plugin.
+
+Only plain files are taken out, and only below the target: no links, no absolute names, no ``..``, a limit on bytes and files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import os
+import shutil
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from advgen.cache import cache_folder
+from advgen.errors import DataError
+
+ZIP = (".zip",)
+TAR = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
+LARGEST_BYTES = 32 * 2**30
+MOST_FILES = 2_000_000
+BLOCK = 2**20
+JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
+
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError)
+
+Member = tuple[str, IO[bytes]]
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a path is a file that is named like an archive."""
+    return path.name.lower().endswith(ZIP + TAR) and path.is_file()
+
+
+def unpacked(archive: Path) -> Path:
+    """Where an archive's content lies: its folder, or the one file or folder in it.
+
+    Raises:
+        DataError: where it is damaged, holds anything but plain files, is too large, or cannot be unpacked.
+    """
+    try:
+        with archive.open("rb") as handle:
+            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        target = cache_folder() / "archives" / digest[:32]
+        if not target.is_dir():
+            _unpack(archive, target)
+    except OSError as error:
+        raise DataError(
+            f"{archive} cannot be unpacked to {cache_folder()}: {error.strerror or error}; make room there, set XDG_CACHE_HOME "
+            "to another place, or unpack it yourself and give the folder"
+        ) from error
+    return _inside(target)
+
+
+def _inside(folder: Path) -> Path:
+    """The folder, or what is alone in it: many archives hold one folder of the same name."""
+    entries = sorted(folder.iterdir())
+    return _inside(entries[0]) if len(entries) == 1 and entries[0].is_dir() else entries[0] if len(entries) == 1 else folder
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    """Unpack beside the target, then rename: nobody sees half an archive."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=target.parent))
+    try:
+        _write_all(archive, draft)
+        _publish(draft, target)
+    except DAMAGE as error:
+        raise DataError(
+            f"{archive} is damaged, encrypted or no archive of its kind ({error}); fetch or pack it again"
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _publish(draft: Path, target: Path) -> None:
+    try:
+        draft.rename(target)
+    except OSError:
+        if not target.is_dir():  # else another process was quicker, with the same content
+            raise
+
+
+def _write_all(archive: Path, folder: Path) -> None:
+    num_files = num_bytes = 0
+    for name, stream in _members(archive):
+        place = _safe(name, archive)
+        if place is None:
+            continue
+        num_files += 1
+        path = folder / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as out:
+            while block := stream.read(BLOCK):
+                num_bytes += len(block)
+                if num_bytes > LARGEST_BYTES or num_files > MOST_FILES:
+                    limit = f"{LARGEST_BYTES >> 30} GiB or {MOST_FILES} files"
+                    raise DataError(f"{archive} unpacks to more than {limit}; unpack it yourself and give the folder")
+                out.write(block)
+        os.utime(path, (0, 0))  # so that unpacking again gives the same fingerprint
+    if not num_files:
+        raise DataError(f"{archive} holds no files; expected an archive of samples")
+
+
+def _members(archive: Path) -> Iterator[Member]:
+    return _zip_members(archive) if archive.name.lower().endswith(ZIP) else _tar_members(archive)
+
+
+def _zip_members(archive: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(archive) as whole:
+        for info in whole.infolist():
+            if (info.external_attr >> 16) & 0o170000 == 0o120000:
+                raise _refusal(archive, info.filename, "is a link")
+            if not info.is_dir():
+                with whole.open(info) as stream:
+                    yield info.filename, stream
+
+
+def _tar_members(archive: Path) -> Iterator[Member]:
+    with tarfile.open(archive) as whole:
+        for info in whole:
+            if not (info.isfile() or info.isdir()):
+                raise _refusal(archive, info.name, "is a link or device")
+            if info.isfile() and (stream := whole.extractfile(info)) is not None:
+                with stream:
+                    yield info.name, stream
+
+
+def _safe(name: str, archive: Path) -> Path | None:
+    """A member's place below the target; None for what file managers leave behind."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if not parts or parts[0] == "/" or ".." in parts or ":" in parts[0]:
+        raise _refusal(archive, name, "points outside of the archive")
+    hidden = any(part in JUNK or part.startswith("._") for part in parts)
+    return None if hidden else Path(*parts)
+
+
+def _refusal(archive: Path, name: str, what: str) -> DataError:
+    return DataError(f"{archive}: {name!r} {what}; expected plain files in folders. Unpack it yourself if you trust it")
