@@ -115,6 +115,7 @@ def _sit(setup: Setup, folder: RunFolder, clock: Any, show: Progress, stop_after
         return Trainer(setup, folder, clock, show, open_none()).run(stop_after)
     with folder.locked():
         folder.cut_metrics(clock.step)
+        checkpoint.set_aside(folder.checkpoints, clock.step)
         specs = setup.record.spec.loggers if setup.record.spec else {}
         loggers = open_loggers(folder.path, [resolve(target) for target in specs.values()])
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -124,6 +125,15 @@ def rotate(folder: Path, keep: int, spare: set[int]) -> None:
             shutil.rmtree(folder / f"step-{step:08d}", ignore_errors=True)
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def set_aside(folder: Path, step: int) -> None:
+    """Rename checkpoints after ``step`` to ``damaged-...``: a run that went back to it must not count them as its own."""
+    for later in [each for each in steps(folder) if each > step]:
+        old, new = folder / f"step-{later:08d}", folder / f"damaged-step-{later:08d}"
+        shutil.rmtree(new, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not worth ending a run for
+            old.rename(new)
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:

@@ -1,0 +1,199 @@
+"""What ends a run from outside: signals, a full disk, damage on disk. What was saved stays, and a resume goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import advgen
+from advgen.runs import checkpoint
+
+sys.path.insert(0, str(Path(__file__).parent))
+from conftest import environment, tiny
+
+LONG = 100_000
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A short run that stopped at step 2 of a long plan."""
+    overrides = tiny("text", "phases=[{kind='adversarial'}]", "train.sample_every=100000", "train.keep=9")
+    result = advgen.train(
+        "text", out=tmp_path / "run", overrides=overrides, steps=LONG, stop_after=2, device="cpu", progress=False
+    )
+    return result.folder
+
+
+def gen(root: Path, *arguments: object, prepare: Callable[[], None] | None = None) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "advgen", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment(root), stdout=pipe, stderr=pipe, text=True, preexec_fn=prepare)
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    out, error = process.communicate(timeout=120)
+    return process.returncode, out + error
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None and time.monotonic() < until, process.communicate()
+        time.sleep(0.05)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """A hash of every file below a folder."""
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+
+
+def step_of(run: Path) -> int:
+    return checkpoint.steps(run / "checkpoints")[-1]
+
+
+def test_ctrl_c_and_termination_save_say_how_to_go_on_and_the_run_goes_on(run: Path, root: Path) -> None:
+    steps = [step_of(run)]
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 75)):
+        rows = len((run / "metrics.jsonl").read_text().splitlines())
+        process = gen(root, "resume", run, "--device", "cpu")
+        wait_for(lambda rows=rows: len((run / "metrics.jsonl").read_text().splitlines()) > rows + 2, process)
+        process.send_signal(number)
+        came, said = ended(process)
+        assert came == code, said
+        assert f"interrupted at step {step_of(run)}, saved; go on with: gen resume {run}" in said
+        steps.append(step_of(run))
+    assert steps == sorted(set(steps))
+    last = steps[-1]
+    assert advgen.resume(run, stop_after=last + 1, device="cpu", progress=False).step == last + 1
+
+
+def test_ctrl_c_before_the_first_step_ends_with_130_and_leaves_the_run_as_it_was(run: Path, root: Path) -> None:
+    before = digests(run / "checkpoints")
+    process = gen(root, "resume", run, "--device", "cpu")
+    time.sleep(1.0)  # imports alone take longer
+    process.send_signal(signal.SIGINT)
+    code, said = ended(process)
+    assert code == 130, said
+    assert "Traceback" not in said and all(digests(run / "checkpoints")[path] == digest for path, digest in before.items())
+
+
+def no_file_above(size: int) -> Callable[[], None]:
+    """Files above a size fail to be written, as on a full disk."""
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    return limit
+
+
+def test_a_disk_that_fills_up_while_a_checkpoint_is_written_leaves_the_earlier_ones(run: Path, root: Path) -> None:
+    before = digests(run / "checkpoints")
+    code, said = ended(gen(root, "resume", run, "--stop-after", 4, "--device", "cpu", prepare=no_file_above(8_000)))
+    assert code == 5, said
+    assert "checkpoint of step 4 could not be written" in said and "earlier checkpoints are untouched" in said
+    assert "gen resume" in said and digests(run / "checkpoints") == before
+    assert advgen.resume(run, stop_after=4, device="cpu", progress=False).step == 4
+
+
+@pytest.mark.parametrize("name", ["log.txt", "metrics.jsonl", "samples"])
+def test_a_disk_that_is_full_for_small_files_is_told_and_what_was_saved_stays(
+    name: str, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = digests(run / "checkpoints")
+    if name == "log.txt":
+        (run / name).unlink()
+        (run / name).symlink_to("/dev/full")
+    elif name == "metrics.jsonl":
+        monkeypatch.setattr("advgen.runs.folder.RunFolder.cut_metrics", lambda self, step: None)
+        (run / name).unlink()
+        (run / name).symlink_to("/dev/full")
+    else:
+        (run / "samples" / "step-00000003.txt").symlink_to("/dev/full")
+    with pytest.raises(advgen.GenError, match=r"could not be written \(No space left.*then: gen resume") as refusal:
+        advgen.resume(run, stop_after=3, device="cpu", progress=False)
+    assert refusal.value.exit_code == 5 and name in str(refusal.value)
+    assert {path: digest for path, digest in digests(run / "checkpoints").items() if path in before} == before
+
+
+@pytest.fixture
+def capture(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[int, str]]]:
+    def call(*arguments: object) -> tuple[int, str]:
+        from advgen.cli import main
+
+        capsys.readouterr()
+        try:
+            main([str(argument) for argument in arguments])
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        streams = capsys.readouterr()
+        return code, streams.out + streams.err
+
+    yield call
+
+
+def damage(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_flipped_bit_is_named_and_the_checkpoint_before_it_is_used(
+    run: Path, capture: Callable[..., tuple[int, str]]
+) -> None:
+    newest, older = (run / "checkpoints" / f"step-{step:08d}" / "generator.safetensors" for step in (2, 0))
+    damage(newest)
+    code, said = capture("resume", run, "--stop-after", 1, "--device", "cpu")
+    assert code == 0 and f"{newest} is damaged: its sha256 is not the manifest's; going back to step 0" in said
+    assert step_of(run) == 1 and (run / "checkpoints" / "damaged-step-00000002").is_dir()
+    damage(older)
+    damage(run / "checkpoints" / "step-00000001" / "generator.safetensors")
+    for command in (("resume", run), ("sample", run), ("evaluate", run)):
+        code, said = capture(*command, "--device", "cpu")
+        assert code == 5 and "no whole checkpoint" in said and str(older) in said, said
+
+
+@pytest.mark.parametrize("name", ["run.json", "config.toml", "facts.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1]"])
+def test_a_damaged_file_of_the_run_folder_is_named(
+    name: str, content: bytes, run: Path, capture: Callable[..., tuple[int, str]]
+) -> None:
+    (run / name).write_bytes(content)
+    code, said = capture("sample", run, "--device", "cpu")
+    assert code == 5 and name in said and "damaged" in said, said
+
+
+def test_a_metrics_row_that_a_crash_cut_short_is_dropped(run: Path) -> None:
+    with (run / "metrics.jsonl").open("a") as handle:
+        handle.write('{"step": 2, "gener')
+    advgen.resume(run, stop_after=3, device="cpu", progress=False)
+    assert [line[:10] for line in (run / "metrics.jsonl").read_text().splitlines()] == [
+        '{"step": 1',
+        '{"step": 2',
+        '{"step": 3',
+    ]
+
+
+def test_odd_names_among_the_checkpoints_are_passed_over(run: Path, capture: Callable[..., tuple[int, str]]) -> None:
+    (run / "checkpoints" / "step-old").mkdir()
+    (run / "checkpoints" / "step-old" / "manifest.json").write_text("{}")
+    (run / "checkpoints" / "step-00000009").mkdir()  # a copy that was cut short: no manifest
+    assert capture("runs", "show", run)[0] == 0
+    assert advgen.resume(run, stop_after=3, device="cpu", progress=False).step == 3
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_an_out_folder_that_cannot_be_made_is_named(tmp_path: Path, capture: Callable[..., tuple[int, str]]) -> None:
+    (tmp_path / "file").write_text("")
+    code, said = capture("train", "--plugin", "text", "--steps", 1, "--out", tmp_path / "file" / "run", "--device", "cpu")
+    assert code == 2 and "cannot make the run folder" in said and "choose another --out" in said
