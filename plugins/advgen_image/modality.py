@@ -14,6 +14,7 @@ from advgen_image.config import ImageConfig
 from advgen_image.data import read_corpus
 from advgen_image.files import write_grid, write_images
 from advgen_image.judge import train_judge
+from advgen_image.modulation import ModulatedGenerator
 from advgen_image.networks import ImageDiscriminator, ImageGenerator, ImageShape, choose_depth
 from advgen_image.shapes import shapes_metrics
 
@@ -40,7 +41,8 @@ class ImageModality(Modality[ImageConfig]):
     def generator(self) -> Generator:
         """A strided generator that fits the data's size."""
         config = self.config
-        return ImageGenerator(
+        kind = ModulatedGenerator if config.modulation else ImageGenerator
+        return kind(
             self.shape,
             noise_size=config.noise_size,
             width=config.width,

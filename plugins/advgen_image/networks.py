@@ -20,6 +20,8 @@ SMALLEST_SIDE = 4
 LARGEST_SIDE = 16
 MOST_DOUBLINGS = 3
 EMBEDDING_SIZE = 32
+# Inside the root of a norm, where the slope would be infinite at 0.
+SMALLEST_POWER = 1e-6
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,18 @@ def _near(side: int, depth: int, up: bool) -> int:
     return int(max(step, side // step * step) + (step if up and side % step else 0))
 
 
-def _level_widths(width: int, depth: int) -> list[int]:
-    """Channels from the level next to the image (half size) to the smallest: 32, 64, 128."""
+def level_widths(width: int, depth: int) -> list[int]:
+    """Channels from the level next to the image (half size) to the smallest: 16, 32, 64 for width 16."""
     return [width * 2 ** min(level, MOST_DOUBLINGS) for level in range(depth)]
+
+
+def with_label(embedding: nn.Embedding | None, noise: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+    """Noise (B, Z) beside the label's embedding, (B, Z + 32); zeros where no label is given, noise alone without classes."""
+    if embedding is None:
+        return noise
+    label = condition.get("label")
+    blank = noise.new_zeros(noise.shape[0], EMBEDDING_SIZE)
+    return torch.cat([noise, blank if label is None else embedding(label).to(noise.dtype)], dim=1)
 
 
 class ImageGenerator(Generator):
@@ -66,14 +77,14 @@ class ImageGenerator(Generator):
 
     def __init__(self, shape: ImageShape, *, noise_size: int, width: int, depth: int, norm: str, normal_init: bool) -> None:
         super().__init__()
-        widths = _level_widths(width, depth)[::-1]
+        widths = level_widths(width, depth)[::-1]
         self.start = (widths[0], shape.height >> depth, shape.width >> depth)
         self.embedding = nn.Embedding(shape.num_classes, EMBEDDING_SIZE) if shape.num_classes else None
         inner = noise_size + (EMBEDDING_SIZE if shape.num_classes else 0)
         self.project = nn.Linear(inner, math.prod(self.start))
-        layers: list[nn.Module] = [_norm(norm, widths[0]), nn.ReLU()]
+        layers: list[nn.Module] = [make_norm(norm, widths[0]), nn.ReLU()]
         for before, after in pairwise(widths):
-            layers += [nn.ConvTranspose2d(before, after, 4, 2, 1, bias=norm == "none"), _norm(norm, after), nn.ReLU()]
+            layers += [nn.ConvTranspose2d(before, after, 4, 2, 1, bias=norm != "batch"), make_norm(norm, after), nn.ReLU()]
         layers += [nn.ConvTranspose2d(widths[-1], shape.channels, 4, 2, 1), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
         initialize(self, normal_init)
@@ -82,15 +93,8 @@ class ImageGenerator(Generator):
         self, noise: Tensor, condition: Mapping[str, Tensor], *, mode: Mode = "values", temperature: float = 1.0
     ) -> Sample:
         """Draw images; ``mode`` and ``temperature`` change nothing. Couples the batch only through BatchNorm in training."""
-        start = self.project(self._with_label(noise, condition)).unflatten(1, self.start)
+        start = self.project(with_label(self.embedding, noise, condition)).unflatten(1, self.start)
         return Sample(self.layers(start))
-
-    def _with_label(self, noise: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
-        if self.embedding is None:
-            return noise
-        label = condition.get("label")
-        blank = noise.new_zeros(noise.shape[0], EMBEDDING_SIZE)
-        return torch.cat([noise, blank if label is None else self.embedding(label).to(noise.dtype)], dim=1)
 
 
 class ImageDiscriminator(Discriminator):
@@ -98,9 +102,9 @@ class ImageDiscriminator(Discriminator):
 
     def __init__(self, shape: ImageShape, *, width: int, depth: int, norm: str, normal_init: bool) -> None:
         super().__init__()
-        widths = [shape.channels, *_level_widths(width, depth)]
+        widths = [shape.channels, *level_widths(width, depth)]
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(before, after, 4, 2, 1), _norm(norm if level else "none", after), nn.LeakyReLU(0.2))
+            nn.Sequential(nn.Conv2d(before, after, 4, 2, 1), make_norm(norm if level else "none", after), nn.LeakyReLU(0.2))
             for level, (before, after) in enumerate(pairwise(widths))
         )
         flat = widths[-1] * (shape.height >> depth) * (shape.width >> depth)
@@ -123,8 +127,22 @@ class ImageDiscriminator(Discriminator):
         return Verdict((Head(scores, features=tuple(features)),))
 
 
-def _norm(kind: str, channels: int) -> nn.Module:
-    return nn.BatchNorm2d(channels) if kind == "batch" else nn.Identity()
+class PixelNorm(nn.Module):
+    """hidden (B, C, H, W) -> the same, with root mean square 1 over the channels of each place.
+
+    Source: Karras et al. 2017 (progressive GAN), https://arxiv.org/abs/1710.10196
+    """
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Each sample and place on its own, so the batch is not coupled."""
+        return hidden * torch.rsqrt(hidden.square().mean(1, keepdim=True) + SMALLEST_POWER)
+
+
+def make_norm(kind: str, channels: int, *, affine: bool = True) -> nn.Module:
+    """The layer that ``generator_norm`` or ``discriminator_norm`` names."""
+    if kind == "batch":
+        return nn.BatchNorm2d(channels, affine=affine)
+    return PixelNorm() if kind == "pixel" else nn.Identity()
 
 
 def initialize(network: nn.Module, normal: bool) -> None:
@@ -137,7 +155,7 @@ def initialize(network: nn.Module, normal: bool) -> None:
                 nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / (1.0 + 0.2**2) / _fan_in(module)))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d) and normal:
+        elif isinstance(module, nn.BatchNorm2d) and module.affine and normal:
             nn.init.normal_(module.weight, 1.0, 0.02)
 
 

@@ -9,12 +9,12 @@ _CONSTANT = {"kind": "constant", "start": 1.0, "end": 1.0, "until": 1.0}
 
 DEFAULT: dict[str, Any] = {
     "loss": "relativistic",
-    "penalties": {"r1": {"weight": 1.0, "interval": 1}, "r2": {"weight": 1.0, "interval": 1}},
-    "generator": {"optimizer": "adam", "learning_rate": 2e-3, "betas": (0.0, 0.99)},
-    "discriminator": {"optimizer": "adam", "learning_rate": 2e-3, "betas": (0.0, 0.99)},
+    "penalties": {"r1": {"weight": 0.3, "interval": 1}, "r2": {"weight": 0.3, "interval": 1}},
+    "generator": {"optimizer": "adam", "learning_rate": 4e-3, "betas": (0.0, 0.99)},
+    "discriminator": {"optimizer": "adam", "learning_rate": 4e-3, "betas": (0.0, 0.99)},
     "average": {"enabled": True, "half_life_steps": 300.0, "ramp_up": 0.05},
     "schedules": {"generator.learning_rate": _COSINE, "discriminator.learning_rate": _COSINE},
-    "train": {"minutes": 5.0, "batch_size": 64},
+    "train": {"minutes": 5.0, "batch_size": 16},
 }
 
 # The textbook networks and algorithm (DCGAN), pinned: a yardstick, not a recommendation.
@@ -22,6 +22,7 @@ CLASSIC: dict[str, Any] = {
     "options": {
         "width": 64,
         "noise_size": 100,
+        "modulation": False,
         "generator_norm": "batch",
         "discriminator_norm": "batch",
         "initialization": "normal",

@@ -15,20 +15,21 @@ from scipy import ndimage
 SIDE = 32
 NUM_IMAGES = 6000
 SEED = 20250101
-VERSION = 1
+VERSION = 2
 BACKGROUND = 0.1
 SHAPES = ("circle", "square", "triangle")
 # Bins of each factor by their centre; samples jitter about it by less than half the gap, so that a bin can be read back.
-RADII = (4.0, 5.5, 7.0)
-PLACES = (12.0, 16.0, 20.0)
+RADII = (4.5, 6.0, 7.5)
+PLACES = (13.0, 16.0, 19.0)
 NUM_HUES = 6
-JITTER = {"hue": 0.03, "size": 0.3, "place": 0.9}
+JITTER = {"hue": 0.03, "size": 0.3, "place": 0.7}
 FACTORS = {"shape": len(SHAPES), "hue": NUM_HUES, "size": len(RADII), "place_x": len(PLACES), "place_y": len(PLACES)}
-SMALLEST_AREA, LARGEST_AREA = 25.0, 220.0
+SMALLEST_AREA, LARGEST_AREA = 35.0, 240.0
 SPECK_PIXELS = 5
 LEAST_OVERLAP = 0.8
 LEAST_CONTRAST = 0.25
 MOST_COLOUR_SPREAD = 0.2
+MOST_COLOUR_ERROR = 0.3
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -90,8 +91,8 @@ def draw(shape: Ints, radius: Floats, centre_x: Floats, centre_y: Floats) -> Flo
 def read_shapes(images: Floats) -> Reading:
     """Measure factors on images (N, 3, S, S) in [0, 1].
 
-    An image is valid with one connected patch that stands off the ground, of one colour and plausible area, whose outline
-    overlaps the nearest ideal shape of that area and place by at least ``LEAST_OVERLAP``.
+    An image is valid with one connected patch that stands off the ground, of one colour that is full and bright, and of
+    plausible area, whose outline overlaps the nearest ideal shape of that area and place by at least ``LEAST_OVERLAP``.
     """
     contrast = np.sqrt(((images - BACKGROUND) ** 2).sum(1))
     peak = np.quantile(contrast, 0.985, axis=(1, 2))
@@ -114,11 +115,14 @@ def read_shapes(images: Floats) -> Reading:
         "place_x": _nearest(centre_x, PLACES),
         "place_y": _nearest(centre_y, PLACES),
     }
-    # One shape has one colour: what its solid inside differs from its mean by, as a root mean square over the channels.
-    deviation = ((images - colour[:, :, None, None]) ** 2).sum(1) * core
+    # One shape has one colour: what its inside differs by from that colour laid over the ground, so that soft edges do
+    # not count, as the root of the mean squared distance.
+    painted = BACKGROUND + cover[:, None] * (colour[:, :, None, None] - BACKGROUND)
+    deviation = ((images - painted) ** 2).sum(1) * core
     spread = np.sqrt(deviation.sum((1, 2)) / np.maximum(core.sum((1, 2)), 1e-6))
+    pure = np.sqrt(((colour - hue_to_rgb(rgb_to_hue(colour))) ** 2).sum(1)) < MOST_COLOUR_ERROR
     plausible = (area > SMALLEST_AREA) & (area < LARGEST_AREA) & (peak > LEAST_CONTRAST) & (spread < MOST_COLOUR_SPREAD)
-    return Reading(factors, single & plausible & (overlap.max(0) > LEAST_OVERLAP))
+    return Reading(factors, single & plausible & pure & (overlap.max(0) > LEAST_OVERLAP))
 
 
 def _is_single(patch: NDArray[np.bool_]) -> bool:
