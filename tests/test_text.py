@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from advgen import Batch, DataError, DataRequest, GenError, Sample
-from advgen_text import phrases
+from advgen import Batch, DataError, DataRequest, GenError, Sample, split_indices
+from advgen_text import data, phrases, reading
 from advgen_text.config import TextConfig
 from advgen_text.data import read_corpus
 from advgen_text.generator import TextGenerator, inverse_draw
 from advgen_text.modality import TextModality
+from advgen_text.reading import Line
 from advgen_text.tokenizer import BOS, EOS, PAD, UNKNOWN, Tokenizer
 
 SMALL = {"generator_embedding": 8, "generator_hidden": 12, "critic_embedding": 6, "critic_hidden": 10, "phrases": 200}
@@ -39,6 +42,10 @@ def modality(path: Path | None = None, **more: Any) -> tuple[TextModality, Any]:
 
 def real(text: TextModality, corpus: Any, count: int = 8) -> Batch:
     return text.prepare(corpus.splits["train"].batch(torch.arange(count), rng()))
+
+
+def lines_of(text: TextModality, source: Any) -> list[str]:
+    return text.tokenizer.decode(source.batch(torch.arange(len(source)), rng()).values)
 
 
 def write(file: Path, content: str | bytes) -> Path:
@@ -100,7 +107,7 @@ def test_factors_of_the_corpus_have_their_exact_distributions() -> None:
 
 def test_a_text_file_is_split_into_disjoint_parts_and_comes_back_as_text(tmp_path: Path) -> None:
     text, corpus = modality(write(tmp_path / "lines.txt", "\n\n".join(LINES)))
-    found = [text.tokenizer.decode(source.values) for source in corpus.splits.values()]
+    found = [lines_of(text, source) for source in corpus.splits.values()]
     assert sorted(line.replace(".", " .") for lines in found for line in lines) == sorted(LINES)
     assert any("empty lines" in note for note in corpus.bad)
 
@@ -109,7 +116,7 @@ def test_a_folder_with_its_own_test_file_keeps_it_and_learns_none_of_it(tmp_path
     write(tmp_path / "train.txt", "\n".join([*LINES, "shared line"]))
     write(tmp_path / "test.txt", "unseen words\nshared line")
     text, corpus = modality(tmp_path)
-    assert text.tokenizer.decode(corpus.splits["test"].values) == ["<unk> <unk>", "<unk> <unk>"]
+    assert lines_of(text, corpus.splits["test"]) == ["<unk> <unk>", "<unk> <unk>"]
     assert len(corpus.splits["train"]) + len(corpus.splits["validation"]) == len(LINES)
 
 
@@ -166,6 +173,132 @@ def test_a_line_of_a_megabyte_is_cut(tmp_path: Path, kind: str) -> None:
     file = write(tmp_path / "x.txt", "\n".join([*LINES, "word " * 200_000, "x" * 1_000_000]))
     text, _ = modality(file, tokenizer=kind, max_length=16)
     assert text.length == 16
+
+
+def big_file(folder: Path) -> Path:
+    return write(folder / "big.txt", "".join(f"{line} {number % 7}\n" for number in range(20) for line in LINES))
+
+
+def same(first: Any, second: Any) -> bool:
+    rows = torch.arange(len(first))
+    one, two = first.batch(rows, rng()), second.batch(rows, rng())
+    return torch.equal(one.values, two.values) and torch.equal(one.mask, two.mask)
+
+
+@pytest.fixture
+def nothing_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "MOST_IN_MEMORY", 0)
+
+
+@pytest.mark.parametrize("kind", ["word", "bpe"])
+def test_a_corpus_in_the_cache_equals_one_in_memory(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = DataRequest(big_file(tmp_path))
+    small = read_corpus(config(tokenizer=kind), request)
+    monkeypatch.setattr(data, "MOST_IN_MEMORY", 0)
+    large = read_corpus(config(tokenizer=kind), request)
+    assert (large.facts, large.fingerprint, large.bad) == (small.facts, small.fingerprint, small.bad)
+    assert all(same(small.splits[name], large.splits[name]) for name in small.splits)
+
+
+def test_labels_go_to_the_cache_with_their_lines(tmp_path: Path, nothing_in_memory: None) -> None:
+    rows = [json.dumps({"text": line, "kind": line.split()[1]}) for line in LINES]
+    text, corpus = modality(write(tmp_path / "x.jsonl", "\n".join(rows)), label_field="kind")
+    batch = real(text, corpus)
+    found = [corpus.facts["classes"][number] for number in batch.condition["label"].tolist()]
+    assert found == [line.split()[1] for line in text.tokenizer.decode(batch.values)]
+
+
+def test_a_second_run_reuses_the_cache_and_other_options_do_not(
+    tmp_path: Path, nothing_in_memory: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    request, built = DataRequest(big_file(tmp_path)), []
+    original = data.encode
+    monkeypatch.setattr(data, "encode", lambda *args, **names: built.append(1) or original(*args, **names))
+    first = read_corpus(config(), request)
+    second = read_corpus(config(generator_hidden=99), request)
+    assert len(built) == 1 and same(first.splits["test"], second.splits["test"]) and first.facts == second.facts
+    read_corpus(config(max_length=5), request)
+    assert len(built) == 2
+    request.path.write_text(request.path.read_text() + "one line more\n")
+    read_corpus(config(), request)
+    assert len(built) == 3
+
+
+def test_a_damaged_cache_is_built_anew(tmp_path: Path, nothing_in_memory: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    request = DataRequest(big_file(tmp_path))
+    first = read_corpus(config(), request)
+    (kept,) = (tmp_path / "cache" / "advgen" / "text").iterdir()
+    (kept / "test.tokens").write_bytes(b"")
+    assert same(read_corpus(config(), request).splits["train"], first.splits["train"])
+    assert [folder.name for folder in kept.parent.iterdir()] == [kept.name]
+
+
+def test_a_failure_while_the_cache_is_written_leaves_nothing_behind(
+    tmp_path: Path, nothing_in_memory: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(DataError, match="is not UTF-8 at byte 3"):
+        read_corpus(config(), DataRequest(write(tmp_path / "x.txt", b"bad\xff\n"), max_bad=0))
+    assert list((tmp_path / "cache" / "advgen" / "text").iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    tmp_path: Path, nothing_in_memory: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(write(tmp_path / "a_file", "")))
+    with pytest.raises(DataError, match=r"cannot be kept in .*set XDG_CACHE_HOME"):
+        read_corpus(config(), DataRequest(big_file(tmp_path)))
+
+
+def test_memory_does_not_grow_with_the_text(tmp_path: Path, nothing_in_memory: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "VOCABULARY_BYTES", 10_000)
+    monkeypatch.setattr(data, "BLOCK_LINES", 256)
+    file, peaks = tmp_path / "x.txt", []
+    for copies in (10, 60):
+        file.write_text("".join(f"{line} {number}\n" for number in range(copies) for line in LINES))
+        gc.collect()
+        tracemalloc.start()
+        read_corpus(config(), DataRequest(file))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.3 * peaks[0] + 50_000
+
+
+def test_a_large_corpus_gives_its_vocabulary_an_even_share_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "VOCABULARY_BYTES", 10_000)
+    corpus = read_corpus(config(), DataRequest(big_file(tmp_path)))
+    assert 0 < corpus.facts["vocabulary_share"] < 0.5
+    assert any("vocabulary was learned from" in note for note in corpus.bad)
+
+
+def test_the_split_of_a_line_is_that_of_the_toolkit() -> None:
+    request = DataRequest(None, validation_share=0.2, test_share=0.3)
+    expected = split_indices(LINES, request)
+    for name, rows in expected.items():
+        assert [row for row, line in enumerate(LINES) if data.split_of(Line(line), request)[0] == name] == rows.tolist()
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x.jsonl"])
+def test_a_line_is_not_read_beyond_the_limit(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "LINE_BYTES", 64)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 16)
+    long, rows = "word " * 12 + "wor\u00e9" * 30, [json.dumps({"text": line}) for line in LINES]
+    content = [*rows, json.dumps({"text": long})] if name == "x.jsonl" else [long, *LINES]
+    corpus = read_corpus(config(), DataRequest(write(tmp_path / name, "\n".join([*content, *content[:1]]))))
+    assert sum(map(len, corpus.splits.values())) == len(LINES) + (1 if name == "x.jsonl" else 2)
+    assert any("is longer than 64 bytes" in note for note in corpus.bad) == (name == "x.jsonl")
+
+
+def test_novelty_is_told_by_the_whole_training_split(tmp_path: Path, nothing_in_memory: None) -> None:
+    text, corpus = modality(big_file(tmp_path))
+    assert "novel_share" not in text.metrics(real(text, corpus), real(text, corpus))
+    text.judge(corpus, tmp_path)
+    train = corpus.splits["train"].batch(torch.tensor([0, len(corpus.splits["train"]) - 1]), rng())
+    strange = Batch(train.values.flip(0), train.mask)
+    strange.values[1, 0] = strange.values[0, 1]
+    assert text.metrics(strange, real(text, corpus))["novel_share"] == 0.5
 
 
 # Tokenizers
@@ -293,6 +426,7 @@ def test_likelihood_is_nats_under_the_mask_and_falls_when_trained() -> None:
 def test_real_sentences_are_valid_known_and_keep_their_factors() -> None:
     text, corpus = modality(phrases=2000)
     batch = real(text, corpus, 1000)
+    text.judge(corpus, Path())
     found = text.metrics(batch, real(text, corpus, 100))
     assert found["valid_share"] == 1.0 and found["novel_share"] == 0.0
     assert max(value for name, value in found.items() if name.startswith("factor_tv")) < 0.1

@@ -15,9 +15,10 @@ from . import phrases
 from .bleu import bleu, self_bleu
 from .config import TextConfig
 from .critic import TextCritic
-from .data import digest, known_digests, read_corpus
+from .data import read_corpus
 from .generator import TextGenerator
 from .judge import TextJudge
+from .store import TextSource
 from .tokenizer import Tokenizer
 
 # BLEU grows with the number of references and Self-BLEU with the number of samples, so both are fixed.
@@ -31,7 +32,7 @@ class TextModality(Modality[TextConfig]):
         super().__init__(config, facts)
         self.tokenizer = Tokenizer(facts["tokenizer"])
         self.length = int(facts["length"])
-        self._known = known_digests(facts.get("train_digests", ""))
+        self._train: TextSource | None = None
 
     @classmethod
     def read(cls, config: TextConfig, request: DataRequest) -> Corpus:
@@ -75,11 +76,13 @@ class TextModality(Modality[TextConfig]):
         return generator.token_costs(batch.values, batch.condition, mask)
 
     def judge(self, corpus: Corpus, cache: Path) -> Judge:
-        """Fixed features; nothing to cache."""
+        """Fixed features; nothing to cache. The training lines are remembered, to tell novelty by in ``metrics``."""
+        train = corpus.splits["train"]
+        self._train = train if isinstance(train, TextSource) else None
         return TextJudge(self.tokenizer, corpus)
 
     def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
-        """BLEU-2 to 5, Self-BLEU-2 to 5, distinct-2, unique, novel; for the embedded grammar, factors read back.
+        """BLEU-2 to 5, Self-BLEU-2 to 5, distinct-2, unique, novel (once judged); for the embedded grammar, factors read back.
 
         The first 2,000 samples are compared with the first 2,000 held-out lines; Self-BLEU leaves the sample itself out.
         """
@@ -90,10 +93,14 @@ class TextModality(Modality[TextConfig]):
         found = {f"bleu_{order}": score for order, score in bleu(words, references).items()}
         found |= {f"self_bleu_{order}": score for order, score in self_bleu(words).items()}
         found |= {"distinct_2": distinct(words, 2), "unique_share": len(set(map(tuple, words))) / len(words)}
-        if self._known:
-            lines = self.tokenizer.decode(generated.values[:MOST_COMPARED].cpu())
-            found["novel_share"] = sum(digest(line) not in self._known for line in lines) / len(lines)
+        if self._train is not None:
+            found["novel_share"] = self._novel_share(self._train, generated.values[:MOST_COMPARED].cpu())
         return found | (grammar_metrics(words) if self.facts.get("grammar") else {})
+
+    def _novel_share(self, train: TextSource, tokens: Tensor) -> float:
+        """Share of samples that are no training line. Encoded anew, as the same text may be other byte-pair pieces."""
+        lines = self.tokenizer.rows(self.tokenizer.decode(tokens), self.length)
+        return 1.0 - sum(train.contains(lines)) / len(lines)
 
     def write(self, batch: Batch, folder: Path, *, start: int = 0) -> list[Path]:
         """One line a sample in samples.txt; ``start`` 0 begins the file anew, later blocks are added to it."""

@@ -16,7 +16,6 @@ WORD = r"\w+(?:['’\-]\w+)*|[^\w\s]"
 _WORDS = re.compile(WORD)
 _BEFORE_MARK = re.compile(r" ([.,!?;:%)\]])")
 _AFTER_MARK = re.compile(r"([(\[$#]) ")
-BLOCK = 4096
 
 
 class Tokenizer:
@@ -49,14 +48,14 @@ class Tokenizer:
         """The tokenizer as one JSON string."""
         return self._inner.to_str()
 
+    def rows(self, lines: Sequence[str], length: int) -> list[list[int]]:
+        """Token numbers of each line, <eos> last; lines longer than ``length`` lose their end and <eos>."""
+        return [[*encoding.ids[:length], EOS][:length] for encoding in self._inner.encode_batch_fast(list(lines))]
+
     def encode(self, lines: Sequence[str], length: int) -> Tensor:
-        """Lines to tokens (N, length) int32: <eos> after the last, then <pad>; longer lines lose their end and <eos>."""
-        rows = torch.full((len(lines), length), PAD, dtype=torch.int32)
-        for start in range(0, len(lines), BLOCK):
-            for offset, encoding in enumerate(self._inner.encode_batch(list(lines[start : start + BLOCK]))):
-                numbers = [*encoding.ids[:length], EOS][:length]
-                rows[start + offset, : len(numbers)] = torch.tensor(numbers, dtype=torch.int32)
-        return rows
+        """The same as one tensor (N, length) int64, <pad> behind."""
+        rows = [[*row, *[PAD] * (length - len(row))] for row in self.rows(lines, length)]
+        return torch.tensor(rows, dtype=torch.int64).reshape(len(lines), length)
 
     def words(self, tokens: Tensor) -> list[list[str]]:
         """Tokens (N, L) to lists of words, for metrics."""

@@ -1,0 +1,98 @@
+"""Tokens of a large corpus on disk: written once, whole or not at all, and mapped by later runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tokenizers
+
+from advgen import DataError, DataRequest
+
+from .config import TextConfig
+from .store import Arrays, map_arrays
+
+if TYPE_CHECKING:
+    from .data import Encoded
+
+# To be raised when the files below change.
+LAYOUT = 1
+ABOUT = "about.json"
+# What decides the tokens; widths of networks do not.
+OPTIONS = ("tokenizer", "vocabulary_size", "lower_case", "max_length", "field", "label_field")
+
+
+def through_cache(
+    files: Sequence[Path], config: TextConfig, request: DataRequest, build: Callable[[Path], Encoded]
+) -> tuple[dict[str, Any], dict[str, Arrays]]:
+    """What is known of a corpus (facts, fingerprint, notes), and its mapped arrays by split.
+
+    Raises:
+        DataError: where the files cannot be read or the cache cannot be written.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "advgen" / "text"
+    target = base / _key(files, config, request)
+    try:
+        if not _is_whole(target):
+            _write(target, build)
+        about = json.loads((target / ABOUT).read_text())
+        return about, {name: map_arrays(target, name) for name in about["splits"]}
+    except OSError as error:
+        raise DataError(
+            f"tokens of {request.path} cannot be kept in {base}: {error.strerror or error}; make room there, or set "
+            "XDG_CACHE_HOME to another place"
+        ) from error
+
+
+def _key(files: Sequence[Path], config: TextConfig, request: DataRequest) -> str:
+    """A hash of the files' names and content and of all that decides their tokens and splits."""
+    try:
+        content = [(file.name, _file_hash(file)) for file in files]
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
+    options = [getattr(config, name) for name in OPTIONS]
+    splits = [request.max_bad, request.validation_share, request.test_share]
+    return hashlib.sha256(json.dumps([LAYOUT, tokenizers.__version__, content, options, splits]).encode()).hexdigest()[:32]
+
+
+def _file_hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether every file has the size it was written with."""
+    try:
+        sizes = json.loads((folder / ABOUT).read_text())["sizes"]
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _write(target: Path, build: Callable[[Path], Encoded]) -> None:
+    """Build beside, then rename: a reader never sees half a cache."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}.", ignore_cleanup_errors=True) as name:
+        folder = Path(name) / "whole"
+        folder.mkdir()
+        encoded = build(folder)
+        about = {
+            "splits": list(encoded.arrays),
+            "sizes": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
+            "facts": encoded.facts,
+            "fingerprint": encoded.fingerprint,
+            "notes": encoded.notes,
+        }
+        (folder / ABOUT).write_text(json.dumps(about))
+        shutil.rmtree(target, ignore_errors=True)
+        try:
+            folder.rename(target)
+        except OSError:
+            if not _is_whole(target):  # another run may have been first
+                raise

@@ -1,0 +1,189 @@
+"""Lines of text files and JSON lines, read once through without holding them, and what was left out and why."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from advgen import DataError, DataRequest
+
+from .config import TextConfig
+
+SUFFIXES = (".txt", ".jsonl")
+CHARACTERS_PER_TOKEN = 64
+# A line is not read beyond this, so that a file without line breaks does not fill the memory.
+LINE_BYTES = 2**22
+BLOCK_BYTES = 2**20
+
+
+class Line(NamedTuple):
+    """One sample.
+
+    Args:
+        text: without line breaks, spaces single.
+        label: None without.
+        has_own_test: whether the data set brings test lines of its own.
+        is_test: whether this is one of them.
+    """
+
+    text: str
+    label: str | None = None
+    has_own_test: bool = False
+    is_test: bool = False
+
+
+class RawLine(NamedTuple):
+    """A line's number from 1, the byte where it starts, its bytes, and whether it goes on behind them."""
+
+    number: int
+    start: int
+    raw: bytes
+    is_cut: bool
+
+
+@dataclass
+class Notes:
+    """What one reading left out."""
+
+    bad: list[str] = field(default_factory=list)
+    num_refused: int = 0
+    num_empty: int = 0
+    num_shared: int = 0
+
+    def refuse(self, reason: str, most: int) -> None:
+        """Note a bad line.
+
+        Raises:
+            DataError: where there are more than ``most``.
+        """
+        self.num_refused += 1
+        self.bad.append(reason)
+        if self.num_refused > most:
+            raise DataError(f"{reason} ({self.num_refused} bad lines, data.max_bad allows {most})")
+
+    def sentences(self, path: Path | None) -> tuple[str, ...]:
+        """All notes, for the run's record."""
+        shared = f"{path}: {self.num_shared} lines left out of training, they are in test.txt too"
+        empty = f"{self.num_empty} empty lines skipped"
+        return (*self.bad, *([shared] if self.num_shared else []), *([empty] if self.num_empty else []))
+
+
+def find_files(path: Path) -> list[Path]:
+    """The file, or a folder's files in order of name.
+
+    Raises:
+        DataError: where there is none that this plugin reads.
+    """
+    if not path.exists():
+        raise DataError(f"{path} does not exist; give a .txt or .jsonl file, or a folder of them")
+    if path.is_file():
+        if path.suffix.lower() not in SUFFIXES:
+            raise DataError(f"{path} ends in {path.suffix!r}; the text plugin reads {' and '.join(SUFFIXES)}")
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in SUFFIXES)
+    if not files:
+        raise DataError(f"folder {path} holds no {' or '.join(SUFFIXES)} file; put a sample on each line of one")
+    return files
+
+
+def test_file(files: Sequence[Path]) -> Path | None:
+    """The test.txt of a folder that has a train.txt too: a split of its own."""
+    named = {file.name: file for file in files}
+    return named["test.txt"] if {"train.txt", "test.txt"} <= named.keys() else None
+
+
+def read_lines(files: Sequence[Path], config: TextConfig, request: DataRequest, notes: Notes) -> Iterator[Line]:
+    """Every usable line, a folder's own test lines last; other lines that equal one of those are left out.
+
+    Raises:
+        DataError: naming file, line and byte, where more lines are bad than ``request.max_bad``.
+    """
+    own = test_file(files)
+    held_out = frozenset() if own is None else frozenset(_mark(line.text) for line in _read_file(own, config, request, Notes()))
+    for file in files:
+        for line in () if file == own else _read_file(file, config, request, notes):
+            if held_out and _mark(line.text) in held_out:
+                notes.num_shared += 1
+            else:
+                yield line._replace(has_own_test=own is not None)
+    if own is not None:
+        if not held_out:
+            raise DataError(f"{own} holds no text; fill it, or remove it for a split by hash")
+        yield from (line._replace(has_own_test=True, is_test=True) for line in _read_file(own, config, request, notes))
+
+
+def _mark(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def _read_file(file: Path, config: TextConfig, request: DataRequest, notes: Notes) -> Iterator[Line]:
+    is_json, most = file.suffix.lower() == ".jsonl", config.max_length * CHARACTERS_PER_TOKEN
+    if config.label_field is not None and not is_json:
+        raise DataError(f"{file} cannot hold the field label_field={config.label_field!r}; labels need .jsonl files")
+    for raw in _raw_lines(file):
+        try:
+            line = _decode(raw).strip()
+            text, label = _record(line, raw.is_cut, config) if is_json and line else (line, None)
+        except ValueError as error:
+            notes.refuse(_reason(file, raw, error), request.max_bad)
+            continue
+        text = " ".join(text[:most].split())
+        if text:
+            yield Line(text, label)
+        else:
+            notes.num_empty += 1
+
+
+def _raw_lines(file: Path) -> Iterator[RawLine]:
+    number, start = 0, 0
+    try:
+        with file.open("rb") as stream:
+            if stream.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+                stream.seek(0)
+            start = stream.tell()
+            while raw := stream.readline(LINE_BYTES):
+                number, length, end = number + 1, len(raw), raw
+                while not end.endswith(b"\n") and (end := stream.readline(BLOCK_BYTES)):
+                    length += len(end)
+                yield RawLine(number, start, raw, length > len(raw))
+                start += length
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _decode(line: RawLine) -> str:
+    """Text of a line; a character that the cut went through is dropped."""
+    try:
+        return line.raw.decode()
+    except UnicodeDecodeError as error:
+        if line.is_cut and error.start > len(line.raw) - 4:
+            return line.raw[: error.start].decode()
+        raise
+
+
+def _record(line: str, is_cut: bool, config: TextConfig) -> tuple[str, str | None]:
+    if is_cut:
+        raise ValueError(f"is longer than {LINE_BYTES} bytes; expected one JSON object a line")
+    record: Any = json.loads(line)
+    if not isinstance(record, dict):
+        raise ValueError(f"holds {type(record).__name__}, expected an object with the field {config.field!r}")
+    wanted = [config.field] if config.label_field is None else [config.field, config.label_field]
+    for name in wanted:
+        if name not in record:
+            raise ValueError(f"has no field {name!r}; it has {', '.join(map(repr, record)) or 'none'}")
+    if not isinstance(record[config.field], str):
+        raise ValueError(f"has {type(record[config.field]).__name__} in field {config.field!r}, expected text")
+    return record[config.field], None if config.label_field is None else str(record[config.label_field])
+
+
+def _reason(file: Path, line: RawLine, error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"{file} line {line.number} is not UTF-8 at byte {line.start + error.start}; convert the file to UTF-8"
+    if isinstance(error, json.JSONDecodeError):
+        return f"{file} line {line.number} is not JSON: {error.msg} at column {error.colno}"
+    return f"{file} line {line.number} {error}"

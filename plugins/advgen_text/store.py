@@ -1,0 +1,115 @@
+"""Tokens of a split, line after line without padding: in memory, or in files that are mapped.
+
+Legend: N lines, T tokens of all lines together, B batch, L tokens a sample.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from advgen import Batch
+
+from .tokenizer import PAD
+
+# A vocabulary has at most 65,536 tokens.
+TOKEN, END, LABEL = np.dtype(np.uint16), np.dtype(np.int64), np.dtype(np.int32)
+PARTS = {"tokens": TOKEN, "ends": END, "labels": LABEL}
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class RowWriter:
+    """Takes blocks of lines.
+
+    Args:
+        folder: where the files ``<split>.<part>`` go; None keeps them in memory.
+        split: name of the split.
+    """
+
+    def __init__(self, folder: Path | None, split: str) -> None:
+        self._streams: dict[str, BinaryIO] = {
+            part: io.BytesIO() if folder is None else (folder / f"{split}.{part}").open("wb") for part in PARTS
+        }
+        self._end, self.num_rows, self.longest = 0, 0, 0
+
+    def add(self, rows: Sequence[Sequence[int]], labels: Sequence[int]) -> None:
+        """Write lines of at least one token each, and their labels (none without)."""
+        sizes = np.array([len(row) for row in rows], END)
+        ends = self._end + sizes.cumsum()
+        tokens = np.array([token for row in rows for token in row], TOKEN)
+        for part, array in {"tokens": tokens, "ends": ends, "labels": np.array(labels, LABEL)}.items():
+            self._streams[part].write(array.tobytes())
+        if len(rows):
+            self._end, self.longest = int(ends[-1]), max(self.longest, int(sizes.max()))
+        self.num_rows += len(rows)
+
+    def close(self) -> Arrays:
+        """End writing; what was written, where it was kept in memory."""
+        kept = {part: stream.getbuffer() for part, stream in self._streams.items() if isinstance(stream, io.BytesIO)}
+        for stream in self._streams.values():
+            if not isinstance(stream, io.BytesIO):
+                stream.close()
+        return {part: np.frombuffer(buffer, PARTS[part]) for part, buffer in kept.items()}
+
+
+def map_arrays(folder: Path, split: str) -> Arrays:
+    """The arrays of a split, mapped from the files that a ``RowWriter`` wrote."""
+    files = {part: folder / f"{split}.{part}" for part in PARTS}
+    return {part: _map(file, PARTS[part]) for part, file in files.items()}
+
+
+def _map(file: Path, kind: np.dtype[Any]) -> npt.NDArray[Any]:
+    return np.memmap(file, kind, "r") if file.stat().st_size else np.zeros(0, kind)
+
+
+class TextSource:
+    """One split: samples (B, L) int64 by index, <pad> behind, their mask True through <eos>.
+
+    Args:
+        arrays: ``tokens`` (T,), ``ends`` (N,) and ``labels`` (N,), or (0,) without labels.
+        length: L.
+    """
+
+    def __init__(self, arrays: Arrays, length: int) -> None:
+        self._tokens, self._ends, self._labels, self._length = arrays["tokens"], arrays["ends"], arrays["labels"], length
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
+        """Lines at ``indices`` (B,); nothing random."""
+        rows = indices.numpy()
+        starts, ends = self._starts(rows), self._ends[rows]
+        places = starts[:, None] + np.arange(self._length)
+        mask = places < ends[:, None]
+        values = np.where(mask, self._tokens[np.minimum(places, ends[:, None] - 1)], PAD).astype(np.int64)
+        labels = {"label": torch.from_numpy(self._labels[rows].astype(np.int64))} if len(self._labels) else {}
+        return Batch(torch.from_numpy(values), torch.from_numpy(mask), labels)
+
+    def contains(self, lines: Sequence[Sequence[int]]) -> list[bool]:
+        """Which of some lines of tokens are in this split."""
+        wanted = {np.array(line, TOKEN).tobytes() for line in lines}
+        sizes, found = {len(line) for line in wanted}, set()
+        start = 0
+        for block in np.array_split(self._ends, max(1, len(self._ends) // 65_536)):
+            data, ends = self._tokens[start : int(block[-1])].tobytes(), (block - start) * TOKEN.itemsize
+            here = zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)
+            found |= {data[a:b] for a, b in here if b - a in sizes} & wanted
+            start = int(block[-1])
+        return [np.array(line, TOKEN).tobytes() in found for line in lines]
+
+    def label_counts(self, num_classes: int) -> list[int]:
+        """How often each label occurs."""
+        counts: list[int] = np.bincount(self._labels, minlength=num_classes).tolist()
+        return counts
+
+    def _starts(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        before = self._ends[np.maximum(rows - 1, 0)]
+        return np.where(rows > 0, before, 0)
