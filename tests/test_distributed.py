@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from advgen.runs import checkpoint
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import environment, tiny
 
-EXACT = ["train.precision='float64'", "train.log_every=50"]
+EXACT = ["train.precision='float64'", "train.log_every=1"]
 NO_NORM = ["options.generator_norm='none'"]
 CASES = {
     "r1_r2_every_step": ("image", NO_NORM),
@@ -41,6 +42,10 @@ def assert_same(one: Path, two: Path, step: int) -> None:
             difference = (together[part][name].double() - tensor.double()).abs().max().item() if tensor.numel() else 0.0
             assert difference < 1e-9, f"{part} {name} differs by {difference}"
             assert torch.isfinite(tensor.double()).all()
+    rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, two)]
+    for expected, found in zip(*rows, strict=True):
+        for name in [name for name in expected if name.partition("/")[2] not in ("", "non_finite")]:
+            assert abs(expected[name] - found[name]) < 1e-9, f"step {expected['step']}: {name} is logged differently"
 
 
 def test_two_ranks_end_with_the_weights_of_one_process(root: Path, tmp_path: Path) -> None:

@@ -95,6 +95,33 @@ def test_accumulated_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path
             torch.testing.assert_close(parts[player][name], tensor, rtol=0, atol=1e-10)
 
 
+def test_accumulated_micro_batches_log_the_figures_of_the_whole_batch(tmp_path: Path) -> None:
+    exact = ["train.precision='float64'", "options.generator_norm='none'"]
+    rows = []
+    for name, more in (("whole", []), ("parts", ["train.accumulate=4"])):
+        run("image", tmp_path / name, *exact, *more, steps=1)
+        rows.append(json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0]))
+    for name in ("discriminator/loss", "discriminator/real_score", "discriminator/fake_score", "discriminator/r1"):
+        assert rows[0][name] == pytest.approx(rows[1][name], abs=1e-10), name
+
+
+def test_an_update_that_was_masked_between_two_log_steps_is_told_at_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    from advgen import engine
+    from advgen.config.model import PlayerConfig
+    from advgen.world import World
+
+    monkeypatch.setattr(engine, "_step", lambda player, terms, finite: None)  # as on a device, where nothing is read
+    network = torch.nn.Linear(1, 1)
+    player = engine.make_player("generator", network, PlayerConfig(), torch.device("cpu"))
+    flags = []
+    for value in (1.0, math.nan, 1.0):
+        cost = network(torch.tensor([[value]])).sum()
+        cost.backward()
+        logs = engine.apply_update(player, engine.Terms({"loss": cost.detach()}), 1.0, World(0, 1, torch.device("cpu")))
+        flags.append(bool(logs["generator/non_finite"]))
+    assert flags == [False, True, True]
+
+
 def test_a_coupled_loss_refuses_accumulation(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="accumulate=1"):
         run("image", tmp_path / "run", "loss='relativistic_average'", "train.accumulate=2", steps=1)

@@ -65,7 +65,8 @@ def train(
     given |= {f"options.{name}": value for name, value in (options or {}).items()}
     files = [Path(path) for path in config_files]
     resolved = load_config(record, preset=preset, files=files, overrides=overrides, cli=given)
-    world, show = join_world(device), Progress(progress)
+    world = join_world(device)
+    show = Progress(progress and world.leads)
     clock = clock_of(resolved.config, None)
     setup = build(record, resolved.config, world)
     folder = RunFolder(Path(out) if out is not None else _new_name(record))
@@ -89,7 +90,8 @@ def resume(
         CheckpointError: where the run or its data is not what it was.
     """
     folder = RunFolder.existing(run)
-    world, show, config = join_world(device), Progress(progress), folder.config()
+    world, config = join_world(device), folder.config()
+    show = Progress(progress and world.leads)
     record, about = find_run_plugin(folder, plugin), folder.read_json("run.json")
     setup = build(record, config, world)
     if setup.corpus.fingerprint != about["fingerprint"]:
@@ -111,7 +113,6 @@ def load_generator(run: Path | str, device: str = "auto", plugin: str | None = N
 
 def _sit(setup: Setup, folder: RunFolder, clock: Any, show: Progress, stop_after: int | None) -> RunResult:
     if not setup.world.leads:
-        show.wanted = False
         return Trainer(setup, folder, clock, show, open_none()).run(stop_after)
     with folder.locked():
         folder.cut_metrics(clock.step)

@@ -21,7 +21,7 @@ REMEDY = "lower {0}.learning_rate, or clip: --set {0}.clip.kind=quantile --set {
 
 @dataclass
 class Player:
-    """A network with its optimizer, and the norms that adaptive clipping remembers."""
+    """A network with its optimizer, the norms that adaptive clipping remembers, and whether an update was not finite."""
 
     name: str
     network: nn.Module
@@ -29,6 +29,7 @@ class Player:
     optimizer: torch.optim.Optimizer
     parameters: list[nn.Parameter]
     norms: Tensor
+    non_finite: Tensor
     num_updates: int = 0
 
 
@@ -52,7 +53,8 @@ def make_player(name: str, network: nn.Module, settings: PlayerConfig, device: t
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for group in optimizer.param_groups:
         group["base_learning_rate"] = group["lr"]
-    return Player(name, network, settings, optimizer, parameters, torch.full((CLIP_HISTORY,), torch.nan, device=device))
+    norms = torch.full((CLIP_HISTORY,), torch.nan, device=device)
+    return Player(name, network, settings, optimizer, parameters, norms, torch.zeros((), dtype=torch.bool, device=device))
 
 
 def _optimizer(groups: Any, settings: PlayerConfig, device: torch.device) -> torch.optim.Optimizer:
@@ -92,13 +94,14 @@ def apply_update(player: Player, terms: Terms, learning_rate_scale: float, world
     finite = torch.isfinite(norm) & torch.stack([torch.isfinite(cost) for cost in terms.costs.values()]).all()
     if world.size > 1:
         finite = world.total((~finite).double()) == 0
+    player.non_finite = player.non_finite | ~finite  # told at the next log step, which may be later
     _clip(player, gradients, norm, finite)
     for group in player.optimizer.param_groups:
         group["lr"] = group["base_learning_rate"] * learning_rate_scale
     _step(player, terms, finite)
     player.optimizer.zero_grad(set_to_none=True)
     player.num_updates += 1
-    return {f"{player.name}/gradient_norm": norm.detach(), f"{player.name}/non_finite": (~finite).detach()}
+    return {f"{player.name}/gradient_norm": norm.detach(), f"{player.name}/non_finite": player.non_finite}
 
 
 def _step(player: Player, terms: Terms, finite: Tensor) -> None:

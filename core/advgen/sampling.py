@@ -34,9 +34,11 @@ def refresh_statistics(network: nn.Module, modality: Modality[Any], device: torc
         layer.reset_running_stats()
         layer.momentum = None  # a plain mean over the blocks
     network.train()
-    for block in range(REFRESH_BLOCKS if layers else 0):
-        noise, condition = _inputs(modality, keyed_generator(0, "statistics", block), None, network, device)
-        network(noise, condition)
+    with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
+        for block in range(REFRESH_BLOCKS if layers else 0):
+            seed_networks(0, "statistics", block)
+            noise, condition = _inputs(modality, keyed_generator(0, "statistics", block), None, network, device)
+            network(noise, condition)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     network.eval()

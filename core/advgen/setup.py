@@ -20,10 +20,10 @@ from advgen.errors import ConfigError, ContractError, DataError, PluginError
 from advgen.estimators import get_estimator
 from advgen.losses import LOSSES, Loss, get_loss
 from advgen.penalties import PENALTIES, Penalty, get_penalty
+from advgen.players import Chunk, Draw, Objective, Players
 from advgen.randomness import keyed_generator, sample_indices, seed_networks
 from advgen.registry import PluginRecord, resolve
 from advgen.schedules import make_scale
-from advgen.step import Chunk, Draw, Objective, Players
 from advgen.world import World
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}

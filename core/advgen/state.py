@@ -9,8 +9,8 @@ from torch import Tensor
 
 from advgen.engine import Player
 from advgen.errors import CheckpointError
+from advgen.players import Players
 from advgen.runs.checkpoint import Tensors, pack_optimizer, unpack_optimizer
-from advgen.step import Players
 
 
 def pack(players: Players) -> dict[str, Tensors]:

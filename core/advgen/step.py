@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,81 +10,15 @@ from torch import Tensor
 
 from advgen import reduction
 from advgen.config.model import RunConfig
-from advgen.contracts import Batch, Discriminator, Generator, Modality, Mode, Sample, Verdict, check_verdict
-from advgen.engine import Player, Terms, apply_update, frozen
+from advgen.contracts import Batch, Discriminator, Mode, Sample, Verdict, check_verdict
+from advgen.engine import Terms, apply_update, frozen
 from advgen.errors import ConfigError
 from advgen.estimators import ESTIMATORS, score_function_cost, update_baseline
 from advgen.losses import Loss
 from advgen.penalties import Penalty
+from advgen.players import Chunk, Draw, Objective, Players, Turn
 from advgen.randomness import seed_networks
 from advgen.world import World
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """One micro-batch, cut from the global batch.
-
-    Args:
-        real: prepared real samples.
-        noise: for as many fakes.
-        mixing: uniform (B,), for penalties that interpolate.
-        uniform: a shape (...) to uniform (B, ...), for penalties that move every value.
-    """
-
-    real: Batch
-    noise: Tensor
-    mixing: Tensor
-    uniform: Callable[[tuple[int, ...]], Tensor]
-
-
-@dataclass
-class Turn:
-    """What the micro-batches of one generator update share.
-
-    Args:
-        positions: valid positions of a mean real sample of the global batch.
-        gains: per micro-batch, rewards (B, L) and their mask, for the baseline.
-    """
-
-    positions: Tensor
-    gains: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-
-Draw = Callable[[str, int], list[Chunk]]
-"""stream, update index -> this rank's micro-batches."""
-
-
-@dataclass
-class Objective:
-    """What the players play for."""
-
-    config: RunConfig
-    loss: Loss
-    penalties: Mapping[str, Penalty]
-    scale: Callable[[str, float], float]
-    """path, progress -> multiplier of the scalar at that path of the configuration."""
-
-    def weight(self, path: str, base: float, progress: float) -> float:
-        """A scheduled scalar."""
-        return base * self.scale(path, progress)
-
-
-@dataclass
-class Players:
-    """Everything that learns, and the state that belongs to neither network."""
-
-    generator: Player
-    discriminator: Player
-    average: Generator | None
-    modality: Modality[Any]
-    world: World
-    dtype: torch.dtype = torch.float32
-    autocast: bool = False
-    state: dict[str, Tensor] = field(default_factory=dict)
-
-    def precision(self) -> contextlib.AbstractContextManager[Any]:
-        """bf16 autocast where it is on."""
-        return torch.autocast(self.world.device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext()
 
 
 def train_step(players: Players, objective: Objective, draw: Draw, step: int, progress: float) -> dict[str, Tensor]:
@@ -123,7 +55,7 @@ def likelihood_cost(players: Players, real: Batch, positions: Tensor) -> Tensor:
 
     Every position counts alike: a mean within each sample first would favour what short samples hold, their end above all.
     """
-    nats = players.modality.likelihood(_generator(players), real)
+    nats = players.modality.likelihood(players.generates, real)
     if real.mask is None:
         return nats.mean()
     return torch.where(real.mask, nats, torch.zeros_like(nats)).sum() / (len(real) * positions)
@@ -133,7 +65,7 @@ def mean_positions(world: World, chunks: list[Chunk]) -> Tensor:
     """Valid positions of a mean real sample over all micro-batches and ranks, a scalar; all of them without a mask."""
     masks = [chunk.real.mask for chunk in chunks if chunk.real.mask is not None]
     if not masks:
-        return torch.tensor(float(chunks[0].real.values[0].numel()), device=world.device)
+        return torch.full((), float(chunks[0].real.values[0].numel()), device=world.device)
     valid = torch.stack([mask.sum() for mask in masks]).sum()
     return (world.total(valid) / (world.size * sum(map(len, masks)))).clamp(min=1)
 
@@ -145,23 +77,24 @@ def update_discriminator(
     seed_networks(objective.config.train.seed, "discriminator", update)
     terms = Terms()
     for chunk in chunks:
-        costs = discriminator_costs(players, objective, chunk, update, progress, terms.logs)
+        costs, scores = discriminator_costs(players, objective, chunk, update, progress)
         torch.stack([cost.to(players.dtype) for cost in costs.values()]).sum().div(len(chunks)).backward()
-        for name, cost in costs.items():
-            _add(terms.costs, name, cost, len(chunks))
+        for into, found in ((terms.costs, costs), (terms.logs, scores)):
+            for name, value in found.items():
+                _add(into, name, value, len(chunks))
     scale = objective.scale("discriminator.learning_rate", progress)
     logs = apply_update(players.discriminator, terms, scale, players.world)
     return logs | {f"discriminator/{name}": value for name, value in (terms.costs | terms.logs).items()}
 
 
 def discriminator_costs(
-    players: Players, objective: Objective, chunk: Chunk, update: int, progress: float, logs: dict[str, Tensor]
-) -> dict[str, Tensor]:
-    """Named scalar costs of D on one micro-batch."""
-    critic, real = _discriminator(players), chunk.real
+    players: Players, objective: Objective, chunk: Chunk, update: int, progress: float
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Named scalar costs of D on one micro-batch, and mean scores to log."""
+    critic, real = players.judges, chunk.real
     with torch.no_grad(), players.precision():
         temperature = _temperature(objective, "values", progress)
-        fake = _generator(players)(chunk.noise, real.condition, temperature=temperature).detach()
+        fake = players.generates(chunk.noise, real.condition, temperature=temperature).detach()
     due = _due(objective, update)
     seen_real, seen_fake = (_seen(critic, sample, bool(due)) for sample in (Sample(real.values, mask=real.mask), fake))
     with players.precision():
@@ -169,19 +102,20 @@ def discriminator_costs(
         on_fake = _judge(critic, seen_fake, real.condition, fake.mask)
     means = global_means(objective.loss, on_real, on_fake, players.world)
     costs = {"loss": reduction.discriminator_cost(objective.loss, on_real, on_fake, means).mean()}
-    for name, verdict in (("real_score", on_real), ("fake_score", on_fake)):
-        logs[name] = reduction.reduce_verdict(verdict).mean().detach()
+    scores = {"real_score": reduction.reduce_verdict(on_real).mean(), "fake_score": reduction.reduce_verdict(on_fake).mean()}
     if due:
         reuse = not players.autocast  # penalties are computed in full precision
-        judge_real = _rejudge(critic, real.condition, real.mask, seen_real, on_real if reuse else None)
-        judge_fake = _rejudge(critic, real.condition, fake.mask, seen_fake, on_fake if reuse else None)
+        given: dict[str, Any] = {
+            "judge_real": _rejudge(critic, real.condition, real.mask, seen_real, on_real if reuse else None),
+            "judge_fake": _rejudge(critic, real.condition, fake.mask, seen_fake, on_fake if reuse else None),
+            "real": seen_real,
+            "fake": seen_fake,
+            "noise": chunk.mixing,
+        }
         for name, penalty in due.items():
-            settings = objective.config.penalties[name]
-            weight = objective.weight(f"penalties.{name}.weight", settings.weight, progress) * settings.interval
-            given: dict[str, Any] = {"move": _move(chunk, seen_real, players.world)} if penalty.couples_batch else {}
-            given |= {"judge_real": judge_real, "judge_fake": judge_fake, "real": seen_real, "fake": seen_fake}
-            costs[name] = penalty.compute(**given, weight=weight, noise=chunk.mixing).mean()
-    return costs
+            move: dict[str, Any] = {"move": _move(chunk, seen_real, players.world)} if penalty.couples_batch else {}
+            costs[name] = penalty.compute(**given, **move, weight=_penalty_weight(objective, name, progress)).mean()
+    return costs, scores
 
 
 def update_generator(
@@ -206,7 +140,7 @@ def update_generator(
 def generator_costs(players: Players, objective: Objective, chunk: Chunk, progress: float, turn: Turn) -> dict[str, Tensor]:
     """Named scalar costs of G on one micro-batch."""
     config, mode = objective.config, ESTIMATORS[objective.config.estimator.name].mode
-    critic, generator, real = _discriminator(players), _generator(players), chunk.real
+    critic, generator, real = players.judges, players.generates, chunk.real
     fake = generator(chunk.noise, real.condition, mode=mode, temperature=_temperature(objective, mode, progress))
     on_real = None
     if objective.loss.pairs or objective.loss.couples_batch:
@@ -305,6 +239,12 @@ def _due(objective: Objective, update: int) -> dict[str, Penalty]:
     return {n: p for n, p in objective.penalties.items() if settings[n].weight > 0 and update % settings[n].interval == 0}
 
 
+def _penalty_weight(objective: Objective, name: str, progress: float) -> float:
+    """A lazy penalty is k times as strong every k-th update."""
+    settings = objective.config.penalties[name]
+    return objective.weight(f"penalties.{name}.weight", settings.weight, progress) * settings.interval
+
+
 def _judge(critic: Discriminator, seen: Tensor, condition: Mapping[str, Tensor], mask: Tensor | None) -> Verdict:
     return check_verdict(critic(seen, condition, mask), seen.shape[0], f"discriminator {type(critic).__name__}")
 
@@ -339,13 +279,3 @@ def _temperature(objective: Objective, mode: Mode, progress: float) -> float:
 def _add(into: dict[str, Tensor], name: str, value: Tensor, chunks: int) -> None:
     part = value.detach() / chunks
     into[name] = into[name] + part if name in into else part
-
-
-def _generator(players: Players) -> Generator:
-    network = players.generator.network
-    return network  # type: ignore[return-value]
-
-
-def _discriminator(players: Players) -> Discriminator:
-    network = players.discriminator.network
-    return network  # type: ignore[return-value]

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from advgen.cache import cache_folder
 from advgen.contracts import Batch
+from advgen.engine import diverged
 from advgen.errors import CheckpointError, ConfigError, DivergedError
 from advgen.loggers import Loggers
 from advgen.progress import Progress
@@ -27,6 +29,7 @@ from advgen.step import likelihood_step, train_step
 
 CLOCK_EVERY = 10
 VALIDATION_SAMPLES = 1000
+NOT_COSTS = ("gradient_norm", "non_finite", "real_score", "fake_score")
 
 
 @dataclass
@@ -153,16 +156,22 @@ class Trainer:
 
     def _log(self, logs: dict[str, Tensor]) -> None:
         now, step = time.monotonic(), self.clock.step
-        row: dict[str, float] = {name: float(value) for name, value in logs.items()}
+        row = self._figures(logs)
         row["samples_per_second"] = (step - self.logged_step) * self.config.train.batch_size / max(now - self.logged_at, 1e-9)
         self.logged_at, self.logged_step = now, step
         if self.world.leads:
             self.folder.append_metrics({"step": step, "seconds": round(self.clock.seconds(), 3), **row})
             self.loggers.log(step, row)
             self.progress.update(step, self.clock.progress, row)
-        for name in ("generator", "discriminator"):
-            if row.get(f"{name}/non_finite"):
-                raise DivergedError(f"{name}: a loss or gradient was not finite near step {step}; it was not applied")
+        for player in (self.setup.players.generator, self.setup.players.discriminator):
+            if row.get(f"{player.name}/non_finite"):
+                own = {name.partition("/")[2]: value for name, value in logs.items() if name.startswith(f"{player.name}/")}
+                raise diverged(player.name, {name: value for name, value in own.items() if name not in NOT_COSTS})
+
+    def _figures(self, logs: dict[str, Tensor]) -> dict[str, float]:
+        """Means over ranks as numbers, read from the device at once."""
+        figures = torch.stack([value.detach().to(torch.float64) for value in logs.values()])
+        return dict(zip(logs, (self.world.total(figures) / self.world.size).tolist(), strict=True))
 
     def show_samples(self) -> list[Path]:
         """Overview pictures of the average, from fixed noise."""

@@ -1,0 +1,99 @@
+"""What one step works on: micro-batches, the objective, and everything that learns."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advgen.config.model import RunConfig
+from advgen.contracts import Batch, Discriminator, Generator, Modality
+from advgen.engine import Player
+from advgen.losses import Loss
+from advgen.penalties import Penalty
+from advgen.world import World
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One micro-batch, cut from the global batch.
+
+    Args:
+        real: prepared real samples.
+        noise: for as many fakes.
+        mixing: uniform (B,), for penalties that interpolate.
+        uniform: a shape (...) to uniform (B, ...), for penalties that move every value.
+    """
+
+    real: Batch
+    noise: Tensor
+    mixing: Tensor
+    uniform: Callable[[tuple[int, ...]], Tensor]
+
+
+@dataclass
+class Turn:
+    """What the micro-batches of one generator update share.
+
+    Args:
+        positions: valid positions of a mean real sample of the global batch.
+        gains: per micro-batch, rewards (B, L) and their mask, for the baseline.
+    """
+
+    positions: Tensor
+    gains: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+
+Draw = Callable[[str, int], list[Chunk]]
+"""stream, update index -> this rank's micro-batches."""
+
+
+@dataclass
+class Objective:
+    """What the players play for."""
+
+    config: RunConfig
+    loss: Loss
+    penalties: Mapping[str, Penalty]
+    scale: Callable[[str, float], float]
+    """path, progress -> multiplier of the scalar at that path of the configuration."""
+
+    def weight(self, path: str, base: float, progress: float) -> float:
+        """A scheduled scalar."""
+        return base * self.scale(path, progress)
+
+
+@dataclass
+class Players:
+    """Everything that learns, and the state that belongs to neither network."""
+
+    generator: Player
+    discriminator: Player
+    average: Generator | None
+    modality: Modality[Any]
+    world: World
+    dtype: torch.dtype = torch.float32
+    autocast: bool = False
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """bf16 autocast where it is on."""
+        return torch.autocast(self.world.device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext()
+
+    @property
+    def generates(self) -> Generator:
+        """The generator's network."""
+        network = self.generator.network
+        assert isinstance(network, Generator)  # make_players checked it
+        return network
+
+    @property
+    def judges(self) -> Discriminator:
+        """The discriminator's network."""
+        network = self.discriminator.network
+        assert isinstance(network, Discriminator)  # make_players checked it
+        return network
