@@ -20,7 +20,7 @@ from advgen_audio.config import AudioConfig
 from advgen_audio.critics import AudioDiscriminator, CriticShape, shuffle_phase
 from advgen_audio.files import to_int16
 from advgen_audio.modality import AudioModality
-from advgen_audio.spectrum import InverseShortTimeFourier
+from advgen_audio.spectrum import InverseShortTimeFourier, PhaseAdvance
 
 SMALL = {"channels": 8, "blocks": 1, "noise_size": 8, "wave_critic_channels": 2, "spectral_critic_channels": 4}
 
@@ -240,14 +240,37 @@ def test_critics_score_silence_with_finite_first_and_second_gradients(num_classe
     assert moved and all(torch.isfinite(g).all() for g in moved)
 
 
-def test_the_label_changes_every_head():
+def test_one_score_of_each_critic_hears_the_label_and_one_does_not():
     critic = small_modality().discriminator().eval()
-    clips = torch.randn(1, 1, 2048, generator=torch.Generator().manual_seed(0))
-    for index in range(3):
+    seen = critic.embed(Sample(torch.randn(1, 1, 2048, generator=torch.Generator().manual_seed(0))))
+    for index in range(2):
         torch.manual_seed(0)
-        first = critic(clips, {"label": torch.tensor([0])}).heads[index].scores
+        first = critic(seen, {"label": torch.tensor([0])}).heads[index].scores
         torch.manual_seed(0)
-        assert not torch.equal(first, critic(clips, {"label": torch.tensor([1])}).heads[index].scores)
+        second = critic(seen, {"label": torch.tensor([1])}).heads[index].scores
+        assert first[0, 0] == second[0, 0]
+        assert first[0, 1] != second[0, 1]
+
+
+def test_without_labels_each_critic_gives_one_score():
+    critic = small_modality(num_classes=0).discriminator()
+    verdict = critic(critic.embed(Sample(torch.zeros(3, 1, 2048))), {})
+    assert [head.scores.shape for head in verdict.heads] == [(3, 1), (3, 1)]
+
+
+def test_the_critics_do_not_hear_the_phase_of_a_steady_tone():
+    time = torch.arange(4096) / 8000
+    first, second = (PhaseAdvance(256, 128)(torch.sin(2 * torch.pi * 440 * time + phase)[None]) for phase in (0.0, 1.0))
+    torch.testing.assert_close(first[:, :, 2:-2], second[:, :, 2:-2], atol=0.02, rtol=0)
+    assert float((first - PhaseAdvance(256, 128)(torch.sin(2 * torch.pi * 455 * time)[None])).abs().max()) > 0.3
+
+
+def test_different_noise_gives_different_samples_from_the_start():
+    torch.manual_seed(0)
+    generator = small_modality().generator()
+    with torch.no_grad():
+        clips = generator(torch.randn(32, 8), {"label": torch.zeros(32, dtype=torch.int64)}).values
+    assert float(clips.std(0).mean()) > 0.3 * float(clips.std())
 
 
 def test_phase_shuffle_moves_the_whole_batch_by_one_shift():
@@ -315,4 +338,4 @@ def test_a_deep_critic_fits_any_length():
     shape = CriticShape(16384, (512, 128), 2, 4, 2, 0)
     for length in (1024, 5000, 16384):
         critic = AudioDiscriminator(replace(shape, length=length))
-        assert critic(torch.zeros(1, 1, length), {}).heads[0].scores.shape == (1,)
+        assert critic(critic.embed(Sample(torch.zeros(1, 1, length))), {}).heads[2].scores.shape == (1, 1)

@@ -8,7 +8,7 @@ from advgen import PluginSpec, hookimpl
 
 DEFAULT: dict[str, Any] = {
     "loss": "relativistic",
-    "penalties": {"r1": {"weight": 0.02, "interval": 1}, "r2": {"weight": 0.02, "interval": 1}},
+    "penalties": {"r1": {"weight": 1.0, "interval": 1}, "r2": {"weight": 1.0, "interval": 1}},
     "generator": {"learning_rate": 1e-3, "betas": (0.0, 0.99)},
     "discriminator": {"learning_rate": 1e-3, "betas": (0.0, 0.99)},
     "average": {"enabled": True, "half_life_steps": 200.0},

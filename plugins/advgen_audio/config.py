@@ -27,9 +27,14 @@ class AudioConfig(PluginConfig):
     blocks: int = Field(3, ge=1)
     n_fft: int | None = Field(None, ge=32, description="Generator's window; empty: 256 at 8 kHz, doubled with the rate.")
     hop: int | None = Field(None, ge=8, description="Samples between frames; empty: a quarter of n_fft.")
-    wave_critic_channels: int = Field(8, ge=1, description="First layer of the whole-clip critic; doubled at each layer.")
-    spectral_critic_channels: int = Field(16, ge=1, description="First layer of the spectrogram critics.")
-    phase_shuffle: int = Field(2, ge=0, description="Largest shift, in samples, between layers of the whole-clip critic.")
+    wave_critic_channels: int = Field(
+        4, ge=0, description="First layer of the waveform critic, doubled at each layer; 0: no such critic."
+    )
+    spectral_critic_channels: int = Field(16, ge=1, description="First layer of the spectral critics.")
+    critic_windows: tuple[int, ...] | None = Field(
+        None, min_length=1, description="Window of each spectral critic; empty: one, as long as the generator's."
+    )
+    phase_shuffle: int = Field(2, ge=0, description="Largest shift, in samples, between layers of the waveform critic.")
 
     @field_validator("label_pattern", "test_pattern")
     @classmethod

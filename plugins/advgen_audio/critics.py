@@ -1,6 +1,6 @@
-"""The discriminator: one critic of the whole waveform and two of its spectrograms.
+"""The discriminator: critics of spectra and one of the waveform, each of the whole clip.
 
-Legend: B batch, T samples, F frames, K bins, C channels.
+Legend: B batch, T samples, F frames, K bins, C channels, N numbers that all critics see.
 """
 
 from __future__ import annotations
@@ -14,13 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advgen import Discriminator, Verdict
-from advgen_audio.spectrum import ShortTimeFourier
+from advgen import Discriminator, Sample, Verdict
+from advgen_audio.spectrum import PhaseAdvance
 
 SLOPE = 0.2
-# Squared magnitude below which the compression turns linear: its slope stays finite on silence (penalties differentiate it).
-SILENCE = 1e-4
-COMPRESSION = 0.3
 
 
 @dataclass(frozen=True)
@@ -28,32 +25,35 @@ class CriticShape:
     """Sizes of the critics."""
 
     length: int
-    windows: tuple[int, int]
+    windows: tuple[int, ...]
     wave_channels: int
     spectral_channels: int
     phase_shuffle: int
     num_classes: int
 
 
-class Projection(nn.Module):
-    """features (B, C, *positions), label (B,) -> scores (B, *positions): a linear score plus the label's direction.
+class Heads(nn.Module):
+    """features (B, C), label (B,) -> scores (B, 1): does it sound real; with classes (B, 2): and real as what was asked.
 
-    Source: Miyato and Koyama 2018, https://arxiv.org/abs/1802.05637
+    One score for both lets the class alone carry the gradient, and the generator makes one sample a class; a score that
+    never sees the label keeps asking for the variety of all data (measured in docs/results.md).
+
+    Source: projection, Miyato and Koyama 2018, https://arxiv.org/abs/1802.05637; collapse by conditioning,
+    Shahbazi et al. 2022, https://arxiv.org/abs/2201.06578
     """
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
-        self.score = nn.Linear(channels, 1)
+        self.score = nn.Linear(channels, 2 if num_classes else 1)
         self.label = nn.Embedding(num_classes, channels) if num_classes else None
         self.scale = channels**-0.5
 
     def forward(self, features: Tensor, label: Tensor | None) -> Tensor:
-        last = features.movedim(1, -1)
-        scores = self.score(last)[..., 0]
+        scores: Tensor = self.score(features)
         if self.label is None or label is None:
-            return scores
-        direction = self.label(label).view(len(last), *[1] * (last.ndim - 2), -1)
-        return scores + (last * direction).sum(-1) * self.scale
+            return scores[:, :1]
+        asked = (features * self.label(label)).sum(1) * self.scale
+        return torch.stack([scores[:, 0], scores[:, 1] + asked], dim=1)
 
 
 def shuffle_phase(hidden: Tensor, largest: int) -> Tensor:
@@ -69,14 +69,14 @@ def shuffle_phase(hidden: Tensor, largest: int) -> Tensor:
 
 
 class WaveCritic(nn.Module):
-    """waveform (B, 1, T) -> one score a clip (B,): strided convolutions down to 16 positions or fewer.
+    """waveform (B, 1, T), label (B,) -> scores (B, heads): strided convolutions down to 16 positions or fewer.
 
     Source: Donahue et al. 2019 (WaveGAN), https://arxiv.org/abs/1802.04208
     """
 
     def __init__(self, shape: CriticShape) -> None:
         super().__init__()
-        self.largest_shift = shape.phase_shuffle
+        self.length, self.largest_shift = shape.length, shape.phase_shuffle
         num_layers = max(1, math.ceil(math.log(shape.length / 16, 4)))
         widths = [1] + [min(shape.wave_channels * 2**i, 16 * shape.wave_channels) for i in range(num_layers)]
         self.layers = nn.ModuleList(nn.Conv1d(a, b, 25, 4, 12) for a, b in pairwise(widths))
@@ -84,7 +84,7 @@ class WaveCritic(nn.Module):
         for _ in range(num_layers):
             positions = (positions - 1) // 4 + 1
         self.join = nn.Linear(widths[-1] * positions, widths[-1])
-        self.head = Projection(widths[-1], shape.num_classes)
+        self.heads = Heads(widths[-1], shape.num_classes)
 
     def forward(self, waveform: Tensor, label: Tensor | None) -> Tensor:
         hidden = waveform
@@ -92,52 +92,65 @@ class WaveCritic(nn.Module):
             hidden = F.leaky_relu(layer(hidden), SLOPE)
             if index < len(self.layers) - 1:
                 hidden = shuffle_phase(hidden, self.largest_shift)
-        return self.head(F.leaky_relu(self.join(hidden.flatten(1)), SLOPE), label)
-
-
-def compress(real: Tensor, imaginary: Tensor) -> Tensor:
-    """(B, F, K) parts -> (B, 3, F, K): magnitude to the power 0.3, and both parts scaled to that magnitude."""
-    power = real.square() + imaginary.square() + SILENCE
-    gain = power ** ((COMPRESSION - 1) / 2)
-    return torch.stack([power ** (COMPRESSION / 2) - SILENCE ** (COMPRESSION / 2), real * gain, imaginary * gain], dim=1)
+        return self.heads(F.leaky_relu(self.join(hidden.flatten(1)), SLOPE), label)
 
 
 class SpectralCritic(nn.Module):
-    """waveform (B, 1, T) -> patch scores (B, frames, bins) from the power-compressed complex spectrogram.
+    """representation (B, 3, F, K), label (B,) -> scores (B, heads): strided convolutions over time and frequency.
 
-    Source: complex STFT critics, Defossez et al. 2022 (EnCodec), https://arxiv.org/abs/2210.13438
+    Source: convolutional critics of spectrograms, Donahue et al. 2019 (SpecGAN), https://arxiv.org/abs/1802.04208
     """
 
-    def __init__(self, n_fft: int, channels: int, num_classes: int) -> None:
+    def __init__(self, size: torch.Size, channels: int, num_classes: int) -> None:
         super().__init__()
-        self.transform = ShortTimeFourier(n_fft, n_fft // 2)
-        self.first = nn.Conv2d(3, channels, 5, 2, 2)
-        # A patch critic that cannot tell low from high frequency accepts any pitch.
-        self.place = nn.Parameter(0.1 * torch.randn(channels, 1, n_fft // 4 + 1))
-        self.layers = nn.ModuleList(
-            [
-                nn.Conv2d(channels, 2 * channels, 3, 2, 1),
-                nn.Conv2d(2 * channels, 2 * channels, 3, 2, 1),
-                nn.Conv2d(2 * channels, 2 * channels, 3, 1, 1),
-            ]
-        )
-        self.head = Projection(2 * channels, num_classes)
+        _, frames, bins = size
+        widths = (3, channels, 2 * channels, 4 * channels, 4 * channels)
+        self.layers = nn.ModuleList()
+        for before, after in pairwise(widths):
+            # A single frame is not halved again.
+            kernel, stride, padding = (4, 2, 1) if frames > 1 else (1, 1, 0)
+            self.layers.append(nn.Conv2d(before, after, (kernel, 5), (stride, 2), (padding, 2)))
+            frames, bins = max(1, frames // 2), (bins - 1) // 2 + 1
+        # Convolutions do not know low from high; the place is added where frequency is still fine.
+        self.place = nn.Parameter(0.1 * torch.randn(channels, 1, (size[2] - 1) // 2 + 1))
+        self.join = nn.Linear(widths[-1] * frames * bins, widths[-1])
+        self.heads = Heads(widths[-1], num_classes)
 
-    def forward(self, waveform: Tensor, label: Tensor | None) -> Tensor:
-        hidden = self.first(compress(*self.transform(waveform[:, 0]))) + self.place
-        for layer in self.layers:
-            hidden = layer(F.leaky_relu(hidden, SLOPE))
-        return self.head(F.leaky_relu(hidden, SLOPE), label)
+    def forward(self, seen: Tensor, label: Tensor | None) -> Tensor:
+        hidden = seen
+        for index, layer in enumerate(self.layers):
+            hidden = layer(hidden) + self.place if index == 0 else layer(hidden)
+            hidden = F.leaky_relu(hidden, SLOPE)
+        return self.heads(F.leaky_relu(self.join(hidden.flatten(1)), SLOPE), label)
 
 
 class AudioDiscriminator(Discriminator):
-    """waveform (B, 1, T), condition["label"] (B,) -> three heads of equal weight: whole clip, long window, short window."""
+    """What ``embed`` makes of a waveform (B, 1, T), condition["label"] (B,) -> a head (B, 1 or 2) for each critic.
+
+    The critics see, and penalties differentiate at, compressed spectra (and the waveform): there a step of a given size is
+    about equally audible in a quiet and in a loud sound, and the penalty needs no double backward through the transforms.
+    """
 
     def __init__(self, shape: CriticShape) -> None:
         super().__init__()
-        self.wave = WaveCritic(shape)
-        self.spectral = nn.ModuleList(SpectralCritic(n, shape.spectral_channels, shape.num_classes) for n in shape.windows)
+        self.views = nn.ModuleList(PhaseAdvance(n_fft, n_fft // 2) for n_fft in shape.windows)
+        with torch.no_grad():
+            self.sizes = [view(torch.zeros(1, shape.length)).shape[1:] for view in self.views]
+        self.spectral = nn.ModuleList(SpectralCritic(size, shape.spectral_channels, shape.num_classes) for size in self.sizes)
+        self.wave = WaveCritic(shape) if shape.wave_channels else None
+
+    def embed(self, sample: Sample) -> Tensor:
+        """(B, N): every critic's view of the waveforms, flattened, one after the other."""
+        waveform = sample.values[:, 0]
+        views = [view(waveform).flatten(1) for view in self.views]
+        return torch.cat(views if self.wave is None else [*views, waveform], dim=1)
 
     def forward(self, seen: Tensor, condition: Mapping[str, Tensor], mask: Tensor | None = None) -> Verdict:
         label = condition.get("label")
-        return Verdict.of(self.wave(seen, label), *(critic(seen, label) for critic in self.spectral))
+        parts = seen.split([size.numel() for size in self.sizes] + ([] if self.wave is None else [self.wave.length]), dim=1)
+        scores = [
+            critic(part.unflatten(1, size), label) for critic, part, size in zip(self.spectral, parts, self.sizes, strict=False)
+        ]
+        if self.wave is not None:
+            scores.append(self.wave(parts[-1][:, None], label))
+        return Verdict.of(*scores)

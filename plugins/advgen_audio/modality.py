@@ -38,12 +38,12 @@ class AudioModality(Modality[AudioConfig]):
         )
 
     def discriminator(self) -> Discriminator:
-        """waveform (B, 1, T) -> three heads."""
+        """waveform (B, 1, T) -> a head for each critic."""
         config, (n_fft, _) = self.config, self._frames()
         return AudioDiscriminator(
             CriticShape(
                 self._length,
-                (2 * n_fft, n_fft // 2),
+                config.critic_windows or (n_fft,),
                 config.wave_critic_channels,
                 config.spectral_critic_channels,
                 config.phase_shuffle,

@@ -20,6 +20,7 @@ UPSAMPLING = 16
 # exp(2) is far above any spectrum of a waveform in [-1, 1], and still finite in every precision.
 MAX_LOG_MAGNITUDE = 2.0
 INITIAL_LOG_MAGNITUDE = -5.0
+LABEL_SCALE = 0.3
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,24 @@ class SpectralGenerator(Generator):
         self.norm = nn.LayerNorm(channels)
         self.head = nn.Linear(channels, 3 * (shape.n_fft // 2 + 1))
         self.inverse = InverseShortTimeFourier(shape.n_fft, shape.hop, self.coarse * UPSAMPLING)
+        self._initialize()
+
+    def _initialize(self) -> None:
+        """Keep the noise's variance up to the last layer: with torch's own start it fades, and samples are all alike."""
+        for layer, gain, inputs in (
+            (self.style[0], 2.0, None),
+            (self.style[2], 2.0, None),
+            (self.start, 2.0, None),
+            (self.up1, 2.0, 2 * self.up1.in_channels),  # a stride of 4 under a kernel of 8: two taps reach an output
+            (self.up2, 2.0, 2 * self.up2.in_channels),
+            *((block.modulate, 0.5, None) for block in self.blocks),
+            (self.head, 0.3, None),
+        ):
+            nn.init.normal_(layer.weight, 0.0, math.sqrt(gain / (inputs or layer.weight[0].numel())))
+            nn.init.zeros_(layer.bias)
+        if self.label is not None:
+            # A label as large as the noise outshines it.
+            nn.init.normal_(self.label.weight, 0.0, LABEL_SCALE)
 
     def forward(
         self, noise: Tensor, condition: Mapping[str, Tensor], *, mode: Mode = "values", temperature: float = 1.0

@@ -9,6 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+COMPRESSION = 0.3
+# Squared magnitude of what counts as silence: the compression's slope stays finite there.
+SILENCE = 1e-6
+# Brings compressed magnitudes of speech and music near 1.
+SCALE = 2.0
+
 
 def fourier_basis(n_fft: int) -> Tensor:
     """(n_fft, 2 K) cosines, then negative sines, of the bins' frequencies, in float64."""
@@ -31,6 +37,32 @@ class ShortTimeFourier(nn.Module):
         with torch.autocast(waveform.device.type, enabled=False):
             bins = torch.fft.rfft(padded.to(self.window.dtype).unfold(-1, self.n_fft, self.hop) * self.window)
         return bins.real, bins.imag
+
+
+class PhaseAdvance(nn.Module):
+    """waveform (B, T) -> (B, 3, F, K): compressed magnitude, and cosine and sine of the phase's advance, times magnitude.
+
+    A steady tone is constant here whatever its phase, which nobody hears. Magnitudes are to the power 0.3, as loudness is.
+
+    Source: instantaneous frequency, Engel et al. 2019 (GANSynth), https://arxiv.org/abs/1902.08710; power-law compression,
+    Ephrat et al. 2018, https://arxiv.org/abs/1804.03619
+    """
+
+    def __init__(self, n_fft: int, hop: int) -> None:
+        super().__init__()
+        self.transform = ShortTimeFourier(n_fft, hop)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        real, imaginary = self.transform(waveform)
+        power = real.square() + imaginary.square() + SILENCE
+        magnitude = power ** (COMPRESSION / 2) - SILENCE ** (COMPRESSION / 2)
+        now, before = (real[:, 1:], imaginary[:, 1:]), (real[:, :-1], imaginary[:, :-1])
+        # The product's size is the square of a magnitude: its power 0.15 is a magnitude to the power 0.3.
+        gain = (power[:, 1:] * power[:, :-1]) ** ((COMPRESSION / 2 - 1) / 2)
+        cosine = (now[0] * before[0] + now[1] * before[1]) * gain
+        sine = (now[1] * before[0] - now[0] * before[1]) * gain
+        first = (0, 0, 1, 0)
+        return SCALE * torch.stack([magnitude, F.pad(cosine, first), F.pad(sine, first)], dim=1)
 
 
 class InverseShortTimeFourier(nn.Module):
