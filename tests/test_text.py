@@ -13,7 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from advgen import Batch, DataError, DataRequest, GenError, Sample, split_indices
+from advgen import Batch, DataError, DataRequest, Discriminator, GenError, Sample, Verdict, split_indices
+from advgen.config.load import load_config
+from advgen.registry import find_plugin
+from advgen.setup import build
+from advgen.step import update_generator
+from advgen.world import World
 from advgen_text import data, phrases, reading
 from advgen_text.config import TextConfig
 from advgen_text.data import read_corpus
@@ -418,6 +423,41 @@ def test_likelihood_is_nats_under_the_mask_and_falls_when_trained() -> None:
         text.likelihood(generator, batch).sum().div(batch.mask.sum()).backward()
         optimizer.step()
     assert text.likelihood(generator, batch)[batch.mask].mean() < 0.8 * start[batch.mask].mean()
+
+
+class Undecided(Discriminator):
+    """Scores that say nothing of the sample: noise around one and the same number."""
+
+    def embed(self, sample: Sample) -> torch.Tensor:
+        return sample.values.unsqueeze(2).double()
+
+    def forward(self, seen: torch.Tensor, condition: Any, mask: torch.Tensor | None = None) -> Verdict:
+        return Verdict.of(torch.randn(seen.shape[:2]) - 2.0, mask=mask)
+
+
+@pytest.mark.parametrize("loss", ["relativistic", "nonsaturating"])
+def test_a_critic_that_cannot_tell_does_not_move_the_length_in_200_steps(loss: str) -> None:
+    sizes = [f"options.{name}={value}" for name, value in SMALL.items()]
+    more = [
+        f"loss='{loss}'",
+        "estimator.discount=0.9",
+        "auxiliary.likelihood=0.0",
+        "generator.learning_rate=0.003",
+        "train.batch_size=24",
+    ]
+    record = find_plugin("text")
+    setup = build(record, load_config(record, overrides=[*sizes, *more]).config, World(0, 1, torch.device("cpu")))
+    players, generator = setup.players, setup.players.generator.network
+    players.discriminator.network = Undecided()
+
+    def length() -> float:
+        noise = torch.rand(1000, setup.modality.length, generator=rng())
+        return float(generator(noise, {}).mask.sum(1).float().mean())
+
+    before = length()
+    for step in range(200):
+        update_generator(players, setup.objective, setup.draw("generator", step), step, 0.0)
+    assert length() == pytest.approx(before, rel=0.1)
 
 
 # Metrics and files
