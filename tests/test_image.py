@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+import advgen
 import advgen_image.folder as folder_module
 from advgen import Batch, Corpus, DataError, DataRequest, GenError
 from advgen_image import advgen_register, shapes
@@ -75,7 +76,7 @@ def make_idx(root: Path, suffix: str = "", count: int = 60, side: int = 28) -> P
 
 @pytest.fixture(scope="module")
 def corpus_images() -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    return shapes.make_shapes()
+    return shapes.make_shapes(2000)
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +151,15 @@ def test_total_variation_is_small_on_held_out_and_large_when_a_shape_is_missing(
     assert max(value for name, value in honest.items() if name.startswith("factor_tv/")) < 0.1
     circles = modality.metrics(Batch(batch.values[batch.condition["label"] == 0]), batch)
     assert circles["factor_tv/shape"] == pytest.approx(2 / 3, abs=0.03)
+
+
+def test_hues_between_those_of_the_corpus_are_told(embedded: Corpus) -> None:
+    factors = {**shapes.make_shapes(60)[1], "hue": np.arange(60) % 6}
+    cover = shapes.draw(factors["shape"], np.full(60, 6.0), np.full(60, 16.0), np.full(60, 16.0))[:, None]
+    for shift, expected in ((0.0, 0.0), (1 / 12, 1.0)):
+        colour = shapes.hue_to_rgb(factors["hue"] / 6 + shift)[:, :, None, None]
+        found = shapes.shapes_metrics(shapes.BACKGROUND + cover * (colour - shapes.BACKGROUND), embedded.facts["factors"])
+        assert found["valid_share"] == 1 and found["hue_between"] == expected
 
 
 def test_metrics_of_samples_without_any_shape_say_so(embedded: Corpus) -> None:
@@ -422,6 +432,15 @@ def test_unconditional_model_refuses_a_class(embedded: Corpus) -> None:
     assert modality.condition(3, rng()) == {}
     with pytest.raises(GenError, match="conditional"):
         modality.condition(3, rng(), label=1)
+
+
+@pytest.mark.slow
+def test_default_preset_learns_the_embedded_shapes(tmp_path: Path) -> None:
+    run = advgen.load_generator(advgen.train("image", out=tmp_path / "run", steps=3000, progress=False, device="cpu").folder)
+    batch = run.draw(500)
+    found = run.modality.metrics(batch, batch)
+    assert found["valid_share"] >= 0.7
+    assert max(value for name, value in found.items() if name.startswith("factor_tv/")) < 0.2
 
 
 # Judge and files

@@ -50,9 +50,7 @@ class ModulatedGenerator(Generator):
         self.project = nn.Linear(inner, math.prod(self.start))
         self.style = nn.Sequential(nn.Linear(inner, STYLE_SIZE), nn.LeakyReLU(0.2))
         self.modulations = nn.ModuleList(Modulation(channels, norm) for channels in widths)
-        self.layers = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, 4, 2, 1, bias=norm != "batch") for a, b in pairwise([*widths, shape.channels])
-        )
+        self.layers = nn.ModuleList(nn.ConvTranspose2d(a, b, 4, 2, 1) for a, b in pairwise([*widths, shape.channels]))
         initialize(self, normal_init)
         self._calm()
 

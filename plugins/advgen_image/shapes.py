@@ -30,6 +30,7 @@ LEAST_OVERLAP = 0.8
 LEAST_CONTRAST = 0.25
 MOST_COLOUR_SPREAD = 0.2
 MOST_COLOUR_ERROR = 0.3
+HUE_TOLERANCE = 0.05
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -37,10 +38,11 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Reading:
-    """Factors measured on N images: bin numbers (N,), and whether exactly one clean shape was found."""
+    """Factors measured on N images: bin numbers (N,), whether exactly one clean shape was found, and hues in turns (N,)."""
 
     factors: dict[str, Ints]
     valid: NDArray[np.bool_]
+    hue: Floats
 
 
 def make_shapes(num_images: int = NUM_IMAGES, seed: int = SEED) -> tuple[NDArray[np.uint8], dict[str, Ints]]:
@@ -108,9 +110,10 @@ def read_shapes(images: Floats) -> Reading:
     overlap = np.stack([_overlap(cover, kind, radius, centre_x, centre_y) for kind in range(len(SHAPES))])
     core = cover * (cover > 0.7)
     colour = (images * core[:, None]).sum((2, 3)) / np.maximum(core.sum((1, 2)), 1e-6)[:, None]
+    hue = rgb_to_hue(colour)
     factors: dict[str, Ints] = {
         "shape": overlap.argmax(0),
-        "hue": np.rint(rgb_to_hue(colour) * NUM_HUES).astype(np.int64) % NUM_HUES,
+        "hue": np.rint(hue * NUM_HUES).astype(np.int64) % NUM_HUES,
         "size": _nearest(radius, RADII),
         "place_x": _nearest(centre_x, PLACES),
         "place_y": _nearest(centre_y, PLACES),
@@ -120,9 +123,9 @@ def read_shapes(images: Floats) -> Reading:
     painted = BACKGROUND + cover[:, None] * (colour[:, :, None, None] - BACKGROUND)
     deviation = ((images - painted) ** 2).sum(1) * core
     spread = np.sqrt(deviation.sum((1, 2)) / np.maximum(core.sum((1, 2)), 1e-6))
-    pure = np.sqrt(((colour - hue_to_rgb(rgb_to_hue(colour))) ** 2).sum(1)) < MOST_COLOUR_ERROR
+    pure = np.sqrt(((colour - hue_to_rgb(hue)) ** 2).sum(1)) < MOST_COLOUR_ERROR
     plausible = (area > SMALLEST_AREA) & (area < LARGEST_AREA) & (peak > LEAST_CONTRAST) & (spread < MOST_COLOUR_SPREAD)
-    return Reading(factors, single & plausible & pure & (overlap.max(0) > LEAST_OVERLAP))
+    return Reading(factors, single & plausible & pure & (overlap.max(0) > LEAST_OVERLAP), hue)
 
 
 def _is_single(patch: NDArray[np.bool_]) -> bool:
@@ -151,13 +154,20 @@ def histograms(factors: dict[str, Ints]) -> dict[str, list[float]]:
 
 
 def shapes_metrics(images: Floats, corpus: dict[str, Any], labels: Ints | None = None) -> dict[str, float]:
-    """Valid share, total variation of each factor against the corpus's histograms, and the share drawn as asked."""
+    """Valid share, total variation of each factor against the corpus's histograms, and the share drawn as asked.
+
+    A factor's bin is the nearest, so ``hue_between`` tells what the histograms cannot: the share of valid images whose
+    hue lies between the corpus's hues.
+    """
     reading = read_shapes(images)
     found = histograms({name: bins[reading.valid] for name, bins in reading.factors.items()})
     result = {"valid_share": float(reading.valid.mean())}
     for name, shares in corpus.items():
         distance = 0.5 * float(np.abs(np.array(found[name]) - np.array(shares)).sum())
         result[f"factor_tv/{name}"] = distance if reading.valid.any() else 1.0
+    turns = reading.hue[reading.valid] * NUM_HUES
+    gap = np.abs(turns - np.rint(turns)) / NUM_HUES
+    result["hue_between"] = float((gap > HUE_TOLERANCE).mean()) if len(gap) else 1.0
     if labels is not None:
         result["shape_as_asked"] = float(((reading.factors["shape"] == labels) & reading.valid).mean())
     return result
