@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import resource
@@ -84,6 +85,28 @@ def test_ctrl_c_before_the_first_step_ends_with_130_and_leaves_the_run_as_it_was
     code, said = ended(process)
     assert code == 130, said
     assert "Traceback" not in said and all(digests(run / "checkpoints")[path] == digest for path, digest in before.items())
+
+
+@pytest.mark.parametrize("after", ["an odd error", "going on"])
+def test_ctrl_c_that_an_import_swallowed_still_ends_with_130(
+    after: str, run: Path, monkeypatch: pytest.MonkeyPatch, capture: Callable[..., tuple[int, str]]
+) -> None:
+    """torch imports numpy in C and clears what is raised there, a KeyboardInterrupt too."""
+    load = advgen.api.build
+
+    def swallow(*arguments: object) -> object:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        if after == "an odd error":
+            raise AttributeError("module 'numpy' has no attribute 'multiply'")
+        return load(*arguments)
+
+    monkeypatch.setattr("advgen.api.build", swallow)
+    before = digests(run / "checkpoints")
+    code, said = capture("resume", run, "--device", "cpu")
+    assert code == 130 and "unexpected" not in said, said
+    assert digests(run / "checkpoints") == before
 
 
 def no_file_above(size: int) -> Callable[[], None]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advgen import interrupts
 from advgen.cache import cache_folder
 from advgen.contracts import Batch
 from advgen.engine import diverged
@@ -226,7 +227,13 @@ class Trainer:
 
 @contextmanager
 def _signals(trainer: Trainer) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the sitting at the next step; a second Ctrl-C ends it at once."""
+    """Ctrl-C and SIGTERM end the sitting at the next step; a second Ctrl-C ends it at once.
+
+    Raises:
+        KeyboardInterrupt: where Ctrl-C was pressed before the first step.
+    """
+    if interrupts.asked():
+        raise KeyboardInterrupt
 
     def remember(number: int, _: Any) -> None:
         if trainer.signal is not None:

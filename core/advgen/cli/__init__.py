@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from advgen import interrupts
 from advgen.cli import config, evaluate, plugins, runs, sample, train
 from advgen.errors import GenError
 
@@ -47,15 +48,19 @@ def gen(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run ``gen``; a refusal is one line on standard error and its exit code. ``ADVGEN_DEBUG=1`` shows the trace."""
-    try:
-        app(args=arguments, prog_name="gen")
-    except Exception as error:
-        if os.environ.get("ADVGEN_DEBUG", "") not in ("", "0"):
-            raise
-        sys.exit(_report(error))
+    with interrupts.watched():
+        try:
+            app(args=arguments, prog_name="gen")
+        except Exception as error:
+            if os.environ.get("ADVGEN_DEBUG", "") not in ("", "0"):
+                raise
+            sys.exit(_report(error))
 
 
 def _report(error: Exception) -> int:
+    if interrupts.asked():  # an import that was cut short fails in some odd way
+        print("interrupted", file=sys.stderr)
+        return interrupts.INTERRUPTED
     if isinstance(error, GenError):
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
