@@ -21,7 +21,7 @@ from .tokenizer import PAD
 
 # A vocabulary has at most 65,536 tokens.
 TOKEN, END, LABEL = np.dtype(np.uint16), np.dtype(np.int64), np.dtype(np.int32)
-PARTS = {"tokens": TOKEN, "ends": END, "labels": LABEL}
+PARTS: dict[str, np.dtype[Any]] = {"tokens": TOKEN, "ends": END, "labels": LABEL}
 Arrays = dict[str, npt.NDArray[Any]]
 
 
