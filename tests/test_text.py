@@ -16,8 +16,8 @@ import torch
 from advgen import Batch, DataError, DataRequest, Discriminator, GenError, Sample, Verdict, split_indices
 from advgen.config.load import load_config
 from advgen.registry import find_plugin
-from advgen.setup import build
-from advgen.step import update_generator
+from advgen.setup import Setup, build
+from advgen.step import likelihood_cost, mean_positions, update_generator
 from advgen.world import World
 from advgen_text import data, phrases, reading
 from advgen_text.config import TextConfig
@@ -435,18 +435,31 @@ class Undecided(Discriminator):
         return Verdict.of(torch.randn(seen.shape[:2]) - 2.0, mask=mask)
 
 
+def small_setup(*more: str) -> Setup:
+    sizes = [f"options.{name}={value}" for name, value in SMALL.items()]
+    record = find_plugin("text")
+    return build(record, load_config(record, overrides=[*sizes, *more]).config, World(0, 1, torch.device("cpu")))
+
+
+def test_every_token_counts_alike_in_the_likelihood_whatever_its_sentence() -> None:
+    setup = small_setup("train.batch_size=16", "train.accumulate=2")
+    chunks = setup.draw("generator", 0)
+    positions = mean_positions(setup.world, chunks)
+    parts = [likelihood_cost(setup.players, chunk.real, positions) for chunk in chunks]
+    nats = [setup.modality.likelihood(setup.players.generator.network, chunk.real) for chunk in chunks]
+    expected = torch.cat(nats).sum() / sum(chunk.real.mask.sum() for chunk in chunks)
+    torch.testing.assert_close(torch.stack(parts).mean(), expected)
+
+
 @pytest.mark.parametrize("loss", ["relativistic", "nonsaturating"])
 def test_a_critic_that_cannot_tell_does_not_move_the_length_in_200_steps(loss: str) -> None:
-    sizes = [f"options.{name}={value}" for name, value in SMALL.items()]
-    more = [
+    setup = small_setup(
         f"loss='{loss}'",
         "estimator.discount=0.9",
         "auxiliary.likelihood=0.0",
         "generator.learning_rate=0.003",
         "train.batch_size=24",
-    ]
-    record = find_plugin("text")
-    setup = build(record, load_config(record, overrides=[*sizes, *more]).config, World(0, 1, torch.device("cpu")))
+    )
     players, generator = setup.players, setup.players.generator.network
     players.discriminator.network = Undecided()
 
