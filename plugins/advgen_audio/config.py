@@ -22,7 +22,7 @@ class AudioConfig(PluginConfig):
     )
     test_pattern: str | None = Field(None, description="File names that match are the test split; empty: split by hash.")
     peak_normalise: bool = Field(True, description="Scale each clip of a folder to a peak of 0.95.")
-    noise_size: int = Field(64, ge=1)
+    noise_size: int = Field(16, ge=1)
     channels: int = Field(64, ge=4, description="Width of the generator's blocks.")
     blocks: int = Field(3, ge=1)
     n_fft: int | None = Field(None, ge=32, description="Generator's window; empty: 256 at 8 kHz, doubled with the rate.")

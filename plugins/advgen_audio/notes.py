@@ -13,12 +13,12 @@ from torch import Tensor
 
 RATE_HZ = 8000
 LENGTH = 4096
-NUM_REPEATS = 14
+NUM_REPEATS = 21
 NUM_HARMONICS = 8
 PITCHES_HZ = tuple(220.0 * 2 ** (k / 8) for k in range(8))
 LOUDNESS_RMS = (0.04, 0.1, 0.25)
 DECAY_SECONDS = (0.06, 0.15, 0.4)
-BRIGHTNESS = (0.3, 0.55, 0.8)  # amplitude of a harmonic over that of the one below it
+BRIGHTNESS = (0.3, 0.8)  # amplitude of a harmonic over that of the one below it
 ATTACK_SECONDS = 0.004
 FACTOR_SIZES = {
     "pitch": len(PITCHES_HZ),
@@ -27,7 +27,7 @@ FACTOR_SIZES = {
     "brightness": len(BRIGHTNESS),
 }
 CLASS_NAMES = tuple(f"{pitch:.0f}Hz" for pitch in PITCHES_HZ)
-DESCRIPTION = "notes 1: " + repr((RATE_HZ, LENGTH, NUM_REPEATS, PITCHES_HZ, LOUDNESS_RMS, DECAY_SECONDS, BRIGHTNESS))
+DESCRIPTION = "notes 2: " + repr((RATE_HZ, LENGTH, NUM_REPEATS, PITCHES_HZ, LOUDNESS_RMS, DECAY_SECONDS, BRIGHTNESS))
 
 _FRAME, _FRAME_HOP = 256, 64
 _WINDOW, _PADDED = 2048, 16384
@@ -45,7 +45,7 @@ class Reading:
 
 
 def make_notes() -> tuple[Tensor, dict[str, Tensor]]:
-    """Waveforms (3024, 4096) in [-1, 1] and factor levels (3024,): every combination 14 times, the same at every call."""
+    """Waveforms (3024, 4096) in [-1, 1] and factor levels (3024,): every combination 21 times, the same at every call."""
     grid = torch.cartesian_prod(*(torch.arange(size) for size in FACTOR_SIZES.values())).repeat(NUM_REPEATS, 1)
     factors = dict(zip(FACTOR_SIZES, grid.unbind(1), strict=True))
     rng = torch.Generator().manual_seed(20)
