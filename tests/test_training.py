@@ -223,6 +223,16 @@ def test_a_batch_larger_than_the_corpus_is_refused_with_a_size_that_fits(tmp_pat
         run("text", tmp_path / "run", "train.batch_size=5000", steps=1)
 
 
+def test_a_share_stops_where_it_is_high_and_the_highest_is_kept(tmp_path: Path) -> None:
+    more = ["train.evaluate_every=1", "stop={metric='recall', target=1.1}"]
+    result = run("text", tmp_path / "run", *more, steps=3)
+    assert result.step == 3
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert result.best is not None
+    assert result.best["value"] == max(row["validation/recall"] for row in rows if "validation/recall" in row)
+    assert run("text", tmp_path / "low", "train.evaluate_every=1", "stop={metric='recall', target=-0.1}", steps=3).step == 1
+
+
 def test_validation_stops_at_a_target_and_keeps_the_best_checkpoint(tmp_path: Path) -> None:
     more = ["train.evaluate_every=1", "stop={metric='frechet_distance', target=1e9}"]
     result = run("text", tmp_path / "run", *more, steps=5)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 BLOCK = 256
 MAX_SAMPLES = 2000
-_BETTER = {
+BETTER = {
     "frechet_distance": "lower",
     "kernel_distance": "lower",
     "precision": "higher",
@@ -39,6 +39,7 @@ _BETTER = {
     "within_class_recall": "higher",
     "class_accuracy": "higher",
     "num_classes_hit": "higher",
+    "valid_share": "higher",
 }
 
 
@@ -278,7 +279,7 @@ def format_report(report: Mapping[str, Any]) -> str:
 
 def _rows(generated: Mapping[str, Any], real: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     names = [name for name, value in generated.items() if not isinstance(value, Mapping)]
-    return [(name, _number(generated[name]), _number(real.get(name)), _BETTER.get(name, "")) for name in names]
+    return [(name, _number(generated[name]), _number(real.get(name)), BETTER.get(name, "")) for name in names]
 
 
 def _number(value: Any) -> str:

@@ -82,9 +82,14 @@ class LoadedRun:
     step: int
     fingerprint: str
 
-    def draw(self, num: int, seed: int = 0, label: int | None = None) -> Batch:
-        """``num`` samples in the prepared scale, on the CPU."""
-        return draw_samples(self.generator, self.modality, num, seed=seed, device=self.device, label=label)
+    def draw(self, num: int, seed: int = 0, label: int | str | None = None) -> Batch:
+        """``num`` samples in the prepared scale, on the CPU; ``label`` is a class's name or index.
+
+        Raises:
+            ConfigError: where the run has no such class.
+        """
+        chosen = _label(self.modality, label)
+        return draw_samples(self.generator, self.modality, num, seed=seed, device=self.device, label=chosen)
 
     @functools.cached_property
     def _corpus(self) -> Corpus:
@@ -165,7 +170,7 @@ def sample_run(
     if num_samples < 1:
         raise ConfigError(f"-n {num_samples}: expected at least one sample")
     loaded = load_run(run, device, plugin)
-    batch = loaded.draw(num_samples, seed, _label(loaded.modality, label))
+    batch = loaded.draw(num_samples, seed, label)
     folder = Path(out) if out is not None else loaded.folder / "samples" / f"seed-{seed}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -190,14 +190,14 @@ class Trainer:
     def _validate(self) -> tuple[str, int] | None:
         value = self.world.agree(self._validation_metric() if self.world.leads else 0.0)
         stop, step = self.config.stop, self.clock.step
-        if stop.target is not None and value <= stop.target:
-            return f"{stop.metric} {value:.4f} reached the target {stop.target} at step {step}", 0
+        if stop.target is not None and not self._improves(self._metric, stop.target, value):
+            return f"{self._metric} {value:.4f} reached the target {stop.target} at step {step}", 0
         return None
 
     def _validation_metric(self) -> float:
         from advgen.evaluation import evaluate_modality
 
-        setup, name = self.setup, self.config.stop.metric or "frechet_distance"
+        setup, name = self.setup, self._metric
         split = setup.corpus.splits["validation"]
         judge = setup.modality.judge(setup.corpus, cache_folder())
         generated = self.sample(min(VALIDATION_SAMPLES, max(len(split), 32)))
@@ -208,12 +208,22 @@ class Trainer:
         value = float(report[name])
         figures = {f"validation/{key}": number for key, number in report.items() if isinstance(number, float)}
         self.folder.append_metrics({"step": self.clock.step, **figures})
-        if self.best is None or value < self.best["value"]:
+        if self.best is None or self._improves(name, value, self.best["value"]):
             self.save()
             self.best = {"step": self.clock.step, "metric": name, "value": value}
             self.folder.write_json("best.json", self.best)
         self.progress.say(f"step {self.clock.step}: validation {name} {value:.4f}")
         return value
+
+    @property
+    def _metric(self) -> str:
+        return self.config.stop.metric or "frechet_distance"
+
+    def _improves(self, metric: str, value: float, other: float) -> bool:
+        from advgen.evaluation import BETTER
+
+        better = self.config.stop.better or BETTER.get(metric, "lower")
+        return value > other if better == "higher" else value < other
 
     def save(self) -> None:
         """A checkpoint of this step, once; the newest ``keep`` and the best stay."""

@@ -56,7 +56,7 @@ def read_folder(folder: Path, config: ImageConfig, max_bad: int) -> FolderArrays
 
 def _image_files(folder: Path) -> list[Path]:
     if folder.is_file():
-        raise DataError(f"{folder} is a file, expected a folder of images or an idx file; unpack archives first")
+        raise DataError(f"{folder} is a file, expected a folder of images or an idx file")
     every = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
     files = [file for file in every if file.suffix.lower() in SUFFIXES]
     if not files:

@@ -94,6 +94,9 @@ class StopConfig(Section):
     samples: int | None = Field(None, ge=1, description="Real samples seen by the discriminator.")
     metric: str | None = Field(None, description="A validation metric, such as frechet_distance.")
     target: float | None = None
+    better: Literal["lower", "higher"] | None = Field(
+        None, description="Which way the metric improves; empty: as gen evaluate says, lower where it does not."
+    )
 
 
 class TrainConfig(Section):
