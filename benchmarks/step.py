@@ -106,10 +106,10 @@ def plain_step(setup: Setup) -> Callable[[], None]:
             on_real = critic(critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
         with torch.set_grad_enabled(not dense):
             on_fake = critic(critic.embed(fake), real.condition, fake.mask)
-        cost = policy_cost(fake, on_real, on_fake) if dense else pair_cost(on_fake, on_real)
+        cost = policy_cost(fake, on_real, on_fake, real.mask.sum()) if dense else pair_cost(on_fake, on_real)
         if "likelihood" in config.auxiliary:
             nats = modality.likelihood(generator, real)
-            cost = cost + config.auxiliary["likelihood"] * ((nats * real.mask).sum(1) / real.mask.sum(1)).mean()
+            cost = cost + config.auxiliary["likelihood"] * (nats * real.mask).sum() / real.mask.sum()
         optimizers[0].zero_grad(set_to_none=True)
         cost.backward()
         clip(generator, config.generator)
@@ -118,18 +118,18 @@ def plain_step(setup: Setup) -> Callable[[], None]:
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(generator.parameters()), 0.01)
 
-    def policy_cost(fake: Sample, on_real: object, on_fake: object) -> Tensor:
+    def policy_cost(fake: Sample, on_real: object, on_fake: object, real_positions: Tensor) -> Tensor:
         mask, discount = fake.mask, config.estimator.discount
         reward = -F.softplus(fill(on_real.heads[0].scores, on_real.heads[0].mask) - fill(on_fake.heads[0].scores, mask)) * mask
+        mean = (reward * mask).sum(0) / mask.sum(0).clamp(min=1)
+        known = mean if state["baseline"] is None else state["baseline"]
+        state["baseline"] = known.lerp(mean, 0.05)
+        centred = (reward - known) * mask
         gained, tail = torch.zeros_like(reward), torch.zeros(len(reward))
         for position in reversed(range(reward.shape[1])):
-            tail = reward[:, position] + discount * tail
+            tail = centred[:, position] + discount * tail
             gained[:, position] = tail
-        mean = (gained * mask).sum(0) / mask.sum(0).clamp(min=1)
-        baseline = mean if state["baseline"] is None else state["baseline"].lerp(mean, 0.05)
-        state["baseline"] = baseline
-        advantage = gained - baseline
-        return -((advantage * fake.log_prob * mask).sum(1) / mask.sum(1)).mean()
+        return -(gained * fake.log_prob * mask).sum() / real_positions
 
     def step() -> None:
         discriminator_step()
