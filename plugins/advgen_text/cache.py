@@ -9,17 +9,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tokenizers
 
 from advgen import DataError, DataRequest
 
 from .config import TextConfig
-from .store import Arrays, map_arrays
-
-if TYPE_CHECKING:
-    from .data import Encoded
+from .store import Arrays, Encoded, map_arrays
 
 # To be raised when the files below change.
 LAYOUT = 1

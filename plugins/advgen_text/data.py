@@ -18,7 +18,7 @@ from . import phrases
 from .cache import through_cache
 from .config import TextConfig
 from .reading import Line, Notes, find_files, read_lines
-from .store import Arrays, RowWriter, TextSource
+from .store import Arrays, Encoded, RowWriter, TextSource
 from .tokenizer import Tokenizer, join_words
 
 SPLITS = ("train", "validation", "test")
@@ -30,16 +30,6 @@ VOCABULARY_BYTES = 64 * 2**20
 
 Reader = Callable[[Notes], Iterator[Line]]
 """Reads all lines from the start, noting what it leaves out."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A corpus as tokens: arrays by split (none where they went to files), and what goes with them."""
-
-    arrays: dict[str, Arrays]
-    facts: dict[str, Any]
-    fingerprint: str
-    notes: tuple[str, ...]
 
 
 def read_corpus(config: TextConfig, request: DataRequest) -> Corpus:

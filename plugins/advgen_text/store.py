@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +24,16 @@ from .tokenizer import PAD
 TOKEN, END, LABEL = np.dtype(np.uint16), np.dtype(np.int64), np.dtype(np.int32)
 PARTS: dict[str, np.dtype[Any]] = {"tokens": TOKEN, "ends": END, "labels": LABEL}
 Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A corpus as tokens: arrays by split (none where they went to files), and what goes with them."""
+
+    arrays: dict[str, Arrays]
+    facts: dict[str, Any]
+    fingerprint: str
+    notes: tuple[str, ...]
 
 
 class RowWriter:
