@@ -56,13 +56,22 @@ def test_the_reader_reads_every_factor_of_the_corpus(rendered):
     waveforms, factors = rendered
     reading = notes.read_notes(waveforms)
     assert reading.valid.double().mean() >= 0.98
+    assert not reading.between.any()
     for name, levels in factors.items():
         assert (reading.factors[name] == levels).double().mean() >= 0.98, name
 
 
+def test_a_note_of_middling_loudness_is_between_the_levels(rendered):
+    waveforms, factors = rendered
+    soft = waveforms[(factors["loudness"] == 0).nonzero()[0, 0]]
+    reading = notes.read_notes(torch.stack([soft, soft * 5**0.5, soft * 5]))
+    assert reading.between.tolist() == [False, True, False]
+    assert reading.factors["loudness"][[0, 2]].tolist() == [0, 1]
+
+
 def test_noise_silence_and_chords_are_not_notes(rendered):
     waveforms, _ = rendered
-    chord = waveforms[-1] + waveforms[-1 - 27 * 4]
+    chord = waveforms[-1] + waveforms[-1 - 8 * 4]
     clips = torch.stack([0.1 * torch.randn(4096, generator=torch.Generator().manual_seed(0)), torch.zeros(4096), chord])
     assert not notes.read_notes(clips).valid.any()
 

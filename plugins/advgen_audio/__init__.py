@@ -8,13 +8,16 @@ from advgen import PluginSpec, hookimpl
 
 DEFAULT: dict[str, Any] = {
     "loss": "relativistic",
-    "penalties": {"r1": {"weight": 0.3, "interval": 1}, "r2": {"weight": 0.3, "interval": 1}},
+    "penalties": {"r1": {"weight": 3.0, "interval": 1}, "r2": {"weight": 3.0, "interval": 1}},
     "generator": {"learning_rate": 3e-3, "betas": (0.0, 0.99)},
     "discriminator": {"learning_rate": 3e-3, "betas": (0.0, 0.99)},
     "average": {"enabled": True, "half_life_steps": 100.0},
     "schedules": {
         "generator.learning_rate": {"kind": "cosine", "end": 0.05},
         "discriminator.learning_rate": {"kind": "cosine", "end": 0.05},
+        # A smooth critic spreads the samples over the data first, a sharp one then cleans them.
+        "penalties.r1.weight": {"kind": "cosine", "end": 0.2},
+        "penalties.r2.weight": {"kind": "cosine", "end": 0.2},
     },
     "train": {"minutes": 5.0, "batch_size": 16},
 }

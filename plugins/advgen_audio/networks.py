@@ -20,7 +20,6 @@ UPSAMPLING = 16
 # exp(2) is far above any spectrum of a waveform in [-1, 1], and still finite in every precision.
 MAX_LOG_MAGNITUDE = 2.0
 INITIAL_LOG_MAGNITUDE = -5.0
-LABEL_SCALE = 0.3
 
 
 @dataclass(frozen=True)
@@ -95,9 +94,6 @@ class SpectralGenerator(Generator):
         ):
             nn.init.normal_(layer.weight, 0.0, math.sqrt(gain / (inputs or layer.weight[0].numel())))
             nn.init.zeros_(layer.bias)
-        if self.label is not None:
-            # A label as large as the noise outshines it.
-            nn.init.normal_(self.label.weight, 0.0, LABEL_SCALE)
 
     def forward(
         self, noise: Tensor, condition: Mapping[str, Tensor], *, mode: Mode = "values", temperature: float = 1.0

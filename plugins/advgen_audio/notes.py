@@ -13,11 +13,11 @@ from torch import Tensor
 
 RATE_HZ = 8000
 LENGTH = 4096
-NUM_REPEATS = 21
+NUM_REPEATS = 48
 NUM_HARMONICS = 8
 PITCHES_HZ = tuple(220.0 * 2 ** (k / 8) for k in range(8))
-LOUDNESS_RMS = (0.04, 0.1, 0.25)
-DECAY_SECONDS = (0.06, 0.15, 0.4)
+LOUDNESS_RMS = (0.05, 0.25)
+DECAY_SECONDS = (0.08, 0.4)
 BRIGHTNESS = (0.3, 0.8)  # amplitude of a harmonic over that of the one below it
 ATTACK_SECONDS = 0.004
 FACTOR_SIZES = {
@@ -27,7 +27,7 @@ FACTOR_SIZES = {
     "brightness": len(BRIGHTNESS),
 }
 CLASS_NAMES = tuple(f"{pitch:.0f}Hz" for pitch in PITCHES_HZ)
-DESCRIPTION = "notes 2: " + repr((RATE_HZ, LENGTH, NUM_REPEATS, PITCHES_HZ, LOUDNESS_RMS, DECAY_SECONDS, BRIGHTNESS))
+DESCRIPTION = "notes 3: " + repr((RATE_HZ, LENGTH, NUM_REPEATS, PITCHES_HZ, LOUDNESS_RMS, DECAY_SECONDS, BRIGHTNESS))
 
 _FRAME, _FRAME_HOP = 256, 64
 _WINDOW, _PADDED = 2048, 16384
@@ -38,14 +38,16 @@ _MIN_RMS = 0.01
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read from N clips: each factor's level (N,) int64, and whether the clip is one note (N,) bool."""
+    """What was read from N clips: each factor's level (N,) int64, whether the clip is one note, whether a factor lies
+    in the middle third between its levels, where the corpus has nothing (both (N,) bool)."""
 
     factors: dict[str, Tensor]
     valid: Tensor
+    between: Tensor
 
 
 def make_notes() -> tuple[Tensor, dict[str, Tensor]]:
-    """Waveforms (3024, 4096) in [-1, 1] and factor levels (3024,): every combination 21 times, the same at every call."""
+    """Waveforms (3072, 4096) in [-1, 1] and factor levels (3072,): every combination 48 times, the same at every call."""
     grid = torch.cartesian_prod(*(torch.arange(size) for size in FACTOR_SIZES.values())).repeat(NUM_REPEATS, 1)
     factors = dict(zip(FACTOR_SIZES, grid.unbind(1), strict=True))
     rng = torch.Generator().manual_seed(20)
@@ -79,20 +81,23 @@ def read_notes(waveforms: Tensor) -> Reading:
     order = torch.arange(1, NUM_HARMONICS + 1)
     centroid = (amplitudes * order).sum(1) / amplitudes.sum(1).clamp_min(1e-9)
     ideal = [sum(h * r ** (h - 1) for h in range(1, 9)) / sum(r ** (h - 1) for h in range(1, 9)) for r in BRIGHTNESS]
-    factors = {
-        "pitch": pitch_level,
-        "loudness": _nearest_level(rms, LOUDNESS_RMS),
-        "decay": _nearest_level(decay_seconds, DECAY_SECONDS),
-        "brightness": _nearest_level(centroid, ideal),
-    }
+    read = {"loudness": (rms, LOUDNESS_RMS), "decay": (decay_seconds, DECAY_SECONDS), "brightness": (centroid, ideal)}
+    factors = {"pitch": pitch_level} | {name: _nearest_level(*pair) for name, pair in read.items()}
+    between = torch.stack([_is_between(*pair) for pair in read.values()]).any(0)
     valid = (share >= _MIN_HARMONIC_SHARE) & (error_db <= _MAX_ENVELOPE_ERROR_DB) & (rms >= _MIN_RMS) & (decay_seconds < 2)
-    return Reading(factors, valid)
+    return Reading(factors, valid, between)
 
 
 def _nearest_level(values: Tensor, levels: tuple[float, ...] | list[float]) -> Tensor:
     """Index of the level that is nearest on a logarithmic scale."""
     distance = values.clamp_min(1e-9).log()[:, None] - torch.tensor(levels).log()
     return distance.abs().argmin(1)
+
+
+def _is_between(values: Tensor, levels: tuple[float, ...] | list[float]) -> Tensor:
+    """(N,) bool: in the middle third, on a logarithmic scale, between the two levels."""
+    low, high = math.log(levels[0]), math.log(levels[-1])
+    return (values.clamp_min(1e-9).log() - (low + high) / 2).abs() < (high - low) / 6
 
 
 def _fit_envelope(waveforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
