@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 RATE_HZ = 8000
-LENGTH = 4096
+LENGTH = 2048
 NUM_REPEATS = 48
 NUM_HARMONICS = 8
 PITCHES_HZ = tuple(220.0 * 2 ** (k / 8) for k in range(8))
 LOUDNESS_RMS = (0.05, 0.25)
-DECAY_SECONDS = (0.08, 0.4)
+DECAY_SECONDS = (0.04, 0.2)
 BRIGHTNESS = (0.3, 0.8)  # amplitude of a harmonic over that of the one below it
 ATTACK_SECONDS = 0.004
 FACTOR_SIZES = {
@@ -27,7 +27,7 @@ FACTOR_SIZES = {
     "brightness": len(BRIGHTNESS),
 }
 CLASS_NAMES = tuple(f"{pitch:.0f}Hz" for pitch in PITCHES_HZ)
-DESCRIPTION = "notes 3: " + repr((RATE_HZ, LENGTH, NUM_REPEATS, PITCHES_HZ, LOUDNESS_RMS, DECAY_SECONDS, BRIGHTNESS))
+DESCRIPTION = "notes 4: " + repr((RATE_HZ, LENGTH, NUM_REPEATS, PITCHES_HZ, LOUDNESS_RMS, DECAY_SECONDS, BRIGHTNESS))
 
 _FRAME, _FRAME_HOP = 256, 64
 _WINDOW, _PADDED = 2048, 16384
@@ -47,7 +47,7 @@ class Reading:
 
 
 def make_notes() -> tuple[Tensor, dict[str, Tensor]]:
-    """Waveforms (3072, 4096) in [-1, 1] and factor levels (3072,): every combination 48 times, the same at every call."""
+    """Waveforms (3072, 2048) in [-1, 1] and factor levels (3072,): every combination 48 times, the same at every call."""
     grid = torch.cartesian_prod(*(torch.arange(size) for size in FACTOR_SIZES.values())).repeat(NUM_REPEATS, 1)
     factors = dict(zip(FACTOR_SIZES, grid.unbind(1), strict=True))
     rng = torch.Generator().manual_seed(20)
@@ -55,7 +55,7 @@ def make_notes() -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def _render(levels: Tensor, rng: torch.Generator) -> Tensor:
-    """Clips (N, 4096) of factor levels (N, 4), with a little jitter in every factor and a random phase."""
+    """Clips (N, 2048) of factor levels (N, 4), with a little jitter in every factor and a random phase."""
     num = len(levels)
 
     def jitter(share: float) -> Tensor:
@@ -75,7 +75,7 @@ def _render(levels: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def read_notes(waveforms: Tensor) -> Reading:
-    """Read the factors of clips (N, 4096) at 8 kHz from the signal alone."""
+    """Read the factors of clips (N, 2048) at 8 kHz from the signal alone."""
     decay_seconds, rms, error_db = _fit_envelope(waveforms)
     pitch_level, amplitudes, share = _harmonics(waveforms)
     order = torch.arange(1, NUM_HARMONICS + 1)
