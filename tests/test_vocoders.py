@@ -1,0 +1,243 @@
+"""Vocoders: published sizes, exact lengths, stated reach, streaming, inference without weight norm, values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from advgen import ConfigError
+from advgen_audio.features import SPECS, MelSpectrogram
+from advgen_audio.vocoders import (
+    Bigvgan,
+    BigvganShape,
+    Hifigan,
+    HifiganShape,
+    Vocoder,
+    Vocos,
+    VocosShape,
+    bigvgan_shape,
+    hifigan_shape,
+    stream,
+    upsampling_strides,
+)
+from advgen_audio.vocoders.bigvgan import AliasFreeActivation, Snake, lowpass_filter
+from advgen_audio.vocoders.vocos import InverseFourier
+
+SMALL: dict[str, Callable[[], Vocoder]] = {
+    "vocos center": lambda: Vocos(VocosShape(8, 64, 16, 16, 32, 2)),
+    "vocos same": lambda: Vocos(VocosShape(8, 64, 16, 16, 32, 2, alignment="same")),
+    "vocos odd hop": lambda: Vocos(VocosShape(8, 50, 15, 16, 32, 2)),
+    "hifigan paired": lambda: Hifigan(HifiganShape(8, 16, 16, 2)),
+    "hifigan single": lambda: Hifigan(HifiganShape(8, 16, 16, 2, (), False, (3, 5), ((1, 2), (2, 6)))),
+    "hifigan odd hop": lambda: Hifigan(HifiganShape(8, 15, 16, 2, kernels=(3,), dilations=((1, 3),))),
+    "bigvgan": lambda: Bigvgan(BigvganShape(8, 16, 16, 2, kernels=(3, 7), dilations=((1, 3), (1, 3)))),
+    "bigvgan version 2": lambda: Bigvgan(
+        BigvganShape(8, 15, 16, 2, activation="snake", final="clamp", kernels=(3,), dilations=((1, 3),))
+    ),
+}
+
+
+def small(name: str) -> Vocoder:
+    """A small vocoder whose weights are large enough that everything it looks at shows."""
+    torch.manual_seed(0)
+    vocoder = SMALL[name]()
+    for parameter in vocoder.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return vocoder
+
+
+def mel(num_frames: int, num_mels: int = 8, batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, num_mels, num_frames, generator=torch.Generator().manual_seed(num_frames))
+
+
+def count(build: Callable[[], nn.Module]) -> int:
+    """Parameters as published: weights, without weight norm's extra lengths. Nothing is allocated."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build().for_inference().parameters())
+
+
+@pytest.mark.parametrize(("version", "millions"), [(1, 13.926), (2, 0.926), (3, 1.462)])
+def test_hifigan_has_the_published_number_of_parameters(version, millions):
+    assert round(count(lambda: Hifigan(hifigan_shape(version))) / 1e6, 3) == millions
+
+
+@pytest.mark.parametrize(("size", "millions"), [("base", 14), ("large", 112)])
+def test_bigvgan_has_the_published_number_of_parameters(size, millions):
+    assert round(count(lambda: Bigvgan(bigvgan_shape(size))) / 1e6) == millions
+
+
+def test_vocos_has_the_published_number_of_parameters():
+    assert round(count(lambda: Vocos(VocosShape())) / 1e6, 2) == 13.53
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("num_frames", [1, 2, 7, 33])
+def test_every_number_of_frames_gives_exactly_that_many_hops(name, num_frames):
+    vocoder = small(name)
+    found = vocoder(mel(num_frames))
+    assert found.shape == (2, 1, num_frames * vocoder.hop) and found.isfinite().all()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_frame_reaches_as_far_as_stated_and_no_further(name):
+    vocoder = small(name).double()
+    middle = vocoder.context_frames + 2
+    frames = mel(2 * middle + 1, batch=1).double().requires_grad_()
+    own = vocoder(frames)[..., middle * vocoder.hop : (middle + 1) * vocoder.hop]
+    (slope,) = torch.autograd.grad(own.square().sum(), frames)
+    reached = slope.abs().amax(dim=(0, 1)).nonzero()[:, 0] - middle
+    assert max(-reached.min(), reached.max()) == vocoder.context_frames
+    assert vocoder.receptive_field == 2 * vocoder.context_frames + 1
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("chunk_frames", [1, 5, 64])
+def test_streaming_equals_synthesis_of_the_whole_file(name, chunk_frames):
+    vocoder, frames = small(name), mel(41)
+    whole = vocoder(frames).detach()
+    chunks = list(stream(vocoder, frames, chunk_frames))
+    assert all(chunk.shape[-1] == chunk_frames * vocoder.hop for chunk in chunks[:-1])
+    torch.testing.assert_close(torch.cat(chunks, dim=-1), whole, atol=1e-4 * float(whole.abs().max().clamp(max=1)), rtol=0)
+
+
+def test_streaming_leaves_the_callers_gradients_on():
+    for _ in stream(small("vocos center"), mel(4), 2):
+        assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_folding_weight_norm_keeps_the_output_and_the_original(name):
+    vocoder, frames = small(name), mel(9)
+    before = vocoder(frames)
+    folded = vocoder.for_inference()
+    torch.testing.assert_close(folded(frames), before, atol=1e-5, rtol=1e-4)
+    assert not [key for key in folded.state_dict() if "parametrizations" in key]
+    assert ("vocos" in name) or [key for key in vocoder.state_dict() if "parametrizations" in key]
+    assert all(parameter.requires_grad for parameter in vocoder.parameters())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_parameter_is_trained(name):
+    vocoder = small(name)
+    vocoder(mel(5)).square().mean().backward()
+    for key, parameter in vocoder.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.abs().max() > 0, key
+
+
+@pytest.mark.parametrize(
+    ("hop", "num_stages", "strides"),
+    [
+        (256, 4, (8, 8, 2, 2)),
+        (256, 3, (8, 8, 4)),
+        (300, 4, (6, 5, 5, 2)),
+        (441, 4, (7, 7, 3, 3)),
+        (512, 4, (8, 8, 4, 2)),
+        (7, 4, (7,)),
+    ],
+)
+def test_strides_follow_from_the_hop_and_are_the_published_ones_at_256(hop, num_stages, strides):
+    assert upsampling_strides(hop, num_stages) == strides
+
+
+def test_the_large_bigvgan_has_the_published_strides():
+    assert upsampling_strides(256, 6, largest=4) == (4, 4, 2, 2, 2, 2)
+
+
+def test_hops_and_shapes_that_cannot_work_are_refused():
+    with pytest.raises(ConfigError, match="hop 257"):
+        upsampling_strides(257, 4)
+    with pytest.raises(ConfigError, match="multiply to 64"):
+        Hifigan(HifiganShape(strides=(8, 8)))
+    with pytest.raises(ConfigError, match="halved 4 times"):
+        Hifigan(HifiganShape(channels=24))
+    with pytest.raises(ConfigError, match="no window"):
+        Vocos(VocosShape(n_fft=512, hop=256))
+    with pytest.raises(ConfigError, match=r"\(2, 9, 5\), expected \(B, 8, F\)"):
+        small("hifigan paired")(mel(5, num_mels=9))
+    with pytest.raises(ConfigError, match="F >= 1"):
+        small("vocos center")(mel(0))
+    with pytest.raises(ConfigError, match="chunks of 0"):
+        next(stream(small("vocos center"), mel(5), 0))
+
+
+def test_published_hifigan_checkpoints_load_as_they_are():
+    vocoder, frames = small("hifigan paired"), mel(6)
+    old = {
+        key.replace("parametrizations.weight.original0", "weight_g").replace(
+            "parametrizations.weight.original1", "weight_v"
+        ): value
+        for key, value in vocoder.state_dict().items()
+    }
+    assert {"conv_pre.weight_g", "ups.0.weight_v", "resblocks.5.convs2.2.bias", "conv_post.bias"} <= set(old)
+    fresh = SMALL["hifigan paired"]()
+    fresh.load_state_dict(old)
+    torch.testing.assert_close(fresh(frames), vocoder(frames))
+
+
+@pytest.mark.parametrize("alignment", ["same", "center"])
+@pytest.mark.parametrize("hop", [256, 300])
+def test_the_inverse_transform_returns_the_waveform_the_spectrum_was_made_of(alignment, hop):
+    waveform = torch.randn(2, 12 * hop)
+    left = 512 if alignment == "center" else (1024 - hop) // 2
+    padded = F.pad(waveform, (left, 1024))
+    spectrum = torch.stft(padded, 1024, hop, window=torch.hann_window(1024), center=False, return_complex=True)[..., :12]
+    found = InverseFourier(1024, hop, alignment)(spectrum)
+    kept = 12 * hop - 1024  # the last samples' later frames are cut off, and with them nothing but their own weight
+    torch.testing.assert_close(found[:, :kept], waveform[:, :kept], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found, waveform, atol=1e-3, rtol=1e-3)
+
+
+def test_the_inverse_transform_equals_torchs_where_torch_has_one():
+    spectrum = torch.randn(2, 513, 9, dtype=torch.complex64)
+    spectrum.imag[:, [0, -1]] = 0
+    expected = torch.istft(spectrum, 1024, 256, window=torch.hann_window(1024), center=True)
+    torch.testing.assert_close(InverseFourier(1024, 256, "center")(spectrum)[:, : 8 * 256], expected, atol=1e-6, rtol=1e-4)
+
+
+def test_vocos_aligns_frames_with_those_of_its_mels():
+    spec = SPECS["vocos"]
+    num_samples = 5 * spec.hop + 17
+    frames = MelSpectrogram(spec)(0.1 * torch.randn(1, num_samples))
+    vocoder = Vocos(VocosShape(channels=16, widened=16, blocks=1, alignment=spec.padding))
+    assert vocoder(frames).shape[-1] >= num_samples
+
+
+def test_a_loud_vocos_is_finite_and_so_is_its_gradient():
+    vocoder = SMALL["vocos center"]()
+    nn.init.constant_(vocoder.out.bias, 1e4)
+    vocoder(mel(3)).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in vocoder.parameters())
+
+
+def test_snake_is_x_plus_the_squared_sine():
+    x = torch.linspace(-3, 3, 20)[None, None]
+    torch.testing.assert_close(Snake(1, beta=False)(x), x + x.sin() ** 2)
+    snake = Snake(1, beta=True)
+    nn.init.constant_(snake.alpha, math.log(2.0))
+    nn.init.constant_(snake.beta, math.log(4.0))
+    torch.testing.assert_close(snake(x), x + (2 * x).sin() ** 2 / 4)
+
+
+def test_the_alias_free_activation_equals_its_definition_with_inserted_zeros():
+    activation = AliasFreeActivation(3, "snakebeta")
+    hidden, taps = torch.randn(2, 3, 21), lowpass_filter().float().expand(3, 1, 12)
+    doubled = 2 * F.conv_transpose1d(F.pad(hidden, (5, 5), mode="replicate"), taps, stride=2, groups=3)[..., 15:-15]
+    bent = doubled + doubled.sin() ** 2
+    expected = F.conv1d(F.pad(bent, (5, 6), mode="replicate"), taps, stride=2, groups=3)
+    torch.testing.assert_close(activation(hidden), expected)
+
+
+def test_the_filter_passes_low_and_stops_high_frequencies():
+    response = torch.fft.rfft(lowpass_filter(), 1024).abs()
+    assert abs(response[0] - 1) < 1e-12 and abs(response[256] - 0.5) < 0.02 and response[430:].max() < 10 ** (-45 / 20)
+
+
+def test_vocoders_run_in_half_precision_under_autocast():
+    for name in ("vocos center", "hifigan paired", "bigvgan"):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert SMALL[name]()(mel(3)).isfinite().all()
