@@ -241,3 +241,11 @@ def test_vocoders_run_in_half_precision_under_autocast():
     for name in ("vocos center", "hifigan paired", "bigvgan"):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert SMALL[name]()(mel(3)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["vocos center", "hifigan paired", "bigvgan"])
+def test_a_vocoder_cast_to_half_precision_is_near_the_full_one(name):
+    vocoder, frames = small(name).for_inference(), mel(3)
+    full = vocoder(frames)
+    half = vocoder.bfloat16()(frames.bfloat16()).float()
+    assert (half - full).square().mean() < 0.1 * full.square().mean()

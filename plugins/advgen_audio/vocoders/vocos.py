@@ -94,8 +94,10 @@ class InverseFourier(nn.Module):
         return max(before, after)
 
     def forward(self, spectrum: Tensor) -> Tensor:
-        frames = torch.fft.irfft(spectrum, self.n_fft, dim=1) * self.window[:, None]
-        envelope = self.window.square()[None, :, None].expand(1, -1, frames.shape[-1])
+        frames = torch.fft.irfft(spectrum, self.n_fft, dim=1)
+        window = self.window.to(frames.dtype)
+        frames = frames * window[:, None]
+        envelope = window.square()[None, :, None].expand(1, -1, frames.shape[-1])
         return self._overlap_add(frames) / self._overlap_add(envelope)
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
@@ -131,9 +133,9 @@ class Vocos(Vocoder):
         for block in self.convnext:
             hidden = block(hidden)
         log_magnitude, phase = self.out(self.final_layer_norm(hidden.transpose(1, 2))).transpose(1, 2).chunk(2, dim=1)
-        # Half precision has no complex type, and the transform cancels in it.
+        # Half precision has no complex type, and the transform cancels in it; so too in a network cast to it.
         with torch.autocast(mel.device.type, enabled=False):
-            dtype = self.inverse.window.dtype
+            dtype = torch.promote_types(log_magnitude.dtype, torch.float32)
             # Clamped before the exponential: infinity times a slope of 0 is no number.
             magnitude = log_magnitude.to(dtype).clamp(max=MAX_LOG_MAGNITUDE).exp()
             angle = phase.to(dtype)
