@@ -64,7 +64,7 @@ class ConvNextBlock(nn.Module):
 
 
 class InverseFourier(nn.Module):
-    """spectrum (B, K, F) complex -> waveform (B, F * hop), for any F: windowed overlap-add over the summed squared window.
+    """real, imaginary (B, K, F) -> waveform (B, F * hop), for any F: windowed overlap-add over the summed squared window.
 
     The inverse of a Hann short-time transform whose frames stand on the first sample of their hop ("center") or on its
     middle ("same").
@@ -93,8 +93,8 @@ class InverseFourier(nn.Module):
         before = (self.n_fft - 1 - self.cut) // self.hop
         return max(before, after)
 
-    def forward(self, spectrum: Tensor) -> Tensor:
-        frames = torch.fft.irfft(spectrum, self.n_fft, dim=1)
+    def forward(self, real: Tensor, imaginary: Tensor) -> Tensor:
+        frames = torch.fft.irfft(torch.complex(real, imaginary), self.n_fft, dim=1)
         window = self.window.to(frames.dtype)
         frames = frames * window[:, None]
         envelope = window.square()[None, :, None].expand(1, -1, frames.shape[-1])
@@ -106,6 +106,32 @@ class InverseFourier(nn.Module):
         total = (num_frames - 1) * self.hop + self.n_fft
         summed = F.fold(frames, (1, total), (1, self.n_fft), stride=(1, self.hop))
         return summed[:, 0, 0, self.cut : self.cut + num_frames * self.hop]
+
+
+class ConvolutionalInverse(nn.Module):
+    """``InverseFourier`` as one transposed convolution of real numbers: slower, but formats without complex numbers take it.
+
+    Its output has the same length and values to rounding.
+    """
+
+    kernel: Tensor
+    weight: Tensor
+
+    def __init__(self, inverse: InverseFourier) -> None:
+        super().__init__()
+        self.hop, self.cut = inverse.hop, inverse.cut
+        n_fft, window = inverse.n_fft, inverse.window.double().cpu()
+        unit = torch.eye(n_fft // 2 + 1, dtype=torch.float64)
+        waves = torch.fft.irfft(torch.cat([unit + 0j, 1j * unit]), n_fft)
+        self.register_buffer("kernel", (waves * window)[:, None].to(inverse.window), persistent=False)
+        self.register_buffer("weight", window.square()[None, None].to(inverse.window), persistent=False)
+
+    def forward(self, real: Tensor, imaginary: Tensor) -> Tensor:
+        ones = torch.ones_like(real[:1, :1])
+        kept = slice(self.cut, self.cut + real.shape[-1] * self.hop)
+        summed = F.conv_transpose1d(torch.cat([real, imaginary], dim=1), self.kernel.to(real.dtype), stride=self.hop)
+        envelope = F.conv_transpose1d(ones, self.weight.to(real.dtype), stride=self.hop)
+        return summed[:, 0, kept] / envelope[:, 0, kept]
 
 
 class Vocos(Vocoder):
@@ -124,8 +150,15 @@ class Vocos(Vocoder):
         self.convnext = nn.ModuleList(ConvNextBlock(shape.channels, shape.widened, scale) for _ in range(shape.blocks))
         self.final_layer_norm = nn.LayerNorm(shape.channels, eps=NORM_EPSILON)
         self.out = nn.Linear(shape.channels, shape.n_fft + 2)
-        self.inverse = inverse
+        self.inverse: nn.Module = inverse
         self.apply(_initialise)
+
+    def for_export(self) -> Vocos:
+        """``for_inference`` without complex numbers, for formats that have none."""
+        fixed = self.for_inference()
+        if isinstance(fixed.inverse, InverseFourier):
+            fixed.inverse = ConvolutionalInverse(fixed.inverse)
+        return fixed
 
     def synthesise(self, mel: Tensor) -> Tensor:
         """mel (B, M, F) -> waveform (B, 1, F * hop)."""
@@ -139,7 +172,7 @@ class Vocos(Vocoder):
             # Clamped before the exponential: infinity times a slope of 0 is no number.
             magnitude = log_magnitude.to(dtype).clamp(max=MAX_LOG_MAGNITUDE).exp()
             angle = phase.to(dtype)
-            waveform: Tensor = self.inverse(torch.complex(magnitude * angle.cos(), magnitude * angle.sin()))
+            waveform: Tensor = self.inverse(magnitude * angle.cos(), magnitude * angle.sin())
             return waveform[:, None]
 
 
