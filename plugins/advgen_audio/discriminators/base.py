@@ -29,13 +29,16 @@ class WaveformCritic(nn.Module, ABC):
         """Judge waveforms of any T >= 1. Allows double backward."""
 
 
-def judge_layers(layers: Iterable[nn.Module], last: nn.Module, hidden: Tensor) -> Head:
-    """hidden (B, C, ...) -> the head of a chain of convolutions with leaky slopes between them."""
+def judge_layers(layers: Iterable[nn.Module], last: nn.Module, hidden: Tensor, *, skip_first: bool = False) -> Head:
+    """hidden (B, C, ...) -> the head of a chain of convolutions with leaky slopes between them.
+
+    With ``skip_first`` the first layer, which is little more than the waveform, is no feature to match (Vocos).
+    """
     features = list[Tensor]()
     for layer in layers:
         hidden = F.leaky_relu(layer(hidden), SLOPE)
         features.append(hidden)
-    return Head(last(hidden).squeeze(1), features=tuple(features))
+    return Head(last(hidden).squeeze(1), features=tuple(features[int(skip_first) :]))
 
 
 class CriticSet(Discriminator):

@@ -23,12 +23,15 @@ PERIODS = (2, 3, 5, 7, 11)
 class PeriodCritic(WaveformCritic):
     """waveform (B, 1, T) -> a head (B, T / (81 p), p): the clip folded to rows of p samples, columns convolved.
 
+    Args:
+        skip_first: the first layer is no feature to match (Vocos).
+
     Source: Kong et al. 2020 (HiFi-GAN), https://arxiv.org/abs/2010.05646
     """
 
-    def __init__(self, period: int, channels: int = 32) -> None:
+    def __init__(self, period: int, channels: int = 32, *, skip_first: bool = False) -> None:
         super().__init__()
-        self.period = period
+        self.period, self.skip_first = period, skip_first
         widths = (1, channels, 4 * channels, 16 * channels, 32 * channels, 32 * channels)
         strides = (3, 3, 3, 3, 1)
         self.convs = nn.ModuleList(
@@ -40,7 +43,8 @@ class PeriodCritic(WaveformCritic):
     def forward(self, waveform: Tensor) -> tuple[Head, ...]:
         # Nothing is added where the length divides already.
         whole = reflect_pad(waveform, 0, -waveform.shape[-1] % self.period)
-        return (judge_layers(self.convs, self.conv_post, whole.unflatten(-1, (-1, self.period))),)
+        rows = whole.unflatten(-1, (-1, self.period))
+        return (judge_layers(self.convs, self.conv_post, rows, skip_first=self.skip_first),)
 
 
 class MultiPeriodCritic(WaveformCritic):
@@ -49,9 +53,9 @@ class MultiPeriodCritic(WaveformCritic):
     Source: Kong et al. 2020 (HiFi-GAN), https://arxiv.org/abs/2010.05646
     """
 
-    def __init__(self, channels: int = 32, periods: tuple[int, ...] = PERIODS) -> None:
+    def __init__(self, channels: int = 32, periods: tuple[int, ...] = PERIODS, *, skip_first: bool = False) -> None:
         super().__init__()
-        self.discriminators = nn.ModuleList(PeriodCritic(period, channels) for period in periods)
+        self.discriminators = nn.ModuleList(PeriodCritic(period, channels, skip_first=skip_first) for period in periods)
 
     def forward(self, waveform: Tensor) -> tuple[Head, ...]:
         return tuple(head for critic in self.discriminators for head in critic(waveform))
