@@ -22,14 +22,13 @@ LEAST_POWER = 1e-7
 EPSILON = 1e-12
 
 
-def feature_matching(*, real: Verdict, fake: Verdict, include_scores: bool = True, skip_first: bool = False) -> Tensor:
+def feature_matching(*, real: Verdict, fake: Verdict, include_scores: bool = True) -> Tensor:
     """Mean absolute difference of what critics see inside, summed over layers and, by weight, over heads; a scalar.
 
     Args:
         real: verdict of the real waveforms; only its values are used.
         fake: verdict of the generated waveforms, from the same critics.
-        include_scores: the scores count as the last layer (HiFi-GAN, BigVGAN).
-        skip_first: without each head's first layer (Vocos).
+        include_scores: the scores count as the last layer, as published vocoders have it.
 
     Raises:
         ConfigError: where the verdicts have different heads, or no features.
@@ -41,7 +40,7 @@ def feature_matching(*, real: Verdict, fake: Verdict, include_scores: bool = Tru
     costs = list[Tensor]()
     for on_real, on_fake in zip(real.heads, fake.heads, strict=True):
         layers = list(zip(_layers(on_real, include_scores), _layers(on_fake, include_scores), strict=True))
-        costs += [on_fake.weight * (one.detach() - other).abs().mean() for one, other in layers[int(skip_first) :]]
+        costs += [on_fake.weight * (one.detach() - other).abs().mean() for one, other in layers]
     if not costs:
         raise ConfigError("feature matching got heads without features; use critics that return them")
     return torch.stack(costs).sum()

@@ -34,4 +34,5 @@ def bigvgan_critics() -> CriticSet:
 
 def vocos_critics() -> CriticSet:
     """Periods and complex bands, the latter at a tenth. Source: Siuzdak 2023, https://arxiv.org/abs/2306.00814"""
-    return CriticSet({"period": MultiPeriodCritic(), "band": MultiBandCritic()}, {"band": 0.1}, share="mean")
+    critics = {"period": MultiPeriodCritic(skip_first=True), "band": MultiBandCritic(skip_first=True)}
+    return CriticSet(critics, {"band": 0.1}, share="mean")

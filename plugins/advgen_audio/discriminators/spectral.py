@@ -99,11 +99,18 @@ class BandCritic(WaveformCritic):
 
     The mean is removed and the peak brought to 0.8, so that quiet clips are judged as strictly as loud ones.
 
+    Args:
+        edges: of the bands, as shares of half the rate.
+        skip_first: the first layer of each band is no feature to match (Vocos).
+
     Source: Kumar et al. 2023 (DAC), https://arxiv.org/abs/2306.06546
     """
 
-    def __init__(self, window: int, channels: int = 32, edges: tuple[float, ...] = BAND_EDGES) -> None:
+    def __init__(
+        self, window: int, channels: int = 32, edges: tuple[float, ...] = BAND_EDGES, *, skip_first: bool = False
+    ) -> None:
         super().__init__()
+        self.skip_first = skip_first
         self.spectrum = Spectrum(window, window // 4, centred=True)
         bins = [int(edge * (window // 2 + 1)) for edge in edges]
         self.bands = [(low, high) for low, high in pairwise(bins) if high > low]
@@ -112,15 +119,15 @@ class BandCritic(WaveformCritic):
 
     def forward(self, waveform: Tensor) -> tuple[Head, ...]:
         with torch.autocast(waveform.device.type, enabled=False):
-            parts = torch.view_as_real(self.spectrum(normalise(waveform[:, 0].to(self.spectrum.window.dtype)))).permute(
-                0, 3, 2, 1
-            )
+            bins = self.spectrum(normalise(waveform[:, 0].to(self.spectrum.window.dtype)))
+            parts = torch.view_as_real(bins).permute(0, 3, 2, 1)
         features, judged = list[Tensor](), list[Tensor]()
         for (low, high), layers in zip(self.bands, self.band_convs, strict=True):
-            hidden = parts[..., low:high]
+            hidden, found = parts[..., low:high], list[Tensor]()
             for layer in layers.children():
                 hidden = F.leaky_relu(layer(hidden), SLOPE)
-                features.append(hidden)
+                found.append(hidden)
+            features += found[int(self.skip_first) :]
             judged.append(hidden)
         return (Head(self.conv_post(torch.cat(judged, dim=-1)).squeeze(1), features=tuple(features)),)
 
@@ -131,9 +138,16 @@ class MultiBandCritic(WaveformCritic):
     Source: Kumar et al. 2023 (DAC), https://arxiv.org/abs/2306.06546
     """
 
-    def __init__(self, channels: int = 32, windows: tuple[int, ...] = WINDOWS, edges: tuple[float, ...] = BAND_EDGES) -> None:
+    def __init__(
+        self,
+        channels: int = 32,
+        windows: tuple[int, ...] = WINDOWS,
+        edges: tuple[float, ...] = BAND_EDGES,
+        *,
+        skip_first: bool = False,
+    ) -> None:
         super().__init__()
-        self.discriminators = nn.ModuleList(BandCritic(window, channels, edges) for window in windows)
+        self.discriminators = nn.ModuleList(BandCritic(window, channels, edges, skip_first=skip_first) for window in windows)
 
     def forward(self, waveform: Tensor) -> tuple[Head, ...]:
         return tuple(head for critic in self.discriminators for head in critic(waveform))
