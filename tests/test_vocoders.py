@@ -165,16 +165,24 @@ def test_hops_and_shapes_that_cannot_work_are_refused():
         next(stream(small("vocos center"), mel(5), 0))
 
 
-def test_published_hifigan_checkpoints_load_as_they_are():
-    vocoder, frames = small("hifigan paired"), mel(6)
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("hifigan paired", {"conv_pre.weight_g", "ups.0.weight_v", "resblocks.5.convs2.2.bias", "conv_post.bias"}),
+        ("hifigan single", {"resblocks.3.convs.1.weight_v"}),
+        ("bigvgan", {"ups.1.0.weight_g", "resblocks.3.activations.3.act.beta", "activation_post.act.alpha", "conv_post.bias"}),
+    ],
+)
+def test_published_checkpoints_load_as_they_are(name, keys):
+    vocoder, frames = small(name), mel(6)
     old = {
         key.replace("parametrizations.weight.original0", "weight_g").replace(
             "parametrizations.weight.original1", "weight_v"
         ): value
         for key, value in vocoder.state_dict().items()
     }
-    assert {"conv_pre.weight_g", "ups.0.weight_v", "resblocks.5.convs2.2.bias", "conv_post.bias"} <= set(old)
-    fresh = SMALL["hifigan paired"]()
+    assert keys <= set(old)
+    fresh = SMALL[name]()
     fresh.load_state_dict(old)
     torch.testing.assert_close(fresh(frames), vocoder(frames))
 

@@ -163,7 +163,8 @@ class Bigvgan(Vocoder):
         self.ups, self.resblocks = nn.ModuleList(), nn.ModuleList()
         channels = shape.channels
         for stride in strides:
-            self.ups.append(upsampling_convolution(channels, channels // 2, stride, DEVIATION))
+            # A list of one, as published checkpoints name it.
+            self.ups.append(nn.ModuleList([upsampling_convolution(channels, channels // 2, stride, DEVIATION)]))
             channels //= 2
             for kernel, dilations in zip(shape.kernels, shape.dilations, strict=True):
                 self.resblocks.append(PeriodicBlock(channels, kernel, dilations, shape.activation))
@@ -175,7 +176,8 @@ class Bigvgan(Vocoder):
         """mel (B, M, F) -> waveform (B, 1, F * hop) in [-1, 1]."""
         hidden, width = self.conv_pre(mel), len(self.shape.kernels)
         for stage, upsample in enumerate(self.ups):
-            hidden = upsample(hidden)
+            for layer in upsample.children():
+                hidden = layer(hidden)
             hidden = mean_of(self.resblocks[stage * width : (stage + 1) * width], hidden)
         waveform: Tensor = self.conv_post(self.activation_post(hidden))
         return waveform.tanh() if self.shape.final == "tanh" else waveform.clamp(-1, 1)
