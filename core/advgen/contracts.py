@@ -7,7 +7,7 @@ The core treats every axis after the batch axis as opaque.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -199,6 +199,10 @@ class Modality(ABC, Generic[ConfigT]):
     overview_samples: int = 64
     """How many samples ``overview`` is given; low-dimensional data need more to show their shape."""
 
+    paired: bool = False
+    """A sample answers its condition (a vocoder its mel): evaluation gives G the conditions of the held-out samples, and
+    ``metrics`` gets the answers row by row beside what they should have been."""
+
     def __init__(self, config: ConfigT, facts: Mapping[str, Any]) -> None:
         self.config = config
         self.facts = facts
@@ -263,6 +267,15 @@ class Modality(ABC, Generic[ConfigT]):
     def auxiliary(self, real: Batch, fake: Sample) -> dict[str, Tensor]:
         """Named extra generator costs, each scalar; weights come from the config's ``auxiliary``."""
         return {}
+
+    def verdict_auxiliary(self, real: Verdict, fake: Verdict) -> dict[str, Tensor]:
+        """Further generator costs, of what D saw inside (feature matching). Computed only where the config's ``auxiliary``
+        names a term that ``auxiliary`` lacks, as it costs a pass of D over real samples; those carry no gradient."""
+        return {}
+
+    def convert(self, generator: Generator, paths: Sequence[Path], folder: Path) -> list[Path]:
+        """Files through G, for ``gen sample --from``: writes one file for each into ``folder``; G is in eval mode."""
+        raise GenError(f"{type(self).__name__} makes samples from noise alone; leave out --from")
 
     def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
         """The modality's own metrics (factors read back, validity, BLEU, ...), on prepared-scale batches."""

@@ -82,7 +82,9 @@ def evaluate_loaded(
     limit = max(MAX_SAMPLES, num_generated)
     held_out = real_samples(run.modality, corpus, "test", seed=seed, limit=limit)
     reference = real_samples(run.modality, corpus, "train", seed=seed, limit=num_generated)
-    generated = run.draw(num_generated, seed=seed)
+    if run.modality.paired:
+        held_out = held_out.slice(0, num_generated)
+    generated = run.answer(held_out, seed=seed) if run.modality.paired else run.draw(num_generated, seed=seed)
     names = run.modality.facts.get("classes") or ()
     rows = {"generated": compare(judge, generated, held_out, names), "real": compare(judge, reference, held_out, names)}
     left_out = _add_plugin_metrics(rows, judge, {"generated": generated, "real": reference}, held_out, metrics or {})
@@ -102,7 +104,8 @@ def evaluate_loaded(
         },
         **rows,
         "modality": dict(run.modality.metrics(generated, held_out)),
-        "real_modality": dict(run.modality.metrics(reference, held_out)),
+        # Other real samples are no answer to these conditions.
+        "real_modality": {} if run.modality.paired else dict(run.modality.metrics(reference, held_out)),
         "left_out": left_out,
     }
     finite: dict[str, Any] = _jsonable(report)

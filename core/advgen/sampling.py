@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from advgen.config.load import options_of
 from advgen.config.model import RunConfig
 from advgen.contracts import Batch, Corpus, Generator, Modality
-from advgen.errors import CheckpointError, ConfigError, PluginError
+from advgen.errors import CheckpointError, ConfigError, DataError, PluginError
 from advgen.randomness import keyed_generator, seed_networks
 from advgen.registry import PluginRecord, find_plugin
 from advgen.runs import RunFolder, checkpoint
@@ -60,6 +61,18 @@ def draw_samples(
     return Batch.cat(blocks).slice(0, count)
 
 
+@torch.no_grad()
+def answer(network: nn.Module, modality: Modality[Any], asked: Batch, *, seed: int, device: torch.device) -> Batch:
+    """One sample for each condition of a prepared batch, in its order, on the CPU; for modalities that are paired."""
+    blocks, dtype = [], next(network.parameters()).dtype
+    for start in range(0, len(asked), BLOCK):
+        condition = asked.slice(start, start + BLOCK).to(device).condition
+        noise = modality.noise(min(BLOCK, len(asked) - start), keyed_generator(seed, "answer", start // BLOCK))
+        noise = noise.to(device, dtype if noise.is_floating_point() else noise.dtype)
+        blocks.append(modality.postprocess(network(noise, condition), condition).to("cpu"))
+    return Batch.cat(blocks)
+
+
 def _inputs(
     modality: Modality[Any], rng: torch.Generator, label: int | None, network: nn.Module, device: torch.device
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -90,6 +103,10 @@ class LoadedRun:
         """
         chosen = _label(self.modality, label)
         return draw_samples(self.generator, self.modality, num, seed=seed, device=self.device, label=chosen)
+
+    def answer(self, asked: Batch, seed: int = 0) -> Batch:
+        """A sample for each condition of a prepared batch, in its order, on the CPU."""
+        return answer(self.generator, self.modality, asked, seed=seed, device=self.device)
 
     @functools.cached_property
     def _corpus(self) -> Corpus:
@@ -179,6 +196,28 @@ def sample_run(
     except OSError as error:
         raise ConfigError(f"cannot write samples to {folder}: {error.strerror or error}; choose another --out") from error
     return SampleResult(loaded.folder, loaded.step, files, overview)
+
+
+def convert_run(
+    run: Path | str, sources: Sequence[Path], out: Path | str | None = None, device: str = "auto", plugin: str | None = None
+) -> SampleResult:
+    """Write what a run's generator makes of files or folders, one file each, for plugins that can.
+
+    Raises:
+        GenError: where the plugin makes nothing of files, or a file is missing or of the wrong kind.
+    """
+    missing = [str(path) for path in sources if not path.exists()]
+    if missing:
+        raise DataError(f"--from: {', '.join(missing)} does not exist; expected files or folders")
+    loaded = load_run(run, device, plugin)
+    folder = Path(out) if out is not None else loaded.folder / "samples" / "from"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with torch.no_grad():
+            files = loaded.modality.convert(loaded.generator, sources, folder)
+    except OSError as error:
+        raise ConfigError(f"cannot write samples to {folder}: {error.strerror or error}; choose another --out") from error
+    return SampleResult(loaded.folder, loaded.step, files, [])
 
 
 def _label(modality: Modality[Any], label: int | str | None) -> int | None:

@@ -154,13 +154,28 @@ def generator_costs(players: Players, objective: Objective, chunk: Chunk, progre
         on_fake = _judge(critic, critic.embed(fake), real.condition, fake.mask)
         means = global_means(objective.loss, on_real or on_fake, on_fake, players.world)
         costs = {"loss": reduction.generator_cost(objective.loss, on_real or on_fake, on_fake, means).mean()}
-    extra = players.modality.auxiliary(real, fake) if set(config.auxiliary) - {"likelihood"} else {}
+    extra = _extra_costs(players, objective, real, fake, on_real, on_fake)
     for name, base in config.auxiliary.items():
         weight = objective.weight(f"auxiliary.{name}", base, progress)
         if name != "likelihood" and name not in extra:
             raise ConfigError(f"auxiliary.{name}: this plugin has no such term; known: {', '.join(['likelihood', *extra])}")
         costs[name] = weight * (likelihood_cost(players, real, turn.positions) if name == "likelihood" else extra[name])
     return costs
+
+
+def _extra_costs(
+    players: Players, objective: Objective, real: Batch, fake: Sample, on_real: Verdict | None, on_fake: Verdict
+) -> dict[str, Tensor]:
+    """The modality's own terms; those of verdicts only where one is asked for."""
+    modality, critic = players.modality, players.judges
+    wanted = set(objective.config.auxiliary) - {"likelihood"}
+    extra = modality.auxiliary(real, fake) if wanted else {}
+    if not wanted - set(extra):
+        return extra
+    if on_real is None:
+        with torch.no_grad():
+            on_real = _judge(critic, critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
+    return extra | modality.verdict_auxiliary(on_real, on_fake)
 
 
 def update_average(players: Players, config: RunConfig, step: int) -> None:

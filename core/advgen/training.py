@@ -23,7 +23,7 @@ from advgen.loggers import Loggers
 from advgen.progress import Progress
 from advgen.runs import RunFolder, checkpoint
 from advgen.runs.folder import writing
-from advgen.sampling import draw_samples, refresh_statistics
+from advgen.sampling import answer, draw_samples, refresh_statistics
 from advgen.setup import Setup
 from advgen.state import pack
 from advgen.step import likelihood_step, train_step
@@ -182,10 +182,15 @@ class Trainer:
 
     def sample(self, count: int) -> Batch:
         """Samples of the average (of G without one), statistics refreshed on a copy."""
+        network = self._shown()
+        return draw_samples(network, self.setup.modality, count, seed=self.config.train.seed, device=self.world.device)
+
+    def _shown(self) -> torch.nn.Module:
+        """A copy of the average (of G without one) with fresh statistics."""
         players = self.setup.players
         network = copy.deepcopy(players.average if players.average is not None else players.generator.network)
         refresh_statistics(network, self.setup.modality, self.world.device)
-        return draw_samples(network, self.setup.modality, count, seed=self.config.train.seed, device=self.world.device)
+        return network
 
     def _validate(self) -> tuple[str, int] | None:
         value = self.world.agree(self._validation_metric() if self.world.leads else 0.0)
@@ -195,13 +200,17 @@ class Trainer:
         return None
 
     def _validation_metric(self) -> float:
-        from advgen.evaluation import evaluate_modality
+        from advgen.evaluation import evaluate_modality, real_samples
 
         setup, name = self.setup, self._metric
         split = setup.corpus.splits["validation"]
         judge = setup.modality.judge(setup.corpus, cache_folder())
-        generated = self.sample(min(VALIDATION_SAMPLES, max(len(split), 32)))
         seed = self.config.train.seed
+        if setup.modality.paired:  # the same seed and limit draw the same samples as below
+            held_out = real_samples(setup.modality, setup.corpus, "validation", seed=seed)
+            generated = answer(self._shown(), setup.modality, held_out, seed=seed, device=self.world.device)
+        else:
+            generated = self.sample(min(VALIDATION_SAMPLES, max(len(split), 32)))
         report = evaluate_modality(setup.modality, setup.corpus, judge, generated, split="validation", seed=seed)
         if name not in report:
             raise ConfigError(f"stop.metric {name!r} is not measured; known: {', '.join(sorted(report))}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from advgen import PluginSpec, hookimpl
+from advgen_audio.presets import VOCODERS
 
 DEFAULT: dict[str, Any] = {
     "loss": "relativistic",
@@ -43,9 +44,9 @@ def advgen_register() -> PluginSpec:
     """Name the plugin's parts."""
     return PluginSpec(
         name="audio",
-        summary="Waveforms, unconditional or by class, from an inverse-STFT generator.",
+        summary="Waveforms, unconditional or by class, from an inverse-STFT generator; vocoders.",
         config="advgen_audio.config:AudioConfig",
         modality="advgen_audio.modality:AudioModality",
-        presets={"default": DEFAULT, "classic": CLASSIC, "digits": DIGITS},
+        presets={"default": DEFAULT, "classic": CLASSIC, "digits": DIGITS, **VOCODERS},
         requires={"soundfile": "soundfile>=0.12", "torchaudio": "torchaudio>=2.11,<2.12"},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -35,6 +36,20 @@ class AudioConfig(PluginConfig):
         None, min_length=1, description="Window of each spectral critic; empty: one, as long as the generator's."
     )
     phase_shuffle: int = Field(2, ge=0, description="Largest shift, in samples, between layers of the waveform critic.")
+
+    task: Literal["generate", "vocode"] = Field("generate", description="vocode: from mel spectrograms to sound.")
+    vocoder: Literal["vocos", "hifigan-v1", "hifigan-v2", "hifigan-v3", "bigvgan-base", "bigvgan"] = "vocos"
+    vocoder_channels: int | None = Field(None, ge=8, description="Width of the vocoder; empty: as published.")
+    vocoder_blocks: int | None = Field(None, ge=1, description="Blocks of a Vocos; empty: 8, as published.")
+    mel: Literal["hifigan", "bigvgan", "vocos"] | None = Field(
+        None, description="A published mel front end; empty: magnitudes of n_fft and hop in num_mels bands."
+    )
+    num_mels: int | None = Field(None, ge=1, description="Bands of a free front end; empty: a quarter of n_fft.")
+    segment: int | None = Field(
+        None, ge=256, description="Samples per training segment, a multiple of the hop; empty: half a second or so."
+    )
+    gain_db: tuple[float, float] = Field((0.0, 0.0), description="Random gain of training segments, least and most.")
+    critics: Literal["small", "hifigan", "bigvgan", "vocos"] = Field("vocos", description="Set of critics of a vocoder.")
 
     @field_validator("label_pattern", "test_pattern")
     @classmethod

@@ -72,14 +72,18 @@ class ClipSource:
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
         """Clips at ``indices``; a longer clip is cut at a random place, one draw per index."""
-        values = torch.zeros(len(indices), 1, self.length)
         places = torch.rand(len(indices), generator=generator, dtype=torch.float64)
+        return Batch(self.cut(indices, places), condition={} if self.labels is None else {"label": self.labels[indices]})
+
+    def cut(self, indices: Tensor, places: Tensor) -> Tensor:
+        """(B, 1, T): clips at ``indices``, a longer one from ``places`` (B,) in [0, 1) of its room on."""
+        values = torch.zeros(len(indices), 1, self.length)
         for row, (index, place) in enumerate(zip(indices.tolist(), places.tolist(), strict=True)):
             size = int(self.sizes[index])
             start = int(self.starts[index]) + int(place * (max(0, size - self.length) + 1))
             clip = torch.from_numpy(np.array(self.samples[start : start + min(size, self.length)]))
             values[row, 0, : len(clip)] = clip if clip.dtype == torch.float32 else clip.float() / 32767
-        return Batch(values, condition={} if self.labels is None else {"label": self.labels[indices]})
+        return values
 
     def part(self, indices: Tensor) -> ClipSource:
         """The clips at ``indices`` as a source of their own, on the same samples."""

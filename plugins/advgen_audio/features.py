@@ -201,9 +201,10 @@ class MelSpectrogram(nn.Module):
                 f"mel spectrogram got a waveform of shape {tuple(waveform.shape)}, expected (B, T): drop channels"
             )
         with torch.autocast(waveform.device.type, enabled=False):
-            return self._log(self.filters @ self._spectrum(self._pad(waveform.to(self.window.dtype))))
+            return self._log(self.filters @ self._spectrum(self.pad(waveform.to(self.window.dtype))))
 
-    def _pad(self, waveform: Tensor) -> Tensor:
+    def pad(self, waveform: Tensor) -> Tensor:
+        """(B, T) with the margins that the frames reach into."""
         spec = self.spec
         left, right = (spec.n_fft // 2,) * 2
         if spec.padding == "same":

@@ -3,23 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from advgen import Batch, Corpus, DataRequest, Discriminator, Generator, Judge, Modality, Mode, content_hash, split_indices
+from advgen import (
+    Batch,
+    Corpus,
+    DataRequest,
+    Discriminator,
+    Generator,
+    Judge,
+    Modality,
+    Mode,
+    Sample,
+    Verdict,
+    content_hash,
+    split_indices,
+)
 from advgen_audio import files, notes
 from advgen_audio.config import AudioConfig
 from advgen_audio.critics import AudioDiscriminator, CriticShape
 from advgen_audio.data import ClipSource, load_folder, split_clips
+from advgen_audio.features import SPECS
 from advgen_audio.judge import make_judge
 from advgen_audio.networks import GeneratorShape, SpectralGenerator
+from advgen_audio.segments import SegmentSource, pack_clips
+from advgen_audio.vocoding import Vocoding, make_critics, mel_spec, segment_length
+
+NUM_EXAMPLES = 8
 
 
 class AudioModality(Modality[AudioConfig]):
-    """Waveforms (B, 1, T) in [-1, 1], with an optional class label."""
+    """Waveforms (B, 1, T) in [-1, 1], with an optional class label; where the task is to vocode, made of mels."""
+
+    def __init__(self, config: AudioConfig, facts: Mapping[str, Any]) -> None:
+        super().__init__(config, facts)
+        self._vocoding = Vocoding(config, facts) if config.task == "vocode" else None
+        if self._vocoding is not None:
+            self.paired, self.overview_samples = True, NUM_EXAMPLES
 
     @classmethod
     def read(cls, config: AudioConfig, request: DataRequest) -> Corpus:
@@ -28,18 +53,25 @@ class AudioModality(Modality[AudioConfig]):
         Raises:
             DataError: where the folder or too many of its files cannot be used.
         """
-        return _read_notes(config, request) if request.path is None else _read_folder(config, request)
+        if config.task == "vocode" and config.mel is not None and config.sample_rate_hz is None:
+            config = config.model_copy(update={"sample_rate_hz": SPECS[config.mel].rate_hz})
+        corpus = _read_notes(config, request) if request.path is None else _read_folder(config, request)
+        return _segments(config, corpus) if config.task == "vocode" else corpus
 
     def generator(self) -> Generator:
-        """noise (B, Z) -> waveform (B, 1, T)."""
-        config, (n_fft, hop) = self.config, self._frames()
+        """noise (B, Z) or condition["mel"] -> waveform (B, 1, T)."""
+        if self._vocoding is not None:
+            return self._vocoding.generator()
+        config, (n_fft, hop) = self.config, frames_at(self.config, self._rate_hz)
         return SpectralGenerator(
             GeneratorShape(self._length, n_fft, hop, config.noise_size, config.channels, config.blocks, self._num_classes)
         )
 
     def discriminator(self) -> Discriminator:
         """waveform (B, 1, T) -> a head for each critic."""
-        config, (n_fft, _) = self.config, self._frames()
+        if self._vocoding is not None:
+            return make_critics(self.config.critics)
+        config, (n_fft, _) = self.config, frames_at(self.config, self._rate_hz)
         return AudioDiscriminator(
             CriticShape(
                 self._length,
@@ -52,12 +84,19 @@ class AudioModality(Modality[AudioConfig]):
         )
 
     def noise(self, num_samples: int, generator: torch.Generator, *, mode: Mode = "values") -> Tensor:
-        """(B, Z) normal noise; one draw per row, so that row i is the same whatever B."""
+        """(B, Z) normal noise; one draw per row, so that row i is the same whatever B. A vocoder has none: (B, 0)."""
+        if self._vocoding is not None:
+            return torch.zeros(num_samples, 0)
         rows = [torch.randn(self.config.noise_size, generator=generator) for _ in range(num_samples)]
         return torch.stack(rows) if rows else torch.zeros(0, self.config.noise_size)
 
     def judge(self, corpus: Corpus, cache: Path) -> Judge:
         """A log-mel classifier of the train split; random features where there are no labels."""
+        train = corpus.splits["train"]
+        if isinstance(train, SegmentSource):
+            # It hears whole clips, as held-out ones are.
+            whole = SegmentSource(train, self._length)
+            corpus = replace(corpus, splits={**corpus.splits, "train": whole})
         return make_judge(corpus, self.facts, cache)
 
     def write(self, batch: Batch, folder: Path, *, start: int = 0) -> list[Path]:
@@ -66,10 +105,32 @@ class AudioModality(Modality[AudioConfig]):
 
     def overview(self, batch: Batch, stem: Path) -> list[Path]:
         """One WAV strip and one picture of spectrograms."""
-        return files.write_overview(batch.values, self._rate_hz, stem)
+        shown = batch if self._vocoding is None else self._vocoding.beside_real(batch)
+        return files.write_overview(shown.values, self._rate_hz, stem)
+
+    def prepare(self, batch: Batch) -> Batch:
+        """For a vocoder, with mels made where the batch is."""
+        return batch if self._vocoding is None else self._vocoding.prepare(batch)
+
+    def condition(self, num_samples: int, generator: torch.Generator, *, label: int | None = None) -> dict[str, Tensor]:
+        """Labels as in the data; for a vocoder the mels of held-out examples."""
+        if self._vocoding is not None:
+            return self._vocoding.condition(num_samples, label)
+        return super().condition(num_samples, generator, label=label)
+
+    def auxiliary(self, real: Batch, fake: Sample) -> dict[str, Tensor]:
+        """A vocoder's ``mel``."""
+        return {} if self._vocoding is None else self._vocoding.auxiliary(real, fake)
+
+    def verdict_auxiliary(self, real: Verdict, fake: Verdict) -> dict[str, Tensor]:
+        """A vocoder's ``feature_matching``."""
+        return {} if self._vocoding is None else self._vocoding.verdict_auxiliary(real, fake)
 
     def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
-        """For notes: the share that is one note, and each factor's total variation from the corpus, among those."""
+        """For a vocoder distances from the copied clips; for notes the share that is one note, and each factor's total
+        variation from the corpus, among those."""
+        if self._vocoding is not None:
+            return self._vocoding.metrics(generated, held_out)
         if self.facts.get("corpus") != "notes":
             return {}
         reading = notes.read_notes(generated.values[:, 0].detach().float().cpu().clamp(-1, 1))
@@ -91,14 +152,29 @@ class AudioModality(Modality[AudioConfig]):
     def _num_classes(self) -> int:
         return len(self.facts.get("classes") or ())
 
-    def _frames(self) -> tuple[int, int]:
-        """Window and hop of the generator: 32 ms or so, whatever the rate."""
-        if self.config.n_fft is not None:
-            return self.config.n_fft, self.config.hop or self.config.n_fft // 4
-        n_fft = 256
-        while n_fft * 8000 * 1.5 < 256 * self._rate_hz:
-            n_fft *= 2
-        return n_fft, self.config.hop or n_fft // 4
+
+def frames_at(config: AudioConfig, rate_hz: int) -> tuple[int, int]:
+    """Window and hop: as asked, or 32 ms or so, whatever the rate."""
+    if config.n_fft is not None:
+        return config.n_fft, config.hop or config.n_fft // 4
+    n_fft = 256
+    while n_fft * 8000 * 1.5 < 256 * rate_hz:
+        n_fft *= 2
+    return n_fft, config.hop or n_fft // 4
+
+
+def _segments(config: AudioConfig, corpus: Corpus) -> Corpus:
+    """The corpus as a vocoder needs it: random segments to train on, whole clips of whole hops to measure."""
+    rate_hz = int(corpus.facts["sample_rate_hz"])
+    spec = mel_spec(config, rate_hz, frames_at(config, rate_hz))
+    segment, whole = segment_length(config, spec), -(-int(corpus.facts["length"]) // spec.hop) * spec.hop
+    clips: dict[str, Any] = dict(corpus.splits)
+    splits = {name: SegmentSource(source, whole) for name, source in clips.items()}
+    splits["train"] = SegmentSource(clips["train"], segment, config.gain_db)
+    held = clips["validation"] if len(clips["validation"]) else clips["train"]
+    examples = SegmentSource(held, segment).batch(torch.arange(min(NUM_EXAMPLES, len(held))), torch.Generator().manual_seed(0))
+    facts = {**corpus.facts, "length": whole, "mel": spec.to_facts(), "examples": pack_clips(examples.values[:, 0])}
+    return replace(corpus, facts=facts, splits=splits)
 
 
 def _facts(source: ClipSource, classes: tuple[str, ...], train: Tensor, rate_hz: int, corpus: str) -> Mapping[str, Any]:

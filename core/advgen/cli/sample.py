@@ -8,23 +8,34 @@ from typing import Annotated
 import typer
 
 from advgen.cli.output import DeviceOption, JsonFlag, RunArgument, TrustOption, say, say_json, to_stderr
+from advgen.errors import ConfigError
 
 
 def sample(
     run: RunArgument,
+    more: Annotated[list[Path] | None, typer.Argument(metavar="[FILE...]", help="Further files of --from.")] = None,
     num_samples: Annotated[int, typer.Option("-n", "--num-samples", min=1, metavar="N", help="How many samples.")] = 16,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Sample i depends on the seed and i alone.")] = 0,
     label: Annotated[str | None, typer.Option("--class", metavar="C", help="Name or index of the class.")] = None,
+    sources: Annotated[
+        list[Path] | None, typer.Option("--from", metavar="FILE", help="Files or folders to make samples from: --from a/*.wav")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder; default inside the run.")] = None,
     device: DeviceOption = "auto",
     plugin: TrustOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Draw samples: one file each in the modality's own format, and one overview."""
-    from advgen.sampling import sample_run
+    from advgen.sampling import convert_run, sample_run
 
+    if more and not sources:
+        raise ConfigError(f"gen sample got {', '.join(map(str, more))} besides the run; files to start from follow --from")
     with to_stderr():
-        result = sample_run(run, num_samples=num_samples, seed=seed, label=label, out=out, device=device, plugin=plugin)
+        if sources:
+            result = convert_run(run, [*sources, *(more or [])], out=out, device=device, plugin=plugin)
+            num_samples = len(result.files)
+        else:
+            result = sample_run(run, num_samples=num_samples, seed=seed, label=label, out=out, device=device, plugin=plugin)
     if as_json:
         say_json(result.as_dict())
         return

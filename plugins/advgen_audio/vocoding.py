@@ -1,0 +1,197 @@
+"""The vocoder's side of the audio modality: its front end, networks, costs and measures, from options and facts.
+
+Legend: B batch, M mel bands, F frames, T samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advgen import Batch, ConfigError, Generator, Mode, Sample, Verdict
+from advgen_audio import discriminators
+from advgen_audio.config import AudioConfig
+from advgen_audio.discriminators import CriticSet, MultiBandCritic, MultiPeriodCritic
+from advgen_audio.features import MelSpec, MelSpectrogram, named_spec
+from advgen_audio.griffin_lim import GriffinLim
+from advgen_audio.reconstruction import MelDistance, SpectralDistance, feature_matching, loss_spec
+from advgen_audio.segments import unpack_clips
+from advgen_audio.vocoders import (
+    Bigvgan,
+    Hifigan,
+    Vocoder,
+    Vocos,
+    VocosShape,
+    bigvgan_shape,
+    hifigan_shape,
+)
+
+BLOCK = 32
+LONGEST_SEGMENT = 8192
+
+
+class VocoderGenerator(Generator):
+    """condition["mel"] (B, M, F) -> waveform (B, 1, T), T the samples that have those frames; it has no use for noise."""
+
+    def __init__(self, vocoder: Vocoder, spec: MelSpec) -> None:
+        super().__init__()
+        self.vocoder, self.spec = vocoder, spec
+
+    def forward(
+        self, noise: Tensor, condition: Mapping[str, Tensor], *, mode: Mode = "values", temperature: float = 1.0
+    ) -> Sample:
+        mel = condition["mel"]
+        waveform = self.vocoder(mel.to(next(self.vocoder.parameters()).dtype))
+        return Sample(waveform[..., : num_samples(self.spec, mel.shape[-1])])
+
+
+def num_samples(spec: MelSpec, num_frames: int) -> int:
+    """Samples of a waveform of whole hops that has these frames."""
+    return max(1, num_frames - (spec.padding == "center")) * spec.hop
+
+
+def mel_spec(config: AudioConfig, rate_hz: int, frames: tuple[int, int]) -> MelSpec:
+    """The front end that the options ask for, at this rate; ``frames`` are window and hop of a free one.
+
+    Raises:
+        ConfigError: where a published one has another rate.
+    """
+    if config.mel is None:
+        n_fft, hop = frames
+        return MelSpec(rate_hz=rate_hz, n_fft=n_fft, hop=hop, num_mels=config.num_mels or n_fft // 4)
+    spec = named_spec(config.mel)
+    if spec.rate_hz != rate_hz:
+        raise ConfigError(
+            f"options.mel {config.mel} is of {spec.rate_hz} Hz, the data are of {rate_hz} Hz; leave it empty there"
+        )
+    return spec
+
+
+def segment_length(config: AudioConfig, spec: MelSpec) -> int:
+    """Samples per training segment: as asked, or the power of two of a third of a second or more, 8,192 at most.
+
+    Raises:
+        ConfigError: where it is no multiple of the hop.
+    """
+    asked = config.segment
+    if asked is None:
+        length = 1024
+        while length < min(spec.rate_hz / 3, LONGEST_SEGMENT):
+            length *= 2
+        return max(1, length // spec.hop) * spec.hop
+    if asked % spec.hop:
+        nearest = max(1, round(asked / spec.hop)) * spec.hop
+        raise ConfigError(f"options.segment {asked} is not a multiple of the hop {spec.hop}; nearest: {nearest}")
+    return asked
+
+
+def make_vocoder(config: AudioConfig, spec: MelSpec) -> Vocoder:
+    """A freshly initialised vocoder for a front end, of the published size or as wide as the options say."""
+    kind, width = config.vocoder, config.vocoder_channels
+    if kind == "vocos":
+        channels, blocks = width or 512, config.vocoder_blocks or 8
+        shape = VocosShape(spec.num_mels, spec.n_fft, spec.hop, channels, 3 * channels, blocks, spec.padding)
+        return Vocos(shape)
+    if kind.startswith("hifigan"):
+        published = hifigan_shape(int(kind[-1]), num_mels=spec.num_mels, hop=spec.hop)
+        return Hifigan(published if width is None else _wide(published, width))
+    size: Any = "base" if kind == "bigvgan-base" else "large"
+    large = bigvgan_shape(size, num_mels=spec.num_mels, hop=spec.hop)
+    return Bigvgan(large if width is None else _wide(large, width))
+
+
+def _wide(shape: Any, channels: int) -> Any:
+    return type(shape)(**(vars(shape) | {"channels": channels}))
+
+
+def make_critics(name: str) -> CriticSet:
+    """A published set of critics, or one that two processor cores can train."""
+    if name == "small":
+        bands = MultiBandCritic(4, (512, 256, 128), skip_first=True)
+        return CriticSet({"period": MultiPeriodCritic(2, skip_first=True), "band": bands}, {"band": 0.1}, share="mean")
+    made: CriticSet = getattr(discriminators, f"{name}_critics")()
+    return made
+
+
+class Vocoding:
+    """What ``AudioModality`` asks where the task is to vocode."""
+
+    def __init__(self, config: AudioConfig, facts: Mapping[str, Any]) -> None:
+        self.config, self.facts = config, facts
+        self.spec = MelSpec.from_facts(facts["mel"])
+        self._modules: dict[str, Any] = {}
+        self.examples = unpack_clips(facts["examples"])
+
+    def generator(self) -> Generator:
+        """mel -> waveform."""
+        return VocoderGenerator(make_vocoder(self.config, self.spec), self.spec)
+
+    def mel(self, waveform: Tensor) -> Tensor:
+        """waveform (B, T) -> log mel (B, M, F), where the waveform is."""
+        found: Tensor = self._on(waveform, "mel", lambda: MelSpectrogram(self.spec))(waveform)
+        return found
+
+    def prepare(self, batch: Batch) -> Batch:
+        """The same waveforms, with their mels as a condition."""
+        return Batch(batch.values, batch.mask, {**batch.condition, "mel": self.mel(batch.values[:, 0])})
+
+    def condition(self, count: int, label: int | None) -> dict[str, Tensor]:
+        """Mels of the held-out examples, again and again, and which one each is of.
+
+        Raises:
+            ConfigError: where a class is asked for.
+        """
+        if label is not None:
+            raise ConfigError(
+                "a vocoder draws no classes: it makes sound of mels; leave out --class, or give files with --from"
+            )
+        example = torch.arange(count) % len(self.examples)
+        return {"mel": self.mel(self.examples)[example], "example": example}
+
+    def auxiliary(self, real: Batch, fake: Sample) -> dict[str, Tensor]:
+        """``mel``: mean absolute difference of log mels up to half the rate."""
+        distance = self._on(fake.values, "distance", lambda: MelDistance(loss_spec(self.spec)))
+        return {"mel": distance(real.values[:, 0], fake.values[:, 0])}
+
+    def verdict_auxiliary(self, real: Verdict, fake: Verdict) -> dict[str, Tensor]:
+        """``feature_matching``: mean absolute difference of the critics' layers."""
+        return {"feature_matching": feature_matching(real=real, fake=fake)}
+
+    def beside_real(self, batch: Batch) -> Batch:
+        """Real and generated by turns, for pictures; batches that are not of the examples stay as they are."""
+        if "example" not in batch.condition or not len(batch):
+            return batch
+        shown = batch.slice(0, len(self.examples))
+        real = self.examples[shown.condition["example"].cpu(), None].to(shown.values)
+        return Batch(torch.stack([real, shown.values], dim=1).flatten(0, 1))
+
+    def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
+        """Distances of copies from the clips they copy, without padding, beside those of Griffin-Lim on the same mels."""
+        if len(generated) != len(held_out) or "example" in generated.condition:
+            return {}
+        found = self._distances(generated.values[:, 0], held_out)
+        if self.spec.window_length == self.spec.n_fft:
+            mels, griffin_lim = held_out.condition["mel"], self._on(held_out.values, "gl", lambda: GriffinLim(self.spec))
+            copies = torch.cat([griffin_lim(part) for part in mels.split(BLOCK)])
+            found |= {f"griffin_lim/{name}": value for name, value in self._distances(copies, held_out).items()}
+        return found
+
+    @torch.no_grad()
+    def _distances(self, copies: Tensor, held_out: Batch) -> dict[str, float]:
+        stft, totals = self._on(copies, "stft", SpectralDistance), torch.zeros(2, dtype=torch.float64)
+        lengths = held_out.condition["length"].tolist()
+        for copy, real, length in zip(copies, held_out.values[:, 0], lengths, strict=True):
+            one, other = real[None, :length], copy[None, :length].clamp(-1, 1)
+            convergence, logarithm = stft(one, other)
+            totals += torch.stack([convergence + logarithm, (self.mel(one) - self.mel(other)).abs().mean()]).double().cpu()
+        stft_distance, mel_distance = (totals / len(lengths)).tolist()
+        return {"stft_distance": stft_distance, "mel_l1": mel_distance}
+
+    def _on(self, like: Tensor, name: str, make: Any) -> Any:
+        """A fixed module, made once and moved to where a tensor is."""
+        if name not in self._modules:
+            self._modules[name] = make()
+        return self._modules[name].to(like.device)

@@ -1,0 +1,145 @@
+"""Vocoders as runs: trained, resumed, heard, measured, and used on files."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import advgen
+from advgen import ConfigError, DataRequest
+from advgen.errors import GenError
+from advgen.runs import checkpoint
+from advgen_audio.config import AudioConfig
+from advgen_audio.features import MelSpec, MelSpectrogram
+from advgen_audio.griffin_lim import GriffinLim
+from advgen_audio.modality import AudioModality
+
+SMALL = [
+    "options.vocoder_channels=16",
+    "options.vocoder_blocks=1",
+    "options.critics='small'",
+    "options.segment=1024",
+    "train.batch_size=4",
+    "train.log_every=1",
+    "data.max_bad=0",
+]
+
+
+def tone(num_samples: int, frequency_hz: float = 440.0, rate_hz: int = 8000) -> np.ndarray:
+    return 0.5 * np.sin(2 * np.pi * frequency_hz * np.arange(num_samples) / rate_hz).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    for index in range(120):
+        soundfile.write(folder / f"clip-{index}.wav", tone(1500 + 3 * index, 200 + 10 * index), 8000)
+    return folder
+
+
+def run(clips: Path, out: Path, *more: str, **options: object) -> advgen.api.RunResult:
+    given = [*SMALL, *more]
+    return advgen.train(
+        "audio", data=clips, preset="vocos-small", out=out, overrides=given, progress=False, device="cpu", **options
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    run(clips, out, steps=2)
+    return out
+
+
+@pytest.mark.parametrize("vocoder", ["vocos", "hifigan-v3", "bigvgan-base"])
+def test_every_family_trains_with_finite_costs_and_resumes_to_the_bit(vocoder: str, clips: Path, tmp_path: Path) -> None:
+    more = [f"options.vocoder='{vocoder}'", "train.keep=9"]
+    run(clips, tmp_path / "whole", *more, steps=3)
+    run(clips, tmp_path / "parts", *more, steps=3, stop_after=2)
+    advgen.resume(tmp_path / "parts", progress=False, device="cpu")
+    whole, parts = (checkpoint.load(tmp_path / name / "checkpoints", 3)[0] for name in ("whole", "parts"))
+    for part, tensors in whole.items():
+        assert all(
+            torch.equal(tensor.nan_to_num(7.5), parts[part][name].nan_to_num(7.5)) for name, tensor in tensors.items()
+        ), part
+    rows = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert {"generator/mel", "generator/feature_matching"} <= set(rows[0])
+
+
+def test_segments_are_the_same_whatever_else_is_asked_for_and_know_their_padding(clips: Path) -> None:
+    config = AudioConfig(task="vocode", segment=1856, gain_db=(-6.0, -1.0), peak_normalise=False)
+    source = AudioModality.read(config, DataRequest(clips)).splits["train"]
+    many = source.batch(torch.arange(len(source)), torch.Generator().manual_seed(3))
+    one = source.batch(torch.arange(1), torch.Generator().manual_seed(3))
+    assert torch.equal(many.values[0], one.values[0])
+    lengths = many.condition["length"]
+    assert lengths.min() < 1856 == lengths.max()
+    assert all(not value[0, length:].any() for value, length in zip(many.values, lengths, strict=True))
+    peaks = many.values.abs().amax((1, 2))
+    assert 0.5 * 10 ** (-6 / 20) * 0.97 < peaks.min() < peaks.max() <= 0.5 * 10 ** (-1 / 20)
+
+
+def test_facts_are_enough_to_sample_without_the_data(trained: Path) -> None:
+    facts = json.loads((trained / "facts.json").read_text())
+    assert MelSpec.from_facts(facts["mel"]) == MelSpec(rate_hz=8000, n_fft=256, hop=64, num_mels=64)
+    drawn = advgen.load_generator(trained, device="cpu").draw(10)
+    assert drawn.values.shape == (10, 1, 1024)
+    assert torch.equal(drawn.values[0], drawn.values[len(facts["examples"])])
+
+
+def test_a_class_is_refused(trained: Path) -> None:
+    with pytest.raises(GenError, match="class"):
+        advgen.load_generator(trained, device="cpu").draw(1, label=0)
+
+
+def test_a_segment_that_is_no_multiple_of_the_hop_is_refused_with_the_nearest(clips: Path) -> None:
+    with pytest.raises(ConfigError, match=r"multiple of the hop 64; nearest: 1024"):
+        AudioModality.read(AudioConfig(task="vocode", segment=1030), DataRequest(clips))
+
+
+def test_a_published_front_end_brings_its_rate(clips: Path) -> None:
+    facts = AudioModality.read(AudioConfig(task="vocode", mel="hifigan"), DataRequest(clips)).facts
+    assert facts["sample_rate_hz"] == 22050 == facts["mel"]["rate_hz"]
+    with pytest.raises(ConfigError, match="22050 Hz"):
+        AudioModality.read(AudioConfig(task="vocode", mel="hifigan", sample_rate_hz=8000), DataRequest(clips))
+
+
+@pytest.mark.parametrize("padding", ["same", "center"])
+def test_griffin_lim_rebuilds_mels_of_a_tone(padding: str) -> None:
+    spec = MelSpec(rate_hz=8000, n_fft=256, hop=64, num_mels=64, padding=padding)
+    mel, waveform = MelSpectrogram(spec), torch.from_numpy(tone(2048, 500.0))[None]
+    rebuilt = GriffinLim(spec)(mel(waveform))
+    assert rebuilt.shape == waveform.shape
+    assert (mel(rebuilt).exp() - mel(waveform).exp()).norm() < 0.2 * mel(waveform).exp().norm()
+
+
+def test_evaluation_measures_copies_of_the_held_out_clips_beside_griffin_lim(trained: Path) -> None:
+    from advgen.evaluation import evaluate_run
+
+    found = evaluate_run(trained, device="cpu")
+    assert found["protocol"]["num_generated"] == found["protocol"]["num_real"]
+    measures = found["modality"]
+    assert set(measures) == {f"{way}{name}" for way in ("", "griffin_lim/") for name in ("stft_distance", "mel_l1")}
+    assert 0 < measures["griffin_lim/mel_l1"] < measures["mel_l1"]
+    assert found["real_modality"] == {}
+
+
+def test_a_copy_is_at_no_distance_from_itself(clips: Path) -> None:
+    corpus = AudioModality.read(AudioConfig(task="vocode"), DataRequest(clips))
+    modality = AudioModality(AudioConfig(task="vocode"), corpus.facts)
+    real = modality.prepare(corpus.splits["test"].batch(torch.arange(3), torch.Generator()))
+    measures = modality.metrics(real, real)
+    assert measures["mel_l1"] == 0 and measures["stft_distance"] < 1e-3
+
+
+def test_the_best_checkpoint_is_chosen_by_a_paired_metric(clips: Path, tmp_path: Path) -> None:
+    result = run(clips, tmp_path / "run", "train.evaluate_every=1", "stop.metric='mel_l1'", steps=1)
+    assert result.best is not None and result.best["metric"] == "mel_l1"
