@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +14,19 @@ import soundfile
 import torch
 
 import advgen
-from advgen import ConfigError, DataRequest
+from advgen import ConfigError, DataError, DataRequest
+from advgen.cli import main
 from advgen.errors import GenError
 from advgen.runs import checkpoint
+from advgen.sampling import convert_run, load_run
 from advgen_audio.config import AudioConfig
-from advgen_audio.features import MelSpec, MelSpectrogram
+from advgen_audio.copy_synthesis import save_mel
+from advgen_audio.features import MelMismatchError, MelSpec, MelSpectrogram
 from advgen_audio.griffin_lim import GriffinLim
 from advgen_audio.modality import AudioModality
+
+sys.path.insert(0, str(Path(__file__).parent))
+from conftest import tiny
 
 SMALL = [
     "options.vocoder_channels=16",
@@ -143,3 +151,102 @@ def test_a_copy_is_at_no_distance_from_itself(clips: Path) -> None:
 def test_the_best_checkpoint_is_chosen_by_a_paired_metric(clips: Path, tmp_path: Path) -> None:
     result = run(clips, tmp_path / "run", "train.evaluate_every=1", "stop.metric='mel_l1'", steps=1)
     assert result.best is not None and result.best["metric"] == "mel_l1"
+
+
+def copies(run: Path, *sources: Path, out: Path) -> list[Path]:
+    return convert_run(run, sources, out, device="cpu").files
+
+
+@pytest.mark.parametrize("num_samples", [1, 63, 64, 1501, 40_000])
+def test_a_copy_has_exactly_the_length_of_its_file(num_samples: int, trained: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "own.flac", tone(num_samples), 8000)
+    (copy,) = copies(trained, tmp_path / "own.flac", out=tmp_path / "out")
+    assert copy == tmp_path / "out" / "own.wav"
+    assert (soundfile.info(copy).frames, soundfile.info(copy).samplerate) == (num_samples, 8000)
+
+
+def test_a_copy_in_chunks_is_the_copy_of_the_whole(trained: Path, tmp_path: Path) -> None:
+    clip = tone(40_000)
+    soundfile.write(tmp_path / "own.wav", clip, 8000, subtype="FLOAT")
+    (copy,) = copies(trained, tmp_path / "own.wav", out=tmp_path / "out")
+    loaded = load_run(trained, "cpu")
+    mel = MelSpectrogram(MelSpec.from_facts(loaded.modality.facts["mel"]))(torch.from_numpy(clip)[None])
+    with torch.no_grad():
+        whole = loaded.generator(torch.zeros(1, 0), {"mel": mel}).values[0, 0]
+    written = torch.from_numpy(soundfile.read(copy, dtype="float32")[0])
+    assert (written - whole.clamp(-1, 1)).abs().max() < 1e-4
+
+
+def test_stereo_at_another_rate_and_silence_are_copied(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in" / "deep"
+    folder.mkdir(parents=True)
+    soundfile.write(folder / "stereo.wav", np.stack([tone(2000, rate_hz=16000)] * 2, axis=1), 16000, subtype="PCM_24")
+    soundfile.write(folder / "silence.wav", np.zeros(999, np.float32), 8000)
+    found = copies(trained, tmp_path / "in", out=tmp_path / "out")
+    assert [path.relative_to(tmp_path / "out").as_posix() for path in found] == ["deep/silence.wav", "deep/stereo.wav"]
+    assert [soundfile.info(path).frames for path in found] == [999, 1000]
+
+
+def test_saved_mels_sound_as_their_file_does(trained: Path, tmp_path: Path) -> None:
+    spec, clip = MelSpec(rate_hz=8000, n_fft=256, hop=64, num_mels=64), tone(1280)
+    mel = MelSpectrogram(spec)(torch.from_numpy(clip)[None])[0]
+    soundfile.write(tmp_path / "a.wav", clip, 8000, subtype="FLOAT")
+    save_mel(tmp_path / "b.safetensors", mel, spec)
+    np.save(tmp_path / "c.npy", mel.numpy())
+    found = copies(trained, *(tmp_path / name for name in ("a.wav", "b.safetensors", "c.npy")), out=tmp_path / "out")
+    sounds = [soundfile.read(path)[0] for path in found]
+    assert len(sounds[0]) == 1280
+    assert all(np.abs(sounds[0] - other).max() < 1e-4 for other in sounds[1:])
+
+
+def test_mels_of_another_front_end_are_refused_with_both_side_by_side(trained: Path, tmp_path: Path) -> None:
+    other = MelSpec(rate_hz=8000, n_fft=256, hop=64, num_mels=64, log="10")
+    save_mel(tmp_path / "other.safetensors", torch.zeros(64, 9), other)
+    with pytest.raises(MelMismatchError, match=r"(?s)the run.*other\.safetensors.*! log +e +\| 10"):
+        copies(trained, tmp_path / "other.safetensors", out=tmp_path / "out")
+    np.save(tmp_path / "plain.npy", np.zeros((64, 9), np.float32))
+    (tmp_path / "plain.json").write_text(json.dumps(other.to_facts()))
+    with pytest.raises(MelMismatchError, match=r"! log"):
+        copies(trained, tmp_path / "plain.npy", out=tmp_path / "out")
+    np.save(tmp_path / "bands.npy", np.zeros((80, 9), np.float32))
+    with pytest.raises(MelMismatchError, match="80 bands"):
+        copies(trained, tmp_path / "bands.npy", out=tmp_path / "out")
+
+
+BAD = {
+    "empty.wav": (b"", "0 bytes"),
+    "text.wav": (b"no sound at all", "not readable as sound"),
+    "text.npy": (b"no array", "not readable as an array"),
+    "text.safetensors": (b"no tensors at all", "not readable as safetensors"),
+    "notes.txt": (b"words", "expected .wav"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_files_of_another_kind_are_named(name: str, trained: Path, tmp_path: Path) -> None:
+    content, message = BAD[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"(?s){name}.*{message}"):
+        copies(trained, tmp_path / name, out=tmp_path / "out")
+    with pytest.raises(DataError, match="does not exist"):
+        copies(trained, tmp_path / "nowhere.wav", out=tmp_path / "out")
+
+
+def test_the_command_line_takes_any_number_of_files_after_from(trained: Path, tmp_path: Path, capsys: Any) -> None:
+    for name in "ab":
+        soundfile.write(tmp_path / f"{name}.wav", tone(700), 8000)
+    files = [str(tmp_path / f"{name}.wav") for name in "ab"]
+    with pytest.raises(SystemExit) as ended:
+        main(["sample", str(trained), "--from", *files, "--out", str(tmp_path / "out"), "--device", "cpu", "--json"])
+    assert ended.value.code in (0, None)
+    assert [Path(path).name for path in json.loads(capsys.readouterr().out)["files"]] == ["a.wav", "b.wav"]
+    with pytest.raises(SystemExit):
+        main(["sample", str(trained), *files])
+    assert "--from" in capsys.readouterr().err
+
+
+def test_a_run_that_starts_from_noise_refuses_files(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(700), 8000)
+    advgen.train("audio", out=tmp_path / "run", overrides=tiny("audio"), steps=1, progress=False, device="cpu")
+    with pytest.raises(ConfigError, match="noise"):
+        copies(tmp_path / "run", tmp_path / "a.wav", out=tmp_path / "out")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from advgen import (
     Batch,
+    ConfigError,
     Corpus,
     DataRequest,
     Discriminator,
@@ -26,13 +27,14 @@ from advgen import (
 )
 from advgen_audio import files, notes
 from advgen_audio.config import AudioConfig
+from advgen_audio.copy_synthesis import copy_files
 from advgen_audio.critics import AudioDiscriminator, CriticShape
 from advgen_audio.data import ClipSource, load_folder, split_clips
 from advgen_audio.features import SPECS
 from advgen_audio.judge import make_judge
 from advgen_audio.networks import GeneratorShape, SpectralGenerator
 from advgen_audio.segments import SegmentSource, pack_clips
-from advgen_audio.vocoding import Vocoding, make_critics, mel_spec, segment_length
+from advgen_audio.vocoding import VocoderGenerator, Vocoding, make_critics, mel_spec, segment_length
 
 NUM_EXAMPLES = 8
 
@@ -125,6 +127,18 @@ class AudioModality(Modality[AudioConfig]):
     def verdict_auxiliary(self, real: Verdict, fake: Verdict) -> dict[str, Tensor]:
         """A vocoder's ``feature_matching``."""
         return {} if self._vocoding is None else self._vocoding.verdict_auxiliary(real, fake)
+
+    def convert(self, generator: Generator, paths: Sequence[Path], folder: Path) -> list[Path]:
+        """A vocoder's copies of sound files and of saved mels, one 16-bit WAV each, of exactly their length.
+
+        Raises:
+            ConfigError: where the run makes sound of noise.
+        """
+        if self._vocoding is None or not isinstance(generator, VocoderGenerator):
+            raise ConfigError(
+                "this run makes sound of noise, not of files; leave out --from, or train with options.task=vocode"
+            )
+        return copy_files(generator.vocoder, self._vocoding.spec, paths, folder)
 
     def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
         """For a vocoder distances from the copied clips; for notes the share that is one note, and each factor's total

@@ -1,0 +1,151 @@
+"""Whole files through a vocoder: sound to mels and back, or saved mels to sound, in chunks.
+
+Legend: M mel bands, F frames, T samples.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from advgen import ConfigError, DataError
+from advgen_audio.data import SUFFIXES, torchaudio_part
+from advgen_audio.features import MelMismatchError, MelSpec, MelSpectrogram, require_same
+from advgen_audio.files import to_int16
+from advgen_audio.vocoders import Vocoder, stream
+
+MEL_SUFFIXES = (".npy", ".safetensors")
+SPEC_KEY = "mel_spec"
+CHUNK_FRAMES = 512
+
+
+def save_mel(path: Path, mel: Tensor, spec: MelSpec) -> None:
+    """Write a log mel (M, F) as safetensors with its front end, so that a vocoder of another one refuses it."""
+    save_file({"mel": mel.detach().cpu().contiguous()}, path, {SPEC_KEY: json.dumps(spec.to_facts())})
+
+
+def find_inputs(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Files to convert, each with the name (without suffix) of what is made of it; folders are searched to any depth.
+
+    Raises:
+        DataError: where a file is of another kind, a folder has none of these, or two would be written to one name.
+    """
+    kinds = (*SUFFIXES, *MEL_SUFFIXES)
+    found: dict[Path, Path] = {}
+    for path in paths:
+        own = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in kinds) if path.is_dir() else [path]
+        if not own or own[0].suffix.lower() not in kinds:
+            raise DataError(f"--from {path}: expected {', '.join(kinds)} files, or a folder of them")
+        for file in own:
+            name = (file.relative_to(path) if path.is_dir() else Path(file.name)).with_suffix("")
+            if name in found:
+                raise DataError(f"--from: {found[name]} and {file} would both be written as {name}.wav; give one at a time")
+            found[name] = file
+    return [(file, name) for name, file in found.items()]
+
+
+def read_sound(path: Path, rate_hz: int) -> Tensor:
+    """A file of any rate and number of channels as (T,) float32 at this rate; its level stays as it is.
+
+    Raises:
+        DataError: naming the file and what is wrong with it.
+    """
+    try:
+        values, own_rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (RuntimeError, OSError) as error:
+        what = "0 bytes" if path.stat().st_size == 0 else f"not readable as sound ({error})"
+        raise DataError(f"{path}: {what}") from error
+    waveform = torch.from_numpy(values).mean(1)
+    if not len(waveform) or not bool(torch.isfinite(waveform).all()):
+        raise DataError(f"{path}: holds {'samples that are not finite' if len(waveform) else 'no samples'}")
+    if own_rate != rate_hz:
+        waveform = torchaudio_part("functional").resample(waveform, own_rate, rate_hz)
+    return waveform
+
+
+def read_mel(path: Path, spec: MelSpec) -> Tensor:
+    """A saved log mel (M, F) or (1, M, F) as (M, F) float32; .npy has its front end in a .json beside it, or nowhere.
+
+    Raises:
+        MelMismatchError: where its front end or its number of bands is not the run's.
+        DataError: where the file holds no mel.
+    """
+    values, facts = _load_array(path) if path.suffix.lower() == ".npy" else _load_tensor(path)
+    if facts is not None:
+        require_same(spec, MelSpec.from_facts(facts), expected_by="the run", found_in=path.name)
+    mel = values[0] if values.dim() == 3 and len(values) == 1 else values
+    if mel.dim() != 2 or not mel.is_floating_point() or not mel.shape[-1] or not bool(torch.isfinite(mel).all()):
+        raise DataError(f"{path}: {tuple(values.shape)} {values.dtype} is no mel; expected finite floats ({spec.num_mels}, F)")
+    if len(mel) != spec.num_mels:
+        raise MelMismatchError(f"{path}: {len(mel)} bands and {mel.shape[1]} frames; the run has {spec.num_mels} bands")
+    return mel.float()
+
+
+def _load_array(path: Path) -> tuple[Tensor, dict[str, object] | None]:
+    beside = path.with_suffix(".json")
+    try:
+        values = torch.from_numpy(np.load(path, allow_pickle=False))
+        return values, json.loads(beside.read_text()) if beside.exists() else None
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise DataError(f"{path}: not readable as an array ({error}); expected floats (M, F)") from error
+
+
+def _load_tensor(path: Path) -> tuple[Tensor, dict[str, object] | None]:
+    try:
+        with safe_open(path, "pt") as file:
+            names, facts = list(file.keys()), (file.metadata() or {}).get(SPEC_KEY)
+            if names != ["mel"] and len(names) != 1:
+                raise DataError(f"{path}: holds {', '.join(names) or 'nothing'}; expected one tensor, mel")
+            return file.get_tensor(names[0]), json.loads(facts) if facts else None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable as safetensors ({error}); expected one tensor, mel") from error
+
+
+def mel_of_file(path: Path, mel: MelSpectrogram) -> tuple[Tensor, int]:
+    """A file's log mel (1, M, F), and how many samples its copy has: those of the file at the run's rate."""
+    spec = mel.spec
+    if path.suffix.lower() in MEL_SUFFIXES:
+        found = read_mel(path, spec)
+        return found[None], max(1, found.shape[1] - (spec.padding == "center")) * spec.hop
+    waveform = read_sound(path, spec.rate_hz)
+    whole = torch.nn.functional.pad(waveform, (0, -len(waveform) % spec.hop))
+    return mel(whole[None]), len(waveform)
+
+
+def copy_files(vocoder: Vocoder, spec: MelSpec, paths: Sequence[Path], folder: Path) -> list[Path]:
+    """Write a 16-bit WAV for each file; every file is found before the first is written.
+
+    Raises:
+        DataError, MelMismatchError: naming the file that cannot be used.
+    """
+    fixed, mel, written = vocoder.for_inference(), MelSpectrogram(spec), list[Path]()
+    for path, name in find_inputs(paths):
+        target = folder / name.with_name(name.name + ".wav")
+        if target.resolve() == path.resolve():
+            raise ConfigError(f"--out {folder} would write over {path}; choose another")
+        found, length = mel_of_file(path, mel)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with soundfile.SoundFile(target, "w", spec.rate_hz, 1, "PCM_16") as file:
+            for part in _chunks(fixed, found, length):
+                file.write(to_int16(part))
+        written.append(target)
+    return written
+
+
+def _chunks(vocoder: Vocoder, mel: Tensor, length: int) -> Iterator[Tensor]:
+    """Parts (T,) that join to ``length`` samples."""
+    place = next(vocoder.parameters(), torch.zeros(()))
+    left = length
+    for part in stream(vocoder, mel.to(place), CHUNK_FRAMES):
+        yield part[0, 0, :left]
+        left -= part.shape[-1]
+        if left <= 0:
+            return
