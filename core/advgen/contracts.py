@@ -168,7 +168,8 @@ class Corpus:
 
     Args:
         facts: JSON-able facts that rebuild the modality without the data (size, classes, vocabulary, rate).
-        splits: ``train``, ``validation``, ``test``, disjoint and fixed by hash or by the data set.
+        splits: ``train``, ``validation``, ``test``, disjoint and fixed by hash or by the data set; where training samples are
+            of another form than held-out ones (segments of clips), also ``reference``: those of ``train`` in that form.
         fingerprint: sha256 over the content (or over names, sizes and times of a large folder).
         bad: files left out, each with its reason.
     """

@@ -81,7 +81,8 @@ def evaluate_loaded(
     judge = run.modality.judge(corpus, cache_folder())
     limit = max(MAX_SAMPLES, num_generated)
     held_out = real_samples(run.modality, corpus, "test", seed=seed, limit=limit)
-    reference = real_samples(run.modality, corpus, "train", seed=seed, limit=num_generated)
+    split = "reference" if "reference" in corpus.splits else "train"
+    reference = real_samples(run.modality, corpus, split, seed=seed, limit=num_generated)
     if run.modality.paired:
         held_out = held_out.slice(0, num_generated)
     generated = run.answer(held_out, seed=seed) if run.modality.paired else run.draw(num_generated, seed=seed)

@@ -94,12 +94,8 @@ class AudioModality(Modality[AudioConfig]):
 
     def judge(self, corpus: Corpus, cache: Path) -> Judge:
         """A log-mel classifier of the train split; random features where there are no labels."""
-        train = corpus.splits["train"]
-        if isinstance(train, SegmentSource):
-            # It hears whole clips, as held-out ones are.
-            whole = SegmentSource(train, self._length)
-            corpus = replace(corpus, splits={**corpus.splits, "train": whole})
-        return make_judge(corpus, self.facts, cache)
+        heard = corpus.splits.get("reference", corpus.splits["train"])
+        return make_judge(replace(corpus, splits={**corpus.splits, "train": heard}), self.facts, cache)
 
     def write(self, batch: Batch, folder: Path, *, start: int = 0) -> list[Path]:
         """One 16-bit WAV per sample."""
@@ -184,7 +180,7 @@ def _segments(config: AudioConfig, corpus: Corpus) -> Corpus:
     segment, whole = segment_length(config, spec), -(-int(corpus.facts["length"]) // spec.hop) * spec.hop
     clips: dict[str, Any] = dict(corpus.splits)
     splits = {name: SegmentSource(source, whole) for name, source in clips.items()}
-    splits["train"] = SegmentSource(clips["train"], segment, config.gain_db)
+    splits["reference"], splits["train"] = splits["train"], SegmentSource(clips["train"], segment, config.gain_db)
     held = clips["validation"] if len(clips["validation"]) else clips["train"]
     examples = SegmentSource(held, segment).batch(torch.arange(min(NUM_EXAMPLES, len(held))), torch.Generator().manual_seed(0))
     facts = {**corpus.facts, "length": whole, "mel": spec.to_facts(), "examples": pack_clips(examples.values[:, 0])}

@@ -110,7 +110,7 @@ def _wide(shape: Any, channels: int) -> Any:
 def make_critics(name: str) -> CriticSet:
     """A published set of critics, or one that two processor cores can train."""
     if name == "small":
-        bands = MultiBandCritic(4, (512, 256, 128), skip_first=True)
+        bands = MultiBandCritic(4, (512, 256), (0.0, 0.25, 0.5, 1.0), skip_first=True)
         return CriticSet({"period": MultiPeriodCritic(2, skip_first=True), "band": bands}, {"band": 0.1}, share="mean")
     made: CriticSet = getattr(discriminators, f"{name}_critics")()
     return made
