@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +145,9 @@ def load_run(path: Path | str, device: str = "auto", plugin: str | None = None, 
     about = folder.read_json("run.json")
     modality = modality_class(record)(options_of(record, config), folder.read_json("facts.json"))
     if step is None:
-        parts, manifest, _ = checkpoint.load_newest(folder.checkpoints)
+        parts, manifest, problems = checkpoint.load_newest(folder.checkpoints)
+        for problem in problems:
+            logging.getLogger("advgen").warning("%s; step %d is used instead", problem, manifest["step"])
     else:
         parts, manifest = checkpoint.load(folder.checkpoints, step)
     weights = parts.get("average", parts.get("generator"))

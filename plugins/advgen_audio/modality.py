@@ -147,7 +147,7 @@ class AudioModality(Modality[AudioConfig]):
         found = {"valid_share": float(reading.valid.double().mean())}
         for name, size in notes.FACTOR_SIZES.items():
             found[f"factor_tv/{name}"] = notes.total_variation(reading.factors[name][reading.valid], size)
-        found["between_levels"] = float(reading.between[reading.valid].double().mean()) if reading.valid.any() else 0.0
+        found["between_levels"] = float(reading.between[reading.valid].double().mean()) if reading.valid.any() else 1.0
         return found
 
     @property

@@ -79,6 +79,10 @@ def _refuse_too_many(bad: list[str], max_bad: int, folder: Path, num_good: int) 
     if len(bad) <= max_bad and num_good:
         return
     listed = "\n  ".join(bad[:20])
+    if not num_good:
+        raise DataError(
+            f"none of the {len(bad)} images in {folder} can be read; repair them, or give another folder:\n  {listed}"
+        )
     raise DataError(
         f"{len(bad)} of {len(bad) + num_good} images in {folder} cannot be read, at most {max_bad} may be left out; "
         f"repair or remove them, or raise data.max_bad:\n  {listed}"

@@ -127,7 +127,8 @@ class Survey:
     def check(self, notes: Notes) -> None:
         """Refuse a corpus without text or with an empty split."""
         if not self.counts.total():
-            raise DataError(f"{self.request.path} holds no text: {notes.num_empty} empty lines; expected a sample a line")
+            bad = f"; left out: {notes.bad[0]}" if notes.bad else ""
+            raise DataError(f"{self.request.path} holds no text: {notes.num_empty} empty lines, expected a sample a line{bad}")
         empty = [name for name in SPLITS if not self.counts[name]]
         if empty:
             raise DataError(
