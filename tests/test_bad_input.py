@@ -340,3 +340,44 @@ def test_a_truncated_idx_file_is_refused_by_name(gen: Command, tmp_path: Path) -
     (tmp_path / "idx" / "train-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, 100, 8, 8) + bytes(100))
     code, said = gen.train("image", tmp_path / "idx")
     assert code == 4 and "train-images-idx3-ubyte holds 100 bytes of data, expected 6400" in said
+
+
+def test_a_run_to_start_from_that_does_not_exist_leaves_no_run_folder(gen: Command, tmp_path: Path) -> None:
+    for _ in range(2):
+        code, said = gen.train("image", good("image", tmp_path / "data"), "--from", tmp_path / "nope")
+        assert code == 5 and f"{tmp_path}/nope is not a run folder" in said, said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_another_plugin_of_which_nothing_fits_is_refused(gen: Command, tmp_path: Path) -> None:
+    assert gen.train("image", good("image", tmp_path / "data"), "--out", tmp_path / "first")[0] == 0
+    code, said = gen.train("text", good("text", tmp_path / "lines"), "--from", tmp_path / "first")
+    assert code == 5 and "a run of plugin 'image', fits this run of plugin 'text'" in said, said
+    assert not (tmp_path / "run").exists()
+
+
+def test_resuming_on_changed_data_is_answered_with_a_command_that_works(gen: Command, tmp_path: Path) -> None:
+    data, run = good("image", tmp_path / "data"), tmp_path / "run"
+    assert gen.train("image", data, "--set", "train.steps=2", "--stop-after", 1)[0] == 0
+    picture(data / "more.png", 999)
+    code, said = gen("resume", run, "--device", "cpu")
+    assert code == 5 and f"gen train --plugin image --data {data} --from {run}" in said, said
+    anew = said.split("start anew with: gen ")[1].split()
+    code, said = gen.train("image", data, *anew[3:], "--out", tmp_path / "anew")
+    assert code == 0, said
+
+
+def test_a_run_whose_data_is_gone_tells_where_it_was(gen: Command, tmp_path: Path) -> None:
+    data, run = good("image", tmp_path / "data"), tmp_path / "run"
+    assert gen.train("image", data, "--set", "train.steps=2", "--stop-after", 1)[0] == 0
+    data.rename(tmp_path / "elsewhere")
+    for command in ("resume", "evaluate"):
+        code, said = gen(command, run, "--device", "cpu")
+        assert code == 4 and f"{data} does not exist; the run was trained on what was there: put it back" in said, said
+        assert "--data takes" not in said and "--from RUN" in said
+
+
+def test_divergence_is_answered_with_the_learning_rates_of_both_players(gen: Command, tmp_path: Path) -> None:
+    more = ("--set", "generator.learning_rate=1e30", "--steps", 20)
+    code, said = gen.train("image", good("image", tmp_path / "data"), *more)
+    assert code == 6 and "lower generator.learning_rate or discriminator.learning_rate" in said, said

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,7 +107,60 @@ def test_ctrl_c_that_an_import_swallowed_still_ends_with_130(
     before = digests(run / "checkpoints")
     code, said = capture("resume", run, "--device", "cpu")
     assert code == 130 and "unexpected" not in said, said
+    assert said.endswith("interrupted; nothing was saved\n") and said.count("interrupted") == 1
     assert digests(run / "checkpoints") == before
+
+
+@pytest.mark.parametrize(("command", "called"), [("evaluate", "evaluation.evaluate_loaded"), ("sample", "sampling.load_run")])
+def test_ctrl_c_while_evaluating_or_sampling_is_one_line_and_130(
+    command: str, called: str, run: Path, monkeypatch: pytest.MonkeyPatch, capture: Callable[..., tuple[int, str]]
+) -> None:
+
+    def press(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+    monkeypatch.setattr(f"advgen.{called}", press)
+    assert capture(command, run, "--device", "cpu") == (130, "interrupted; nothing was saved\n")
+
+
+def test_a_run_that_ends_before_its_first_checkpoint_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capture: Callable[..., tuple[int, str]]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    sets = [word for override in tiny("text") for word in ("--set", override)]
+    command = ["train", "--plugin", "text", "--steps", 1, "--device", "cpu", *sets, "--out"]
+    code, said = capture(*command, tmp_path / "new")
+    assert code == 5 and "nothing was saved" in said and "gen resume" not in said and not (tmp_path / "new").exists(), said
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("kept")
+    assert capture(*command, tmp_path / "mine")[0] == 5
+    assert (tmp_path / "mine" / "notes.txt").exists() and not (tmp_path / "mine" / "run.json").exists()
+    monkeypatch.undo()
+    assert capture(*command, tmp_path / "mine")[0] == 0
+
+
+def test_a_run_without_a_checkpoint_is_not_said_to_be_resumable(run: Path, capture: Callable[..., tuple[int, str]]) -> None:
+    shutil.rmtree(run / "checkpoints")
+    code, said = capture("train", "--plugin", "text", "--steps", 1, "--device", "cpu", "--out", run)
+    assert code == 2 and "remove the folder" in said and "gen resume" not in said, said
+
+
+def test_stopping_after_a_step_that_is_past_is_refused(run: Path, capture: Callable[..., tuple[int, str]]) -> None:
+    code, said = capture("resume", run, "--stop-after", 1, "--device", "cpu")
+    assert code == 2 and f"{run} is already at step 2; give a later step" in said, said
+
+
+def test_a_damaged_run_is_listed_beside_the_others(run: Path, capture: Callable[..., tuple[int, str]]) -> None:
+    for name, content in (("broken", "{"), ("lacking", "{}")):
+        (run.parent / name).mkdir()
+        (run.parent / name / "run.json").write_text(content)
+    code, said = capture("runs", "list", run.parent)
+    rows = [line.split() for line in said.splitlines()]
+    assert code == 0 and [row[0] for row in rows] == ["name", "broken", "lacking", "run"] and said.count("damaged: ") == 2, said
 
 
 def no_file_above(size: int) -> Callable[[], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from advgen.registry import PluginRecord, find_plugin, resolve
 from advgen.runs import RunFolder, checkpoint
 from advgen.runs.folder import environment, write_text, writing
 from advgen.sampling import LoadedRun, find_run_plugin, load_run
-from advgen.setup import Setup, build
+from advgen.setup import Setup, build, start_anew
 from advgen.state import take_matching, unpack
 from advgen.training import RunResult, Trainer, clock_of
 from advgen.world import World, join_world
@@ -68,17 +69,20 @@ def train(
     world = join_world(device)
     show = Progress(progress and world.leads)
     clock = clock_of(resolved.config, None)
-    setup = build(record, resolved.config, world)
+    source = RunFolder.existing(from_run) if from_run is not None else None
+    setup = build(record, resolved.config, world, new=True)
+    taken = _warm_start(setup, source) if source is not None else []
     folder = RunFolder(Path(out) if out is not None else _new_name(record))
+    new = not folder.path.exists()
     if world.leads:
-        _create(folder, resolved, setup)
-    world.barrier()
-    if from_run is not None:
-        _warm_start(setup, from_run, show, folder)
-    for problem in setup.corpus.bad:
-        show.say(f"skipped: {problem}")
-    show.say(f"run folder: {folder.path}")
-    return _sit(setup, folder, clock, show, stop_after)
+        folder.create()
+    with folder.discarded_where_nothing_is_saved(new) if world.leads else contextlib.nullcontext():
+        if world.leads:
+            _describe(folder, resolved, setup, taken)
+        world.barrier()
+        for line in [*taken, *(f"skipped: {problem}" for problem in setup.corpus.bad), f"run folder: {folder.path}"]:
+            show.say(line)
+        return _sit(setup, folder, clock, show, stop_after)
 
 
 def resume(
@@ -96,13 +100,16 @@ def resume(
     setup = build(record, config, world)
     if setup.corpus.fingerprint != about["fingerprint"]:
         raise CheckpointError(
-            f"the data of {folder.path} has changed since it was started; start anew with: gen train --from {folder.path}"
+            f"the data of {folder.path} has changed since it was started; "
+            f"start anew with: {start_anew(record, config.data.path or 'DATA', str(folder.path))}"
         )
     parts, manifest, problems = checkpoint.load_newest(folder.checkpoints)
     for problem in problems:
         show.say(f"warning: {problem}; going back to step {manifest['step']}")
     unpack(setup.players, parts)
     clock = clock_of(config, manifest)
+    if stop_after is not None and clock.step > stop_after:
+        raise ConfigError(f"--stop-after {stop_after}: {folder.path} is already at step {clock.step}; give a later step")
     return _sit(setup, folder, clock, show, stop_after)
 
 
@@ -142,8 +149,8 @@ def _new_name(record: PluginRecord) -> Path:
     return Path("runs") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"
 
 
-def _create(folder: RunFolder, resolved: Resolved, setup: Setup) -> None:
-    folder.create()
+def _describe(folder: RunFolder, resolved: Resolved, setup: Setup, notes: Sequence[str]) -> None:
+    """Write what a new run is made of; run.json, which marks the folder as a run, comes last."""
     record = setup.record
     about: dict[str, Any] = {
         "plugin": record.name,
@@ -163,20 +170,34 @@ def _create(folder: RunFolder, resolved: Resolved, setup: Setup) -> None:
     write_text(folder.path / "config.toml", to_toml(resolved.config, resolved.sources))
     folder.write_json("facts.json", dict(setup.corpus.facts))
     folder.write_json("environment.json", environment())
+    for note in notes:
+        folder.note(note)
     folder.write_json("run.json", about)
 
 
-def _warm_start(setup: Setup, source: Path | str, show: Progress, folder: RunFolder) -> None:
-    parts, manifest, _ = checkpoint.load_newest(RunFolder.existing(source).checkpoints)
-    players = setup.players
+def _warm_start(setup: Setup, source: RunFolder) -> list[str]:
+    """Put another run's weights in as far as they fit; return what was taken, a line for each player.
+
+    Raises:
+        CheckpointError: where the run cannot be read, or nothing of it fits.
+    """
+    parts, manifest, _ = checkpoint.load_newest(source.checkpoints)
+    players, lines, num_taken = setup.players, [], 0
     weights = {"generator": parts.get("average", parts["generator"]), "discriminator": parts["discriminator"]}
     for player in (players.generator, players.discriminator):
         taken, left = take_matching(player.network, weights[player.name])
-        text = f"--from {source} step {manifest['step']}: {player.name} took {len(taken)} tensors, left {len(left)}"
-        show.say(text + (f" ({', '.join(left[:5])}{' ...' if len(left) > 5 else ''})" if left else ""))
-        folder.note(text) if setup.world.leads else None
+        num_taken += len(taken)
+        text = f"--from {source.path} step {manifest['step']}: {player.name} took {len(taken)} tensors, left {len(left)}"
+        lines.append(text + (f" ({', '.join(left[:5])}{' ...' if len(left) > 5 else ''})" if left else ""))
+    if not num_taken:
+        other = source.read_json("run.json").get("plugin")
+        raise CheckpointError(
+            f"--from {source.path}: nothing of it, a run of plugin {other!r}, fits this run of plugin {setup.record.name!r}; "
+            "name a run of the same plugin and sizes, or leave --from out"
+        )
     if players.average is not None:
         players.average.load_state_dict(players.generator.network.state_dict())
+    return lines
 
 
 __all__ = ["World", "load_generator", "resume", "train"]

@@ -16,7 +16,10 @@ from advgen.world import World
 
 CLIP_HISTORY = 500
 
-REMEDY = "lower {0}.learning_rate, or clip: --set {0}.clip.kind=quantile --set {0}.clip.limit=0.9"
+REMEDY = (
+    "lower generator.learning_rate or discriminator.learning_rate (either can be the cause: {0} only met it first), "
+    "or clip: --set generator.clip.kind=quantile --set generator.clip.limit=0.9, likewise discriminator.clip"
+)
 
 
 @dataclass

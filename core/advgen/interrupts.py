@@ -10,7 +10,21 @@ from typing import Any
 
 INTERRUPTED = 130
 
+NOTHING_SAVED = "interrupted; nothing was saved"
+
 _asked = False
+_outcome = NOTHING_SAVED
+
+
+def saved(step: int, run: object) -> None:
+    """Note what there is to go on with, for the line that an interruption ends with."""
+    global _outcome
+    _outcome = f"interrupted; saved up to step {step}; go on with: gen resume {run}"
+
+
+def outcome() -> str:
+    """What an interrupted command tells."""
+    return _outcome
 
 
 def asked() -> bool:
@@ -21,7 +35,7 @@ def asked() -> bool:
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
     """Remember Ctrl-C inside the block; a second one ends the process at once."""
-    global _asked
+    global _asked, _outcome
 
     def remember(number: int, frame: Any) -> None:
         global _asked
@@ -30,7 +44,7 @@ def watched() -> Iterator[None]:
         _asked = True
         raise KeyboardInterrupt
 
-    _asked = False
+    _asked, _outcome = False, NOTHING_SAVED
     try:
         before = signal.signal(signal.SIGINT, remember)
     except ValueError:  # not the main thread: signals stay the caller's

@@ -55,8 +55,11 @@ def modality_class(record: PluginRecord) -> type[Modality[Any]]:
     return found
 
 
-def read_corpus(record: PluginRecord, config: RunConfig) -> tuple[Modality[Any], Corpus]:
+def read_corpus(record: PluginRecord, config: RunConfig, new: bool = False) -> tuple[Modality[Any], Corpus]:
     """Read the data that the configuration names, an archive by way of the cache, and build its modality.
+
+    Args:
+        new: whether the run is only being started, so that other data can still be named.
 
     Raises:
         DataError: where the path does not exist, or the plugin refuses what is there.
@@ -64,7 +67,7 @@ def read_corpus(record: PluginRecord, config: RunConfig) -> tuple[Modality[Any],
     data, options, kind = config.data, options_of(record, config), modality_class(record)
     given = Path(data.path).expanduser() if data.path else None
     if given is not None and not given.exists():
-        raise DataError(f"data path {given} does not exist; --data takes a file, a folder or an archive")
+        raise DataError(f"data path {given} does not exist; {_way_out(record, new)}")
     archived = given is not None and is_archive(given)
     path = unpacked(given) if given is not None and archived else given
     try:
@@ -76,10 +79,23 @@ def read_corpus(record: PluginRecord, config: RunConfig) -> tuple[Modality[Any],
     return kind(options, corpus.facts), corpus
 
 
-def build(record: PluginRecord, config: RunConfig, world: World) -> Setup:
+def start_anew(record: PluginRecord, data: str, run: str) -> str:
+    """The command that takes a run's weights to other data."""
+    plugin = record.path if record.path is not None and record.sha256 else record.name
+    return f"gen train --plugin {plugin} --data {data} --from {run}"
+
+
+def _way_out(record: PluginRecord, new: bool) -> str:
+    if new:
+        return "--data takes a file, a folder or an archive"
+    anew = start_anew(record, "OTHER_DATA", "RUN")
+    return f"the run was trained on what was there: put it back at that path, or start anew with: {anew}"
+
+
+def build(record: PluginRecord, config: RunConfig, world: World, new: bool = False) -> Setup:
     """Read data, make networks, optimizers and objective; refuse what cannot work before the first step."""
     objective = make_objective(record, config)
-    modality, corpus = read_corpus(record, config)
+    modality, corpus = read_corpus(record, config, new)
     check_fits(config, corpus, world)
     players = make_players(modality, config, world)
     draw = make_draw(modality, corpus.splits["train"], config, players)

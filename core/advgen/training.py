@@ -242,6 +242,7 @@ class Trainer:
         spare = {self.best["step"]} if self.best else set()
         checkpoint.rotate(self.folder.checkpoints, self.config.train.keep, spare)
         self.saved_step = self.clock.step
+        interrupts.saved(self.saved_step, self.folder.path)
 
 
 @contextmanager

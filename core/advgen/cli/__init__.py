@@ -51,6 +51,13 @@ def main(arguments: list[str] | None = None) -> None:
     with interrupts.watched():
         try:
             app(args=arguments, prog_name="gen")
+        except SystemExit as ended:
+            if ended.code == interrupts.INTERRUPTED and interrupts.asked():  # training tells of its own interruptions
+                print(interrupts.outcome(), file=sys.stderr)
+            raise
+        except KeyboardInterrupt:  # before or after the command itself
+            print(interrupts.outcome(), file=sys.stderr)
+            sys.exit(interrupts.INTERRUPTED)
         except Exception as error:
             if os.environ.get("ADVGEN_DEBUG", "") not in ("", "0"):
                 raise
@@ -59,7 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _report(error: Exception) -> int:
     if interrupts.asked():  # an import that was cut short fails in some odd way
-        print("interrupted", file=sys.stderr)
+        print(interrupts.outcome(), file=sys.stderr)
         return interrupts.INTERRUPTED
     if isinstance(error, GenError):
         print(f"error: {error}", file=sys.stderr)

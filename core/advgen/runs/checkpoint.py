@@ -43,10 +43,10 @@ def save(folder: Path, step: int, parts: Mapping[str, Tensors], facts: Mapping[s
         _sync(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(
-            f"checkpoint of step {step} could not be written to {folder} ({error}); earlier checkpoints are untouched. "
-            "Free space or choose another --out, then: gen resume"
-        ) from error
+        way = "earlier checkpoints are untouched. Free space, then: gen resume"
+        if not steps(folder):
+            way = "nothing was saved. Free space or choose another --out, then start again"
+        raise CheckpointError(f"checkpoint of step {step} could not be written to {folder} ({error}); {way}") from error
     return target
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -49,12 +50,27 @@ class RunFolder:
             ConfigError: where it already holds a run, or cannot be made.
         """
         if (self.path / "run.json").exists():
-            raise ConfigError(f"{self.path} already holds a run; choose another --out, or go on with: gen resume {self.path}")
+            way = f"go on with: gen resume {self.path}"
+            if not saved_steps(self.checkpoints):
+                way = "remove the folder, as nothing was saved in it and it cannot be resumed"
+            raise ConfigError(f"{self.path} already holds a run; choose another --out, or {way}")
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.samples.mkdir(exist_ok=True)
         except OSError as error:
             raise ConfigError(f"cannot make the run folder {self.path}: {error.strerror}; choose another --out") from error
+
+    @contextlib.contextmanager
+    def discarded_where_nothing_is_saved(self, new: bool) -> Iterator[None]:
+        """Take a run away that ended in the block without a checkpoint: the folder if ``new``, else the file that marks it."""
+        try:
+            yield
+        except BaseException:
+            if not saved_steps(self.checkpoints):
+                (self.path / "run.json").unlink(missing_ok=True)
+                if new:
+                    shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -194,11 +210,20 @@ def environment() -> dict[str, str]:
 
 
 def list_runs(folder: Path | str = "runs") -> list[dict[str, Any]]:
-    """Every run directly below a folder: name, plugin, last saved step."""
+    """Every run directly below a folder: name, plugin, last saved step. A damaged one is told as such in ``ended``."""
     root = Path(folder)
     if not root.is_dir():
         return []
-    return [describe_run(path) for path in sorted(root.iterdir()) if (path / "run.json").is_file()]
+    return [_described(path) for path in sorted(root.iterdir()) if (path / "run.json").is_file()]
+
+
+def _described(path: Path) -> dict[str, Any]:
+    try:
+        return describe_run(path)
+    except CheckpointError as error:
+        steps = saved_steps(path / "checkpoints")
+        facts = {"name": path.name, "path": str(path), "plugin": None, "created": None, "checkpoints": steps}
+        return facts | {"step": steps[-1] if steps else 0, "ended": f"damaged: {error}", "best": None}
 
 
 def saved_steps(checkpoints: Path) -> list[int]:
@@ -208,9 +233,15 @@ def saved_steps(checkpoints: Path) -> list[int]:
 
 
 def describe_run(run: Path | str) -> dict[str, Any]:
-    """What a run is and how far it came."""
+    """What a run is and how far it came.
+
+    Raises:
+        CheckpointError: where the folder is no run, or is damaged.
+    """
     folder = RunFolder.existing(run)
     about = folder.read_json("run.json")
+    if missing := [name for name in ("plugin", "created") if name not in about]:
+        raise CheckpointError(f"{folder.path / 'run.json'} lacks {' and '.join(missing)}; the run folder is damaged")
     steps = saved_steps(folder.checkpoints)
     return {
         "name": folder.path.name,
