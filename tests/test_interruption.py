@@ -18,6 +18,7 @@ import pytest
 
 import advgen
 from advgen.runs import checkpoint
+from advgen.training import Trainer
 
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import environment, tiny
@@ -122,6 +123,21 @@ def test_ctrl_c_while_evaluating_or_sampling_is_one_line_and_130(
 
     monkeypatch.setattr(f"advgen.{called}", press)
     assert capture(command, run, "--device", "cpu") == (130, "interrupted; nothing was saved\n")
+
+
+def test_a_second_ctrl_c_in_training_tells_what_was_saved(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capture: Callable[..., tuple[int, str]]
+) -> None:
+    def press_twice(trainer: Trainer, stop_after: int | None) -> None:
+        trainer.clock.step += 1
+        trainer.save()
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+
+    monkeypatch.setattr(Trainer, "_loop", press_twice)
+    code, said = capture("resume", run, "--device", "cpu")
+    assert code == 130 and said == f"interrupted; saved up to step 3; go on with: gen resume {run}\n"
 
 
 def test_a_run_that_ends_before_its_first_checkpoint_leaves_no_folder(

@@ -22,6 +22,12 @@ def saved(step: int, run: object) -> None:
     _outcome = f"interrupted; saved up to step {step}; go on with: gen resume {run}"
 
 
+def remember_press() -> None:
+    """Count a Ctrl-C that another handler caught and ends the process with."""
+    global _asked
+    _asked = True
+
+
 def outcome() -> str:
     """What an interrupted command tells."""
     return _outcome

@@ -257,6 +257,7 @@ def _signals(trainer: Trainer) -> Iterator[None]:
 
     def remember(number: int, _: Any) -> None:
         if trainer.signal is not None:
+            interrupts.remember_press()
             raise KeyboardInterrupt
         trainer.signal = number
 
