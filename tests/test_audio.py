@@ -192,6 +192,28 @@ def test_a_large_folder_is_memory_mapped_and_gives_the_same_clips(tmp_path, monk
     torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
 
 
+def test_a_mapped_folder_is_decoded_once_and_its_bad_files_stay_named(tmp_path, monkeypatch):
+    folder = fill(tmp_path / "data")
+    soundfile.write(folder / "0_silent_1.wav", np.zeros(1500, np.float32), 8000)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(audio_data, "MAX_MEMORY_BYTES", 0)
+    first = audio_data.load_folder(AudioConfig(), DataRequest(folder))
+    monkeypatch.setattr(audio_data, "load_clip", lambda *_: pytest.fail("decoded again"))
+    second = audio_data.load_folder(AudioConfig(), DataRequest(folder))
+    assert (second.names, second.bad, second.classes) == (first.names, first.bad, first.classes)
+    assert len(second.bad) == 1 and "0_silent_1.wav" in second.bad[0]
+    assert torch.equal(second.source.sizes, first.source.sizes)
+    assert np.array_equal(second.source.samples, first.source.samples)
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(audio_data, "MAX_MEMORY_BYTES", 0)
+    with pytest.raises(DataError, match=r"decoded sound cannot be kept in .*XDG_CACHE_HOME"):
+        audio_data.load_folder(AudioConfig(), DataRequest(fill(tmp_path / "data")))
+
+
 def test_a_torchaudio_that_does_not_load_names_the_pair_to_install(monkeypatch):
     def broken(name: str) -> None:
         raise OSError("libcudart.so.13: cannot open shared object file")

@@ -16,8 +16,8 @@ import torch
 from advgen.contracts import Batch, Corpus, DataRequest, Modality
 from advgen.data import ArraySource
 from advgen.errors import ContractError, DataError, GenError
+from advgen.cache import cache_folder
 from advgen.evaluation import (
-    cache_folder,
     compare,
     evaluate_loaded,
     evaluate_modality,

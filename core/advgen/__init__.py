@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from advgen.api import load_generator, resume, train
+    from advgen.cache import cache_folder
     from advgen.contracts import (
         Batch,
         Corpus,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     )
     from advgen.data import ArraySource, content_hash, split_indices
     from advgen.errors import ConfigError, DataError, GenError, PluginError
+    from advgen.estimators import gumbel, straight_through
     from advgen.hooks import hookimpl
     from advgen.losses import Loss
     from advgen.penalties import Penalty
@@ -35,6 +37,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "advgen.api": ("load_generator", "resume", "train"),
+    "advgen.cache": ("cache_folder",),
     "advgen.contracts": (
         "Batch",
         "Corpus",
@@ -51,6 +54,7 @@ _HOME = {
     ),
     "advgen.data": ("ArraySource", "content_hash", "split_indices"),
     "advgen.errors": ("ConfigError", "DataError", "GenError", "PluginError"),
+    "advgen.estimators": ("gumbel", "straight_through"),
     "advgen.hooks": ("hookimpl",),
     "advgen.losses": ("Loss",),
     "advgen.penalties": ("Penalty",),
@@ -81,11 +85,14 @@ __all__ = [
     "Sample",
     "Source",
     "Verdict",
+    "cache_folder",
     "content_hash",
+    "gumbel",
     "hookimpl",
     "load_generator",
     "resume",
     "split_indices",
+    "straight_through",
     "train",
 ]
 

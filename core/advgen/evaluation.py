@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from advgen.cache import cache_folder as cache_folder
+from advgen.cache import cache_folder
 from advgen.contracts import Batch, Corpus, Judge, Modality, Source
 from advgen.errors import ContractError, DataError, GenError, nearest
 from advgen.metrics.features import (

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
+import json
 import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +18,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from advgen import Batch, DataError, DataRequest, PluginError, content_hash, split_indices
+from advgen import Batch, DataError, DataRequest, PluginError, cache_folder, content_hash, split_indices
 from advgen_audio.config import AudioConfig
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -211,6 +211,14 @@ class LoadedFolder:
     bad: tuple[str, ...]
 
 
+@dataclass
+class Kept:
+    """The files that could be decoded, with the number of samples of each."""
+
+    files: list[SoundFile] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+
+
 def load_folder(config: AudioConfig, request: DataRequest) -> LoadedFolder:
     """Read a folder into memory, or through a memory-mapped cache where it would take more than 512 MB.
 
@@ -223,25 +231,25 @@ def load_folder(config: AudioConfig, request: DataRequest) -> LoadedFolder:
     rate_hz = config.sample_rate_hz or common_rate(files)
     mark = fingerprint(folder, files)
     total = sum(file.num_frames * rate_hz / file.rate_hz for file in files)
-    usable: list[SoundFile] = []
-    sizes: list[int] = []
-    clips = _usable_clips(files, rate_hz, config, rejects, usable, sizes)
+    kept = Kept()
+    clips = _usable_clips(files, rate_hz, config, rejects, kept)
     samples: Any
     if total * 4 <= MAX_MEMORY_BYTES:
         samples = np.concatenate([np.zeros(0, np.float32), *(clip.numpy() for clip in clips)])
     else:
-        samples = _through_cache(clips, f"{mark}-{rate_hz}-{config.peak_normalise}")
-    if not usable:
+        name = content_hash(str(part).encode() for part in (mark, rate_hz, config.peak_normalise))
+        samples = _through_cache(cache_folder() / f"audio-{name[:24]}.pcm", clips, files, rejects, kept)
+    if not kept.files:
         raise DataError(f"none of the sound files in {folder} can be used: {'; '.join(rejects.reasons[:5])}")
-    labels, classes = _number_labels(usable, config)
-    length = config.length or fitting_length(sizes)
-    ends = torch.tensor(sizes).cumsum(0)
-    source = ClipSource(samples, ends - torch.tensor(sizes), torch.tensor(sizes), labels, length)
-    return LoadedFolder(source, tuple(f.name for f in usable), classes, rate_hz, mark, tuple(rejects.reasons))
+    labels, classes = _number_labels(kept.files, config)
+    length = config.length or fitting_length(kept.sizes)
+    sizes = torch.tensor(kept.sizes)
+    source = ClipSource(samples, sizes.cumsum(0) - sizes, sizes, labels, length)
+    return LoadedFolder(source, tuple(f.name for f in kept.files), classes, rate_hz, mark, tuple(rejects.reasons))
 
 
 def _usable_clips(
-    files: Sequence[SoundFile], rate_hz: int, config: AudioConfig, rejects: Rejects, usable: list[SoundFile], sizes: list[int]
+    files: Sequence[SoundFile], rate_hz: int, config: AudioConfig, rejects: Rejects, kept: Kept
 ) -> Iterator[Tensor]:
     """Yield the clips that decode, noting each one's file and size."""
     for file in files:
@@ -250,22 +258,48 @@ def _usable_clips(
         except ValueError as error:
             rejects.add(file.name, str(error))
             continue
-        usable.append(file)
-        sizes.append(len(clip))
+        kept.files.append(file)
+        kept.sizes.append(len(clip))
         yield clip
 
 
-def _through_cache(clips: Iterator[Tensor], key: str) -> Any:
-    """Write the clips as 16-bit samples to one file and map it; the file is replaced in one step."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "advgen"
-    base.mkdir(parents=True, exist_ok=True)
-    target = base / f"audio-{hashlib.sha256(key.encode()).hexdigest()[:24]}.pcm"
+def _through_cache(target: Path, clips: Iterator[Tensor], files: Sequence[SoundFile], rejects: Rejects, kept: Kept) -> Any:
+    """Map the clips as 16-bit samples from one file, which the first run writes and later ones find.
+
+    Raises:
+        DataError: where the cache cannot be written.
+    """
+    index_file = target.with_suffix(".json")
+    try:
+        if target.exists() and index_file.exists():
+            index = json.loads(index_file.read_text())
+            names = set(index["kept"])
+            kept.files += [file for file in files if file.name in names]
+            kept.sizes += index["sizes"]
+            for reason in index["bad"]:
+                rejects.add(*reason.split(": ", 1))
+        else:
+            before = len(rejects.reasons)
+            _write_cache(target, clips)
+            index = {"kept": [file.name for file in kept.files], "sizes": kept.sizes, "bad": rejects.reasons[before:]}
+            partial = index_file.with_suffix(f".{os.getpid()}.partial")
+            partial.write_text(json.dumps(index))
+            partial.replace(index_file)  # last: without it the samples count as absent
+    except OSError as error:
+        raise DataError(
+            f"decoded sound cannot be kept in {target.parent}: {error.strerror or error}; make room there, or set "
+            "XDG_CACHE_HOME to another place"
+        ) from error
+    return np.memmap(target, dtype=np.int16, mode="r") if target.stat().st_size else np.zeros(0, np.int16)
+
+
+def _write_cache(target: Path, clips: Iterator[Tensor]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(f".{os.getpid()}.partial")
     with partial.open("wb") as stream:
         for clip in clips:
             stream.write((clip.clamp(-1, 1) * 32767).round().to(torch.int16).numpy().tobytes())
     partial.replace(target)
-    return np.memmap(target, dtype=np.int16, mode="r") if target.stat().st_size else np.zeros(0, np.int16)
 
 
 def _number_labels(files: Sequence[SoundFile], config: AudioConfig) -> tuple[Tensor | None, tuple[str, ...]]:

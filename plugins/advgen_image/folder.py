@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advgen import DataError, content_hash
+from advgen import DataError, cache_folder, content_hash
 from advgen_image.config import ImageConfig
 from advgen_image.decoding import SUFFIXES, BadImage, Header, Target, decode, read_header
 
@@ -189,9 +189,3 @@ def _decode_all(files: list[Path], target: Target) -> Iterator[tuple[Path, NDArr
         for start in range(0, len(files), CHUNK):
             chunk = files[start : start + CHUNK]
             yield from zip(chunk, pool.map(attempt, chunk), strict=True)
-
-
-def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/advgen``, or ``~/.cache/advgen``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "advgen"

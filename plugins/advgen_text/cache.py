@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 import tokenizers
 
-from advgen import DataError, DataRequest
+from advgen import DataError, DataRequest, cache_folder
 
 from .config import TextConfig
 from .store import Arrays, Encoded, map_arrays
@@ -33,7 +32,7 @@ def through_cache(
     Raises:
         DataError: where the files cannot be read or the cache cannot be written.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "advgen" / "text"
+    base = cache_folder() / "text"
     target = base / _key(files, config, request)
     try:
         if not _is_whole(target):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advgen import Generator, GenError, Mode, Sample
+from advgen import Generator, GenError, Mode, Sample, gumbel, straight_through
 
 from .tokenizer import BOS, EOS, PAD, UNKNOWN
 
@@ -166,7 +166,9 @@ class TextGenerator(Generator):
         rows, values = [], []
         for place in range(self.length):
             state = self._step(inputs + label, state)
-            row = straight_through(self._logits(state[0], 1.0, True), noise[:, place], temperature)
+            logits = self._logits(state[0], 1.0, True)
+            drawn = logits + gumbel(noise[:, place].to(logits.dtype))
+            row = straight_through(drawn, drawn.argmax(1), temperature)
             row = torch.where(ended.unsqueeze(1), padding, row)
             token = row.detach().argmax(1)
             inputs = row @ self.tokens.weight
@@ -208,15 +210,3 @@ def inverse_draw(logits: Tensor, uniform: Tensor) -> Tensor:
     # Rounding may put the point on the last edge; the last token with any probability is then meant.
     last = (cumulative < cumulative[:, -1:]).sum(1)
     return torch.minimum(torch.searchsorted(cumulative, point, right=True).squeeze(1), last)
-
-
-def straight_through(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
-    """One-hot draw (B, V) by the Gumbel-max rule, with the gradient of the softmax at ``temperature``.
-
-    Source: Jang et al. 2017, https://arxiv.org/abs/1611.01144
-    """
-    gumbel = -torch.log(-torch.log(uniform.to(logits.dtype).clamp(1e-20, 1 - 1e-7)))
-    soft = F.softmax((logits + gumbel) / temperature, dim=-1)
-    hard = F.one_hot(soft.argmax(dim=-1), soft.shape[-1]).to(soft.dtype)
-    # The difference is exactly 0; added first to hard it would round.
-    return hard + (soft - soft.detach())
