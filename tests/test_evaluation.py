@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
+from advgen.cache import cache_folder
 from advgen.contracts import Batch, Corpus, DataRequest, Modality
 from advgen.data import ArraySource
 from advgen.errors import ContractError, DataError, GenError
-from advgen.cache import cache_folder
 from advgen.evaluation import (
     compare,
     evaluate_loaded,
