@@ -10,7 +10,7 @@ except ModuleNotFoundError as error:
         raise
     sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("core", "plugins")]
 
-from advgen.cli import main
+from advgen.cli import command
 
 if __name__ == "__main__":
-    main()
+    command()

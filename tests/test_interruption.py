@@ -82,11 +82,18 @@ def test_ctrl_c_and_termination_save_say_how_to_go_on_and_the_run_goes_on(run: P
 def test_ctrl_c_before_the_first_step_ends_with_130_and_leaves_the_run_as_it_was(run: Path, root: Path) -> None:
     before = digests(run / "checkpoints")
     process = gen(root, "resume", run, "--device", "cpu")
-    time.sleep(1.0)  # imports alone take longer
+    wait_for(lambda: "libtorch" in Path(f"/proc/{process.pid}/maps").read_text(), process)  # in the middle of the imports
     process.send_signal(signal.SIGINT)
     code, said = ended(process)
     assert code == 130, said
     assert "Traceback" not in said and all(digests(run / "checkpoints")[path] == digest for path, digest in before.items())
+
+
+def test_ctrl_c_inside_code_compiled_from_a_string_ends_with_130_too(tmp_path: Path, root: Path) -> None:
+    """Python remembers such a Ctrl-C and would end the process by SIGINT in place of the exit code."""
+    plugin = tmp_path / "pressing.py"
+    plugin.write_text("exec('import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)')")
+    assert ended(gen(root, "train", "--plugin", plugin, "--steps", 1)) == (130, "interrupted; nothing was saved\n")
 
 
 @pytest.mark.parametrize("after", ["an odd error", "going on"])

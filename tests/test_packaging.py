@@ -26,7 +26,7 @@ def project() -> dict[str, Any]:
 
 def test_entry_points_and_the_built_in_table_agree(project: dict[str, Any]) -> None:
     assert project["project"]["entry-points"]["advgen.plugins"] == BUILTIN
-    assert project["project"]["scripts"] == {"gen": "advgen.cli:main"}
+    assert project["project"]["scripts"] == {"gen": "advgen.cli:command"}
 
 
 def test_the_version_stands_in_both_places(project: dict[str, Any]) -> None:

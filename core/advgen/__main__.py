@@ -1,6 +1,6 @@
 """``python -m advgen ...`` is ``gen ...``; under torchrun: ``torchrun -m advgen train ...``."""
 
-from advgen.cli import main
+from advgen.cli import command
 
 if __name__ == "__main__":
-    main()
+    command()

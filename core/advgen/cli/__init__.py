@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from typing import Annotated
@@ -44,6 +45,23 @@ def gen(
     version: VersionFlag = False,
 ) -> None:
     """Train, sample, examine and ship adversarial generators of any modality."""
+
+
+def command() -> None:
+    """The process ``gen``: :func:`main`, whose exit code 130 is kept.
+
+    Python ends a process by SIGINT, whatever its exit code, once a Ctrl-C fell into code compiled from a string
+    (data classes are), even where it was caught.
+    """
+    try:
+        main()
+    except SystemExit as ended:
+        if ended.code != interrupts.INTERRUPTED:
+            raise
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(interrupts.INTERRUPTED)
 
 
 def main(arguments: list[str] | None = None) -> None:
