@@ -7,7 +7,7 @@ The core treats every axis after the batch axis as opaque.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -265,8 +265,9 @@ class Modality(ABC, Generic[ConfigT]):
         """Negative log-likelihood of a prepared batch, (B, *positions) in nats; for likelihood phases and anchors."""
         raise GenError(f"{type(self).__name__} has no likelihood; remove the likelihood phase and anchor")
 
-    def auxiliary(self, real: Batch, fake: Sample) -> dict[str, Tensor]:
-        """Named extra generator costs, each scalar; weights come from the config's ``auxiliary``."""
+    def auxiliary(self, real: Batch, fake: Sample) -> Mapping[str, Tensor | Callable[[], Tensor]]:
+        """Named extra generator costs, each a scalar or a call that makes one; weights come from the config's ``auxiliary``,
+        shares from ``balance``. A call is made only where the config names it."""
         return {}
 
     def verdict_auxiliary(self, real: Verdict, fake: Verdict) -> dict[str, Tensor]:

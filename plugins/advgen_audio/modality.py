@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from advgen_audio.features import SPECS
 from advgen_audio.judge import make_judge
 from advgen_audio.networks import GeneratorShape, SpectralGenerator
 from advgen_audio.segments import SegmentSource, pack_clips
+from advgen_audio.wavegan import WaveganDiscriminator, WaveganGenerator, WaveganShape
 from advgen_audio.vocoding import VocoderGenerator, Vocoding, make_critics, mel_spec, segment_length
 
 NUM_EXAMPLES = 8
@@ -65,6 +66,8 @@ class AudioModality(Modality[AudioConfig]):
         if self._vocoding is not None:
             return self._vocoding.generator()
         config, (n_fft, hop) = self.config, frames_at(self.config, self._rate_hz)
+        if config.networks == "wavegan":
+            return WaveganGenerator(self._wavegan)
         return SpectralGenerator(
             GeneratorShape(self._length, n_fft, hop, config.noise_size, config.channels, config.blocks, self._num_classes)
         )
@@ -74,6 +77,8 @@ class AudioModality(Modality[AudioConfig]):
         if self._vocoding is not None:
             return make_critics(self.config.critics)
         config, (n_fft, _) = self.config, frames_at(self.config, self._rate_hz)
+        if config.networks == "wavegan":
+            return WaveganDiscriminator(self._wavegan)
         return AudioDiscriminator(
             CriticShape(
                 self._length,
@@ -116,8 +121,8 @@ class AudioModality(Modality[AudioConfig]):
             return self._vocoding.condition(num_samples, label)
         return super().condition(num_samples, generator, label=label)
 
-    def auxiliary(self, real: Batch, fake: Sample) -> dict[str, Tensor]:
-        """A vocoder's ``mel``."""
+    def auxiliary(self, real: Batch, fake: Sample) -> Mapping[str, Callable[[], Tensor]]:
+        """A vocoder's ``mel`` and ``stft``."""
         return {} if self._vocoding is None else self._vocoding.auxiliary(real, fake)
 
     def verdict_auxiliary(self, real: Verdict, fake: Verdict) -> dict[str, Tensor]:
@@ -157,6 +162,11 @@ class AudioModality(Modality[AudioConfig]):
     @property
     def _length(self) -> int:
         return int(self.facts["length"])
+
+    @property
+    def _wavegan(self) -> WaveganShape:
+        config = self.config
+        return WaveganShape(self._length, config.channels, config.noise_size, self._num_classes, config.phase_shuffle)
 
     @property
     def _num_classes(self) -> int:

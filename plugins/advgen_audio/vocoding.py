@@ -5,7 +5,7 @@ Legend: B batch, M mel bands, F frames, T samples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from advgen_audio.config import AudioConfig
 from advgen_audio.discriminators import CriticSet, MultiBandCritic, MultiPeriodCritic
 from advgen_audio.features import MelSpec, MelSpectrogram, named_spec
 from advgen_audio.griffin_lim import GriffinLim
-from advgen_audio.reconstruction import MelDistance, SpectralDistance, feature_matching, loss_spec
+from advgen_audio.reconstruction import MelDistance, SpectralDistance, feature_matching, loss_spec, multi_scale_specs
 from advgen_audio.segments import unpack_clips
 from advgen_audio.vocoders import (
     Bigvgan,
@@ -151,10 +151,19 @@ class Vocoding:
         example = torch.arange(count) % len(self.examples)
         return {"mel": self.mel(self.examples)[example], "example": example}
 
-    def auxiliary(self, real: Batch, fake: Sample) -> dict[str, Tensor]:
-        """``mel``: mean absolute difference of log mels up to half the rate."""
-        distance = self._on(fake.values, "distance", lambda: MelDistance(loss_spec(self.spec)))
-        return {"mel": distance(real.values[:, 0], fake.values[:, 0])}
+    def auxiliary(self, real: Batch, fake: Sample) -> dict[str, Callable[[], Tensor]]:
+        """``mel``: mean absolute difference of log mels up to half the rate, of one front end or of many; ``stft``: spectral
+        convergence plus log-magnitude distance, means over three resolutions."""
+        one, other = real.values[:, 0], fake.values[:, 0]
+        return {
+            "mel": lambda: self._on(other, "distance", self._mel_distance)(one, other),
+            # Each clip by itself, so that cutting a batch into parts changes nothing.
+            "stft": lambda: sum(self._on(other, "stft_cost", lambda: SpectralDistance(over="clip"))(one, other)),
+        }
+
+    def _mel_distance(self) -> MelDistance:
+        many = self.config.mel_scales == "many"
+        return MelDistance(*(multi_scale_specs(self.spec.rate_hz) if many else [loss_spec(self.spec)]))
 
     def verdict_auxiliary(self, real: Verdict, fake: Verdict) -> dict[str, Tensor]:
         """``feature_matching``: mean absolute difference of the critics' layers."""
@@ -191,7 +200,7 @@ class Vocoding:
         return {"stft_distance": stft_distance, "mel_l1": mel_distance}
 
     def _on(self, like: Tensor, name: str, make: Any) -> Any:
-        """A fixed module, made once and moved to where a tensor is."""
+        """A fixed module, made once and moved to where a tensor is; in double precision where that is."""
         if name not in self._modules:
             self._modules[name] = make()
-        return self._modules[name].to(like.device)
+        return self._modules[name].to(like.device, torch.float64 if like.dtype is torch.float64 else torch.float32)
