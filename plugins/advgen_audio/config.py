@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from advgen import PluginConfig
 
@@ -74,3 +74,9 @@ class AudioConfig(PluginConfig):
         if pattern is not None and "label" not in re.compile(pattern).groupindex:
             raise ValueError(f"{pattern!r} has no group (?P<label>...), so no label can be read with it")
         return pattern
+
+    @model_validator(mode="after")
+    def _one_kind_of_networks(self) -> AudioConfig:
+        if self.task == "vocode" and self.networks != "spectral":
+            raise ValueError(f"task vocode takes its networks from vocoder and critics; leave out networks={self.networks}")
+        return self

@@ -34,8 +34,8 @@ from advgen_audio.features import SPECS
 from advgen_audio.judge import make_judge
 from advgen_audio.networks import GeneratorShape, SpectralGenerator
 from advgen_audio.segments import SegmentSource, pack_clips
-from advgen_audio.wavegan import WaveganDiscriminator, WaveganGenerator, WaveganShape
 from advgen_audio.vocoding import VocoderGenerator, Vocoding, make_critics, mel_spec, segment_length
+from advgen_audio.wavegan import WaveganDiscriminator, WaveganGenerator, WaveganShape
 
 NUM_EXAMPLES = 8
 
