@@ -55,6 +55,10 @@ class Batch:
             {name: tensor[start:stop] for name, tensor in self.condition.items()},
         )
 
+    def rolled(self) -> Batch:
+        """Each sample in the place of the one before it, the first in the last place."""
+        return Batch.cat([self.slice(1, len(self)), self.slice(0, 1)])
+
     @staticmethod
     def cat(batches: list[Batch]) -> Batch:
         """One batch of several that agree in everything but length."""

@@ -14,6 +14,7 @@ def schedulable(config: RunConfig) -> list[str]:
     return [
         "generator.learning_rate",
         "discriminator.learning_rate",
+        "discriminator.mismatch",
         "estimator.temperature",
         *(f"penalties.{name}.weight" for name in config.penalties),
         *(f"auxiliary.{name}" for name in config.auxiliary if name not in config.balance),

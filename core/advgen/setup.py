@@ -144,6 +144,8 @@ def make_draw(modality: Modality[Any], source: Source, config: RunConfig, player
     """Batches keyed by stream and update: drawn for the global batch, then cut by rank and micro-batch."""
     train, world, mode = config.train, players.world, get_estimator(config.estimator.name).mode
     share = train.batch_size // (world.size * train.accumulate)
+    # A model without conditions has none to mistake, though its data may have labels for the judge.
+    mistakes = config.discriminator.mismatch > 0 and bool(modality.condition(1, torch.Generator()))
 
     def draw(stream: str, update: int) -> list[Chunk]:
         wanted: Mode = mode if stream == "generator" else "values"
@@ -159,20 +161,25 @@ def make_draw(modality: Modality[Any], source: Source, config: RunConfig, player
             rng = keyed_generator(train.seed, "uniform", stream, update)
             return torch.rand(train.batch_size, *shape, generator=rng, dtype=players.dtype)[cut].to(world.device)
 
-        return [_chunk(modality, batch, cut, (noise, mixing, uniform), players) for cut in cuts]
+        others = batch.rolled() if mistakes and stream == "discriminator" else None
+        return [_chunk(modality, batch, others, cut, (noise, mixing, uniform), players) for cut in cuts]
 
     return draw
 
 
-def _chunk(modality: Modality[Any], batch: Batch, cut: slice, random: tuple[Any, Any, Any], players: Players) -> Chunk:
+def _chunk(
+    modality: Modality[Any], batch: Batch, others: Batch | None, cut: slice, random: tuple[Any, Any, Any], players: Players
+) -> Chunk:
     """One rank's share of a global batch and of its random numbers, on the device."""
     (noise, mixing, uniform), device, dtype = random, players.world.device, players.dtype
     real = modality.prepare(batch.slice(cut.start, cut.stop).to(device))
+    mismatched = None if others is None else modality.prepare(others.slice(cut.start, cut.stop).to(device)).condition
     if real.values.is_floating_point() and real.values.dtype is not dtype:
         real = Batch(real.values.to(dtype), real.mask, real.condition)
     kind = dtype if noise.is_floating_point() else noise.dtype
     own_noise = noise[cut].to(device, kind, non_blocking=True)
-    return Chunk(real, own_noise, mixing[cut].to(device, dtype), functools.partial(uniform, cut))
+    own_mixing = mixing[cut].to(device, dtype)
+    return Chunk(real, own_noise, own_mixing, functools.partial(uniform, cut), cut.start, mismatched)
 
 
 def check_fits(config: RunConfig, corpus: Corpus, world: World) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from advgen import reduction
 from advgen.balance import Pull, balanced_costs, measure
 from advgen.config.model import RunConfig
-from advgen.contracts import Batch, Discriminator, Mode, Sample, Verdict, check_verdict
+from advgen.contracts import Batch, Discriminator, Mode, Sample, Verdict
 from advgen.engine import Terms, apply_update, frozen
 from advgen.errors import ConfigError
 from advgen.estimators import ESTIMATORS, score_function_cost, update_baseline
-from advgen.losses import Loss
-from advgen.penalties import Penalty
+from advgen.losses import LOSSES, Loss
+from advgen.penalising import Side, due_penalties, judge, penalty_cost
 from advgen.players import Chunk, Draw, Objective, Players, Turn
 from advgen.randomness import seed_networks
 from advgen.world import World
@@ -96,27 +93,38 @@ def discriminator_costs(
     with torch.no_grad(), players.precision():
         temperature = _temperature(objective, "values", progress)
         fake = players.generates(chunk.noise, real.condition, temperature=temperature).detach()
-    due = _due(objective, update)
-    seen_real, seen_fake = (_seen(critic, sample, bool(due)) for sample in (Sample(real.values, mask=real.mask), fake))
+    due = due_penalties(objective, update)
+    needs_gradient = any(objective.config.penalties[name].share == 1 for name in due)
+    seen_real, seen_fake = (_seen(critic, sample, needs_gradient) for sample in (Sample(real.values, mask=real.mask), fake))
     with players.precision():
-        on_real = _judge(critic, seen_real, real.condition, real.mask)
-        on_fake = _judge(critic, seen_fake, real.condition, fake.mask)
+        on_real = judge(critic, seen_real, real.condition, real.mask)
+        on_fake = judge(critic, seen_fake, real.condition, fake.mask)
     means = global_means(objective.loss, on_real, on_fake, players.world)
     costs = {"loss": reduction.discriminator_cost(objective.loss, on_real, on_fake, means).mean()}
     scores = {"real_score": reduction.reduce_verdict(on_real).mean(), "fake_score": reduction.reduce_verdict(on_fake).mean()}
-    if due:
-        reuse = not players.autocast  # penalties are computed in full precision
-        given: dict[str, Any] = {
-            "judge_real": _rejudge(critic, real.condition, real.mask, seen_real, on_real if reuse else None),
-            "judge_fake": _rejudge(critic, real.condition, fake.mask, seen_fake, on_fake if reuse else None),
-            "real": seen_real,
-            "fake": seen_fake,
-            "noise": chunk.mixing,
-        }
-        for name, penalty in due.items():
-            move: dict[str, Any] = {"move": _move(chunk, seen_real, players.world)} if penalty.couples_batch else {}
-            costs[name] = penalty.compute(**given, **move, weight=_penalty_weight(objective, name, progress)).mean()
+    if chunk.mismatched is not None:
+        costs["mismatch"] = _mismatch_cost(players, objective, chunk, seen_real, on_real, progress)
+    reuse = not players.autocast  # penalties are computed in full precision
+    sides = (Side(seen_real, real.mask, on_real if reuse else None), Side(seen_fake, fake.mask, on_fake if reuse else None))
+    costs |= {name: penalty_cost(players, objective, chunk, sides, name, progress) for name in due}
     return costs, scores
+
+
+def _mismatch_cost(
+    players: Players, objective: Objective, chunk: Chunk, seen: Tensor, matched: Verdict, progress: float
+) -> Tensor:
+    """D's cost of ranking a real sample under another sample's condition as high as under its own, a scalar; log 2 at a tie.
+
+    Always in pairs, whatever the loss: a score that does not depend on the condition gets no gradient from it, and neither
+    does a pair whose conditions are the same.
+
+    Source: a matching-aware critic, Reed et al. 2016, https://arxiv.org/abs/1605.05396, with relativistic pairs
+    """
+    with players.precision():
+        seen = seen.detach() if seen.is_leaf else seen  # an embedding learns; a penalty's leaf needs no second gradient
+        mismatched = judge(players.judges, seen, chunk.mismatched or {}, chunk.real.mask)
+    weight = objective.weight("discriminator.mismatch", objective.config.discriminator.mismatch, progress)
+    return weight * reduction.discriminator_cost(LOSSES["relativistic"], matched, mismatched, None).mean()
 
 
 def update_generator(
@@ -159,13 +167,13 @@ def generator_costs(
     critic, real, on_real = players.judges, chunk.real, None
     if objective.loss.pairs or objective.loss.couples_batch:
         with torch.no_grad():
-            on_real = _judge(critic, critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
+            on_real = judge(critic, critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
     if mode == "log_prob":
         with torch.no_grad():
-            on_fake = _judge(critic, critic.embed(fake), real.condition, fake.mask)
+            on_fake = judge(critic, critic.embed(fake), real.condition, fake.mask)
         costs = {"loss": _score_function(players, objective, fake, on_real or on_fake, on_fake, turn)}
     else:
-        on_fake = _judge(critic, critic.embed(fake), real.condition, fake.mask)
+        on_fake = judge(critic, critic.embed(fake), real.condition, fake.mask)
         means = global_means(objective.loss, on_real or on_fake, on_fake, players.world)
         costs = {"loss": reduction.generator_cost(objective.loss, on_real or on_fake, on_fake, means).mean()}
     extra = _extra_costs(players, objective, real, fake, on_real, on_fake)
@@ -185,7 +193,7 @@ def _extra_costs(
     if wanted - set(offered):
         if on_real is None:
             with torch.no_grad():
-                on_real = _judge(critic, critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
+                on_real = judge(critic, critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
         offered |= modality.verdict_auxiliary(on_real, on_fake)
     for name in sorted(wanted - set(offered)):
         table = "balance" if name in objective.config.balance else "auxiliary"
@@ -264,39 +272,9 @@ def _update_baseline(players: Players, objective: Objective, gains: list[tuple[T
     state["baseline_updates"] = state["baseline_updates"] + mask.any(0)
 
 
-def _due(objective: Objective, update: int) -> dict[str, Penalty]:
-    settings = objective.config.penalties
-    return {n: p for n, p in objective.penalties.items() if settings[n].weight > 0 and update % settings[n].interval == 0}
-
-
-def _penalty_weight(objective: Objective, name: str, progress: float) -> float:
-    """A lazy penalty is k times as strong every k-th update."""
-    settings = objective.config.penalties[name]
-    return objective.weight(f"penalties.{name}.weight", settings.weight, progress) * settings.interval
-
-
-def _judge(critic: Discriminator, seen: Tensor, condition: Mapping[str, Tensor], mask: Tensor | None) -> Verdict:
-    return check_verdict(critic(seen, condition, mask), seen.shape[0], f"discriminator {type(critic).__name__}")
-
-
-def _rejudge(
-    critic: Discriminator, condition: Mapping[str, Tensor], mask: Tensor | None, known: Tensor, verdict: Verdict | None
-) -> Callable[[Tensor], Verdict]:
-    """D as a function of what it sees; the verdict that the loss already has is not computed again."""
-    return lambda seen: verdict if verdict is not None and seen is known else _judge(critic, seen, condition, mask)
-
-
 def _seen(critic: Discriminator, sample: Sample, with_gradient: bool) -> Tensor:
     seen = critic.embed(sample)
     return seen.detach().requires_grad_() if with_gradient and not seen.requires_grad else seen
-
-
-def _move(chunk: Chunk, seen: Tensor, world: World) -> Tensor:
-    """How far each value of real samples moves, (B, ...): uniform up to half the global batch's standard deviation."""
-    values, count = seen.detach().double(), seen.numel() * world.size
-    mean = world.total(values.sum()) / count
-    deviation = (world.total((values - mean).square().sum()) / count).sqrt()
-    return (0.5 * deviation * chunk.uniform(tuple(seen.shape[1:]))).to(seen.dtype)
 
 
 def _temperature(objective: Objective, mode: Mode, progress: float) -> float:

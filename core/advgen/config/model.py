@@ -47,11 +47,20 @@ class PlayerConfig(Section):
     clip: ClipConfig = ClipConfig()
 
 
+class DiscriminatorConfig(PlayerConfig):
+    """Optimizer of D, and what it learns besides telling real from generated."""
+
+    mismatch: float = Field(
+        0.0, ge=0, description="Weight of ranking each real sample under its own condition above itself under another's."
+    )
+
+
 class PenaltyConfig(Section):
     """One gradient penalty on the discriminator."""
 
     weight: float = Field(1.0, ge=0, description="gamma of R1/R2 (used as gamma/2), lambda of wgan_gp and dragan.")
     interval: int = Field(1, ge=1, description="Every k-th D update, with k times the weight.")
+    share: float = Field(1.0, gt=0, le=1, description="Share of the batch that it is measured on.")
 
 
 class EstimatorConfig(Section):
@@ -133,7 +142,7 @@ class RunConfig(Section):
         description="Shares of G's costs, loss and auxiliary ones, by the gradient that each sends to the sample; empty: none.",
     )
     generator: PlayerConfig = PlayerConfig()
-    discriminator: PlayerConfig = PlayerConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
     average: AverageConfig = AverageConfig()
     phases: tuple[PhaseConfig, ...] = (PhaseConfig(),)
     schedules: dict[str, ScheduleConfig] = Field(default_factory=dict)
