@@ -141,7 +141,7 @@ def test_plugin_options_have_their_own_help_panel(gen: Any, plugin: str, monkeyp
     monkeypatch.setenv("COLUMNS", "160")
     text = gen("train", "-p", plugin, "--help").out
     assert "Plugin 'mine' options" in text and "--options.size" in text and "How big." in text
-    assert "ring|grid" in text and "[4, 8]" in text
+    assert "ring|grid  default: ring" in text and "[4, 8]" in text and "integer, 1 or more  default: 8" in text
     assert "--options.size" not in gen("train", "--help").out
 
 
@@ -241,7 +241,12 @@ def test_plugins_show_tells_presets_options_and_losses(gen: Any, plugin: str) ->
     text = gen("plugins", "show", plugin).out
     assert "mine: Points." in text and "presets: default, classic" in text and "losses: odd" in text
     facts = gen("plugins", "show", plugin, "--json").json
-    assert facts["options"]["size"] == {"type": "integer", "default": "8", "description": "How big."}
+    assert facts["options"]["size"] == {
+        "type": "integer",
+        "range": "1 or more",
+        "default": "8",
+        "description": "How big.",
+    }
     assert facts["presets"]["classic"] == {"loss": "nonsaturating"} and len(facts["sha256"]) == 64
 
 
@@ -278,7 +283,7 @@ def test_version(gen: Any) -> None:
 
 def test_a_mistyped_command_is_answered_with_the_nearest(gen: Any) -> None:
     answer = gen("tran")
-    assert answer.code == 2 and "Did you mean 'train'" in answer.err
+    assert answer.code == 2 and "did you mean 'train'?" in answer.err
 
 
 HEAVY = (

@@ -13,7 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON on standard output; all else goes to standard error.")]
+JsonFlag = Annotated[
+    bool, typer.Option("--json", metavar="", help="Print JSON on standard output; all else goes to standard error.")
+]
 PluginOption = Annotated[
     str | None,
     typer.Option("--plugin", "-p", metavar="NAME|FILE.py", help="An installed plugin, or a file such as ./mine.py."),

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from advgen.cli.output import JsonFlag, RunArgument, say, say_json, table, to_stderr
+from advgen.cli.usage import Commands
 
-app = typer.Typer(help="List and describe runs.", no_args_is_help=True)
+app = typer.Typer(cls=Commands, help="List and describe runs.", no_args_is_help=True)
 
 
 @app.command("list")

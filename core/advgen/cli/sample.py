@@ -13,7 +13,7 @@ from advgen.errors import ConfigError
 
 def sample(
     run: RunArgument,
-    more: Annotated[list[Path] | None, typer.Argument(metavar="[FILE...]", help="Further files of --from.")] = None,
+    more: Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="Further files of --from.")] = None,
     num_samples: Annotated[int, typer.Option("-n", "--num-samples", min=1, metavar="N", help="How many samples.")] = 16,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Sample i depends on the seed and i alone.")] = 0,
     label: Annotated[str | None, typer.Option("--class", metavar="C", help="Name or index of the class.")] = None,
