@@ -47,6 +47,7 @@ class FakeResult:
     samples: list[Path] = field(default_factory=lambda: [Path("runs/x/samples/a.png")])
     files: tuple[Path, ...] = (Path("runs/x/out/0.png"),)
     overview: tuple[Path, ...] = (Path("runs/x/out/grid.png"),)
+    removed: tuple[Path, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return {"folder": self.folder, "loss": float("nan"), "steps": (1, 2)}
@@ -110,13 +111,20 @@ def test_train_hands_every_flag_on(
     flags = (
         "--data d --preset classic --config a.toml --config b.toml --set loss=hinge --set train.keep=3 --steps 9 --stop-after 4"
     )
-    flags += " --from runs/old --seed 5 --device cpu --out runs/new --max-bad 2"
+    flags += " --from runs/old --from-step 7 --seed 5 --device cpu --out runs/new --max-bad 2"
     Path("a.toml").touch()
     Path("b.toml").touch()
     assert gen("train", "--plugin", plugin, *flags.split()).code == 0
     expected = {"plugin": plugin, "data": Path("d"), "preset": "classic", "config_files": [Path("a.toml"), Path("b.toml")]}
     expected |= {"overrides": ["loss=hinge", "train.keep=3"], "steps": 9, "minutes": None, "stop_after": 4, "options": {}}
-    expected |= {"from_run": Path("runs/old"), "seed": 5, "device": "cpu", "out": Path("runs/new"), "max_bad": 2}
+    expected |= {
+        "from_run": Path("runs/old"),
+        "from_step": 7,
+        "seed": 5,
+        "device": "cpu",
+        "out": Path("runs/new"),
+        "max_bad": 2,
+    }
     assert {name: trained[name] for name in expected} == expected
 
 
@@ -206,19 +214,19 @@ def test_sample_and_evaluate_hand_their_flags_on(gen: Any, monkeypatch: pytest.M
     import advgen.sampling
 
     calls: list[Any] = []
-    monkeypatch.setattr(advgen.sampling, "sample_run", lambda run, **given: calls.append((run, given)) or FakeResult())
+    monkeypatch.setattr(advgen.sampling, "sample_run", lambda *given, **more: calls.append((given, more)) or FakeResult())
     monkeypatch.setattr(
         advgen.evaluation, "evaluate_run", lambda run, **given: calls.append((run, given)) or {"fd": float("inf")}
     )
     monkeypatch.setattr(advgen.evaluation, "format_report", lambda report: f"report {report}")
     answer = gen("sample", "runs/x", "-n", "4", "--seed", "2", "--class", "seven", "--out", "o")
     assert "overview: runs/x/out/grid.png" in answer.out
-    expected = {"num_samples": 4, "seed": 2, "label": "seven", "out": Path("o"), "device": "auto", "plugin": None}
-    assert calls[0] == (Path("runs/x"), expected)
+    expected = {"device": "auto", "plugin": None, "step": None}
+    assert calls[0] == ((Path("runs/x"), 4, 2, "seven", Path("o")), expected)
     assert gen("sample", "runs/x", "--json").json["folder"] == "runs/x"
     assert gen("evaluate", "runs/x", "--json").json == {"fd": None}
     assert gen("evaluate", "runs/x").out == "report {'fd': inf}\n"
-    assert calls[-1] == (Path("runs/x"), {"num_samples": None, "seed": 0, "device": "auto", "plugin": None})
+    assert calls[-1] == (Path("runs/x"), {"num_samples": None, "seed": 0, **expected})
 
 
 def test_runs_are_listed_and_described(gen: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

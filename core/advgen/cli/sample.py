@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from advgen.cli.output import DeviceOption, JsonFlag, RunArgument, TrustOption, say, say_json, to_stderr
+from advgen.cli.output import DeviceOption, JsonFlag, RunArgument, StepOption, TrustOption, say, say_json, to_stderr
 from advgen.errors import ConfigError
 
 
@@ -21,6 +21,7 @@ def sample(
         list[Path] | None, typer.Option("--from", metavar="FILE", help="Files or folders to make samples from: --from a/*.wav")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder; default inside the run.")] = None,
+    step: StepOption = None,
     device: DeviceOption = "auto",
     plugin: TrustOption = None,
     as_json: JsonFlag = False,
@@ -32,15 +33,16 @@ def sample(
         raise ConfigError(f"gen sample got {', '.join(map(str, more))} besides the run; files to start from follow --from")
     with to_stderr():
         if sources:
-            result = convert_run(run, [*sources, *(more or [])], out=out, device=device, plugin=plugin)
+            result = convert_run(run, [*sources, *(more or [])], out=out, device=device, plugin=plugin, step=step)
             num_samples = len(result.files)
         else:
-            result = sample_run(run, num_samples=num_samples, seed=seed, label=label, out=out, device=device, plugin=plugin)
+            result = sample_run(run, num_samples, seed, label, out, device=device, plugin=plugin, step=step)
     if as_json:
         say_json(result.as_dict())
         return
     folder = result.files[0].parent if result.files else out
     say(f"{num_samples} samples in {folder}")
-    overview = result.overview if isinstance(result.overview, list | tuple) else [result.overview]
-    for path in overview:
+    for path in result.overview:
         say(f"  overview: {path}")
+    if result.removed:
+        say(f"  removed: {len(result.removed)} files of an earlier gen sample")

@@ -48,6 +48,9 @@ def train(
     minutes: Annotated[float | None, typer.Option("--minutes", metavar="M", help="The run's plan, in minutes.")] = None,
     stop_after: StopAfter = None,
     from_run: Annotated[Path | None, typer.Option("--from", metavar="RUN", help="Start from another run's weights.")] = None,
+    from_step: Annotated[
+        int | None, typer.Option("--from-step", min=0, metavar="N", help="The saved step of --from; default the newest.")
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, metavar="S", help="Seed of everything random.")] = None,
     device: DeviceOption = "auto",
     out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Run folder to make; default runs/NAME.")] = None,
@@ -74,6 +77,7 @@ def train(
             minutes=minutes,
             stop_after=stop_after,
             from_run=from_run,
+            from_step=from_step,
             seed=seed,
             device=device,
             out=out,
