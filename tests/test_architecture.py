@@ -47,7 +47,7 @@ def test_only_the_command_line_imports_typer_and_nothing_imports_the_command_lin
         assert not [module for module in found if module.startswith("advgen.cli")]
 
 
-LOWER = ["contracts", "losses", "penalties", "estimators", "step", "training", "cli"]
+LOWER = ["contracts", "costs", "losses", "penalties", "estimators", "step", "training", "cli"]
 
 
 @pytest.mark.parametrize("name", LOWER[:-1])

@@ -176,7 +176,7 @@ def test_the_report_is_written_into_the_run_as_plain_json(run: FakeRun, monkeypa
     monkeypatch.setitem(sys.modules, "advgen.sampling", sampling)
     monkeypatch.setattr("advgen.evaluation.plugin_metrics", lambda record: ({}, {}))
     report = evaluate_run("somewhere", 60, device="cpu", plugin="./points.py")
-    assert asked == [("somewhere", "cpu", "./points.py")]
+    assert asked == [("somewhere", "cpu", "./points.py", None)]
     assert json.loads((run.folder / "evaluation.json").read_text()) == report
     assert [path.name for path in run.folder.iterdir()] == ["evaluation.json"]
 
@@ -214,7 +214,7 @@ def test_samples_that_are_not_numbers_are_refused_on_the_generated_side(run: Fak
 
 @pytest.mark.parametrize("num_samples", [0, 5])
 def test_too_few_samples_are_refused_before_the_judge_trains(run: FakeRun, num_samples: int) -> None:
-    with pytest.raises(DataError, match=f"{num_samples} samples were asked for, expected more than 5"):
+    with pytest.raises(DataError, match=f"-n {num_samples}: the metrics need more than 5 samples"):
         evaluate_loaded(run, num_samples)
     assert run.modality.caches == ()
 

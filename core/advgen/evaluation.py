@@ -44,7 +44,12 @@ BETTER = {
 
 
 def evaluate_run(
-    run: Path | str, num_samples: int | None = None, seed: int = 0, device: str = "auto", plugin: str | None = None
+    run: Path | str,
+    num_samples: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    plugin: str | None = None,
+    step: int | None = None,
 ) -> dict[str, Any]:
     """Judge a run's generator on the held-out test split; the report is also written to ``evaluation.json`` in the run.
 
@@ -54,13 +59,14 @@ def evaluate_run(
         seed: of the noise and of the choice of real samples.
         device: where the generator runs.
         plugin: the plugin's file, for a run that was trained from one.
+        step: a saved step; None takes the newest whole checkpoint.
 
     Raises:
         GenError: the run cannot be read, or data or samples do not allow the metrics.
     """
     from advgen.sampling import load_run
 
-    loaded = load_run(run, device, plugin)
+    loaded = load_run(run, device, plugin, step)
     metrics, left_out = plugin_metrics(loaded.record)
     report = evaluate_loaded(loaded, num_samples, seed, metrics)
     report["left_out"] = left_out | report["left_out"]
@@ -73,10 +79,14 @@ def evaluate_loaded(
 ) -> dict[str, Any]:
     """The report of a run that is already open, with further metrics on features; nothing is written."""
     corpus = run.corpus()
-    num_generated = min(MAX_SAMPLES, len(_source(corpus, "test"))) if num_samples is None else num_samples
-    if num_generated <= NEIGHBOURS:
+    held = len(_source(corpus, "test"))
+    num_generated = min(MAX_SAMPLES, held) if num_samples is None else num_samples
+    if num_samples is not None and num_samples <= NEIGHBOURS:
+        raise DataError(f"-n {num_samples}: the metrics need more than {NEIGHBOURS} samples; ask for more")
+    if held <= NEIGHBOURS:
         raise DataError(
-            f"{num_generated} samples were asked for, expected more than {NEIGHBOURS}; raise the number or the test share"
+            f"the test split holds {held} samples, the metrics need more than {NEIGHBOURS}; "
+            "bring more data, or train with a larger data.test_share"
         )
     judge = run.modality.judge(corpus, cache_folder())
     limit = max(MAX_SAMPLES, num_generated)

@@ -79,10 +79,10 @@ def read_corpus(record: PluginRecord, config: RunConfig, new: bool = False) -> t
     return kind(options, corpus.facts), corpus
 
 
-def start_anew(record: PluginRecord, data: str, run: str) -> str:
-    """The command that takes a run's weights to other data."""
+def start_anew(record: PluginRecord, data: str | None, run: str) -> str:
+    """The command that takes a run's weights to other data, or for None to the embedded corpus."""
     plugin = record.path if record.path is not None and record.sha256 else record.name
-    return f"gen train --plugin {plugin} --data {data} --from {run}"
+    return f"gen train --plugin {plugin}{f' --data {data}' if data else ''} --from {run}"
 
 
 def _way_out(record: PluginRecord, new: bool) -> str:
@@ -185,18 +185,18 @@ def _chunk(
 def check_fits(config: RunConfig, corpus: Corpus, world: World) -> None:
     """Refuse a batch that cannot be cut evenly or a corpus that is smaller than a batch."""
     train = config.train
-    parts = world.size * train.accumulate
-    if train.batch_size % parts:
-        raise ConfigError(
-            f"train.batch_size={train.batch_size} is not a multiple of {world.size} ranks x {train.accumulate} micro-batches; "
-            f"nearest: {max(train.batch_size // parts, 1) * parts}"
-        )
-    held = len(corpus.splits["train"])
+    parts, held = world.size * train.accumulate, len(corpus.splits["train"])
+    split = f"{world.size} ranks x {train.accumulate} micro-batches"
+    largest = held // parts * parts
     if held < train.batch_size:
-        raise DataError(
-            f"{held} training samples are fewer than a batch of {train.batch_size}; "
-            f"use --set train.batch_size={max(held // 2, 1)}"
-        )
+        way = f"use --set train.batch_size={largest}, the largest that fits"
+        if not largest:
+            way = f"bring more data, as no batch of {split} fits" if parts > 1 else "bring more data"
+        raise DataError(f"{held} training samples are fewer than a batch of {train.batch_size}; {way}")
+    if train.batch_size % parts:
+        nearest = max(train.batch_size // parts * parts, parts)
+        way = f"nearest: {nearest}" if nearest <= held else f"bring more data: {held} training samples are fewer"
+        raise ConfigError(f"train.batch_size={train.batch_size} is not a multiple of {split}; {way}")
 
 
 def _check_networks(generator: Generator, discriminator: Discriminator) -> None:

@@ -102,8 +102,9 @@ class Trainer:
         with _signals(self):
             try:
                 reason, code = self._loop(stop_after)
-            except DivergedError:
-                self.folder.note(f"diverged at step {self.clock.step}")
+            except DivergedError as error:
+                if self.world.leads:
+                    self.folder.note(f"diverged at step {self.clock.step}: {error}")
                 self.save()
                 raise
             finally:

@@ -223,7 +223,7 @@ def _described(path: Path) -> dict[str, Any]:
     except CheckpointError as error:
         steps = saved_steps(path / "checkpoints")
         facts = {"name": path.name, "path": str(path), "plugin": None, "created": None, "checkpoints": steps}
-        return facts | {"step": steps[-1] if steps else 0, "ended": f"damaged: {error}", "best": None}
+        return facts | {"step": steps[-1] if steps else 0, "ended": f"damaged: {error}", "diverged": None, "best": None}
 
 
 def saved_steps(checkpoints: Path) -> list[int]:
@@ -252,5 +252,6 @@ def describe_run(run: Path | str) -> dict[str, Any]:
         "checkpoints": steps,
         "step": steps[-1] if steps else 0,
         "ended": about.get("ended"),
+        "diverged": about.get("diverged"),
         "best": folder.read_json("best.json") if (folder.path / "best.json").exists() else None,
     }
