@@ -213,7 +213,15 @@ def test_sample_and_evaluate_hand_their_flags_on(gen: Any, monkeypatch: pytest.M
     monkeypatch.setattr(advgen.evaluation, "format_report", lambda report: f"report {report}")
     answer = gen("sample", "runs/x", "-n", "4", "--seed", "2", "--class", "seven", "--out", "o")
     assert "overview: runs/x/out/grid.png" in answer.out
-    expected = {"num_samples": 4, "seed": 2, "label": "seven", "out": Path("o"), "device": "auto", "plugin": None}
+    expected = {
+        "num_samples": 4,
+        "seed": 2,
+        "label": "seven",
+        "out": Path("o"),
+        "device": "auto",
+        "plugin": None,
+        "file_format": None,
+    }
     assert calls[0] == (Path("runs/x"), expected)
     assert gen("sample", "runs/x", "--json").json["folder"] == "runs/x"
     assert gen("evaluate", "runs/x", "--json").json == {"fd": None}
