@@ -214,20 +214,20 @@ def test_sample_and_evaluate_hand_their_flags_on(gen: Any, monkeypatch: pytest.M
     import advgen.sampling
 
     calls: list[Any] = []
-    monkeypatch.setattr(advgen.sampling, "sample_run", lambda *given, **more: calls.append((given, more)) or FakeResult())
+    monkeypatch.setattr(advgen.sampling, "sample_run", lambda run, **more: calls.append((run, more)) or FakeResult())
     monkeypatch.setattr(
         advgen.evaluation, "evaluate_run", lambda run, **given: calls.append((run, given)) or {"fd": float("inf")}
     )
     monkeypatch.setattr(advgen.evaluation, "format_report", lambda report: f"report {report}")
     answer = gen("sample", "runs/x", "-n", "4", "--seed", "2", "--class", "seven", "--out", "o")
     assert "overview: runs/x/out/grid.png" in answer.out
-    expected = {"device": "auto", "plugin": None, "step": None}
+    place = {"device": "auto", "plugin": None, "step": None}
     asked = {"num_samples": 4, "seed": 2, "label": "seven", "out": Path("o"), "file_format": None}
-    assert calls[0] == ((Path("runs/x"),), asked | expected)
+    assert calls[0] == (Path("runs/x"), asked | place)
     assert gen("sample", "runs/x", "--json").json["folder"] == "runs/x"
     assert gen("evaluate", "runs/x", "--json").json == {"fd": None}
     assert gen("evaluate", "runs/x").out == "report {'fd': inf}\n"
-    assert calls[-1] == (Path("runs/x"), {"num_samples": None, "seed": 0, **expected})
+    assert calls[-1] == (Path("runs/x"), {"num_samples": None, "seed": 0, **place})
 
 
 def test_runs_are_listed_and_described(gen: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
