@@ -199,6 +199,21 @@ class Judge(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class MetricNote:
+    """What a reader must know of one of a modality's own metrics, for reports and stop rules.
+
+    Args:
+        protocol: how it is measured: what is compared, window, rate, unit.
+        better: its direction.
+        missing: why it cannot be measured here and what to do about it; empty where it can.
+    """
+
+    protocol: str
+    better: Literal["lower", "higher"] = "lower"
+    missing: str = ""
+
+
 class Modality(ABC, Generic[ConfigT]):
     """Everything the core must know of a modality. Built from the plugin's config and the corpus's facts."""
 
@@ -307,6 +322,10 @@ class Modality(ABC, Generic[ConfigT]):
 
     def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
         """The modality's own metrics (factors read back, validity, BLEU, ...), on prepared-scale batches."""
+        return {}
+
+    def metric_notes(self) -> Mapping[str, MetricNote]:
+        """How those metrics are measured, by name; a metric without a note is reported all the same."""
         return {}
 
 

@@ -19,6 +19,7 @@ from advgen import (
     Discriminator,
     Generator,
     Judge,
+    MetricNote,
     Modality,
     Mode,
     Sample,
@@ -190,6 +191,10 @@ class AudioModality(Modality[AudioConfig]):
             found[f"factor_tv/{name}"] = notes.total_variation(reading.factors[name][reading.valid], size)
         found["between_levels"] = float(reading.between[reading.valid].double().mean()) if reading.valid.any() else 1.0
         return found
+
+    def metric_notes(self) -> Mapping[str, MetricNote]:
+        """How a vocoder's metrics are measured."""
+        return {} if self._vocoding is None else self._vocoding.metric_notes()
 
     def _titles(self, batch: Batch) -> list[str]:
         """The class where there is one, else the place."""
