@@ -206,6 +206,19 @@ def test_a_configuration_without_permission_is_named(gen: Command, tmp_path: Pat
     assert code == 2 and "run.toml cannot be read: Permission denied" in said
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("loss=hnge", "did you mean 'hinge'?"),
+        ("penalties.wgan_pg.weight=1", "did you mean 'wgan_gp'?"),
+        ("estimator.name='path'", "path"),
+    ],
+)
+def test_a_name_that_training_would_refuse_does_not_validate(override: str, message: str, gen: Command) -> None:
+    code, said = gen("config", "validate", "--plugin", "image", "--set", override)
+    assert code == 2 and message in said, said
+
+
 def test_a_missing_plugin_is_answered_with_the_nearest(gen: Command, tmp_path: Path) -> None:
     code, said = gen("train", "--plugin", "imgae", "--out", tmp_path / "run")
     assert code == 3 and "did you mean 'image'" in said and "gen plugins list" in said

@@ -135,6 +135,16 @@ def test_a_folder_that_does_not_exist_or_is_no_folder_of_runs_is_refused(run: Pa
         assert (code, out) == (2, "") and said.startswith(f"error: {folder} {what}; ")
 
 
+def test_a_folder_of_runs_taken_for_a_run_is_answered_with_the_runs_in_it(run: Path, gen: Command) -> None:
+    code, _, said = gen("sample", run.parent)
+    assert code == 5 and said == f"error: {run.parent} holds runs and is none itself; name one of them: {run}\n"
+
+
+def test_files_to_start_from_are_refused_where_the_plugin_takes_none(run: Path, gen: Command) -> None:
+    code, _, said = gen("sample", run, "--from", run / "log.txt")
+    assert code == 2 and "leave out --from" in said
+
+
 def test_no_runs_in_the_default_folder_is_no_mistake(gen: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert gen("runs", "list") == (0, "no runs in runs\n", "")

@@ -16,7 +16,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from advgen.errors import ContractError, GenError
+from advgen.errors import ConfigError, ContractError
 
 Mode = Literal["values", "relaxed", "log_prob"]
 ConfigT = TypeVar("ConfigT")
@@ -294,7 +294,7 @@ class Modality(ABC, Generic[ConfigT]):
         """Conditions drawn as in the training data: ``facts["classes"]`` names, ``facts["class_counts"]`` weights."""
         classes = self.facts.get("classes") or ()
         if label is not None and not 0 <= label < len(classes):
-            raise GenError(f"class {label} does not exist; this run has {len(classes)} classes: {', '.join(classes)}")
+            raise ConfigError(f"class {label} does not exist; this run has {len(classes)} classes: {', '.join(classes)}")
         if not classes:
             return {}
         if label is not None:
@@ -304,7 +304,7 @@ class Modality(ABC, Generic[ConfigT]):
 
     def likelihood(self, generator: Generator, batch: Batch) -> Tensor:
         """Negative log-likelihood of a prepared batch, (B, *positions) in nats; for likelihood phases and anchors."""
-        raise GenError(f"{type(self).__name__} has no likelihood; remove the likelihood phase and anchor")
+        raise ConfigError(f"{type(self).__name__} has no likelihood; remove the likelihood phase and anchor")
 
     def auxiliary(self, real: Batch, fake: Sample) -> Mapping[str, Tensor | Callable[[], Tensor]]:
         """Named extra generator costs, each a scalar or a call that makes one; weights come from the config's ``auxiliary``,
@@ -318,7 +318,7 @@ class Modality(ABC, Generic[ConfigT]):
 
     def convert(self, generator: Generator, paths: Sequence[Path], folder: Path) -> list[Path]:
         """Files through G, for ``gen sample --from``: writes one file for each into ``folder``; G is in eval mode."""
-        raise GenError(f"{type(self).__name__} makes samples from noise alone; leave out --from")
+        raise ConfigError(f"{type(self).__name__} makes samples from noise alone; leave out --from")
 
     def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
         """The modality's own metrics (factors read back, validity, BLEU, ...), on prepared-scale batches."""

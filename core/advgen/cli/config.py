@@ -63,8 +63,12 @@ def validate(
     overrides: SetOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check a configuration without training."""
+    """Check a configuration without training: its keys, and the names of losses, penalties and schedules in it."""
     resolved = _resolved(plugin, config, preset, overrides)
+    with to_stderr():
+        from advgen.setup import make_objective
+
+        make_objective(_record(plugin, config), resolved.config)
     if as_json:
         say_json({"valid": True, "plugin": resolved.config.plugin})
     else:

@@ -12,7 +12,7 @@ from advgen.cli.output import DeviceOption, JsonFlag, RunArgument, StepOption, T
 def evaluate(
     run: RunArgument,
     num_samples: Annotated[
-        int | None, typer.Option("-n", "--num-samples", min=2, metavar="N", help="Samples; default as many as held out.")
+        int | None, typer.Option("-n", "--num-samples", min=6, metavar="N", help="Samples; default as many as held out.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Seed of the samples.")] = 0,
     step: StepOption = None,

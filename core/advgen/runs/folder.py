@@ -39,6 +39,8 @@ class RunFolder:
         """
         folder = cls(path)
         if not (folder.path / "run.json").is_file():
+            if inside := [str(folder.path / each["name"]) for each in list_runs(folder.path)]:
+                raise CheckpointError(f"{folder.path} holds runs and is none itself; name one of them: {', '.join(inside)}")
             around = [each["name"] for each in list_runs(folder.path.parent)]
             raise CheckpointError(f"{folder.path} is not a run folder (no run.json); {nearest(folder.path.name, around)}")
         return folder
