@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from advgen.errors import ConfigError, DataError, GenError, PluginError
     from advgen.estimators import gumbel, straight_through
     from advgen.hooks import hookimpl
+    from advgen.importing import Imported
     from advgen.losses import Loss
     from advgen.penalties import Penalty
     from advgen.spec import API_VERSION, PluginConfig, PluginSpec
+    from advgen.unpickling import read_pickled
 
 __version__ = "0.1.0"
 
@@ -56,9 +58,11 @@ _HOME = {
     "advgen.errors": ("ConfigError", "DataError", "GenError", "PluginError"),
     "advgen.estimators": ("gumbel", "straight_through"),
     "advgen.hooks": ("hookimpl",),
+    "advgen.importing": ("Imported",),
     "advgen.losses": ("Loss",),
     "advgen.penalties": ("Penalty",),
     "advgen.spec": ("API_VERSION", "PluginConfig", "PluginSpec"),
+    "advgen.unpickling": ("read_pickled",),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
@@ -74,6 +78,7 @@ __all__ = [
     "GenError",
     "Generator",
     "Head",
+    "Imported",
     "Judge",
     "Loss",
     "Modality",
@@ -90,6 +95,7 @@ __all__ = [
     "gumbel",
     "hookimpl",
     "load_generator",
+    "read_pickled",
     "resume",
     "split_indices",
     "straight_through",

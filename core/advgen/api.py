@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from advgen.config.load import Resolved, load_config, to_toml
+from advgen.contracts import Corpus
 from advgen.errors import CheckpointError, ConfigError
 from advgen.loggers import open_loggers
 from advgen.progress import Progress
 from advgen.registry import PluginRecord, find_plugin, resolve
 from advgen.runs import RunFolder, checkpoint
 from advgen.runs.folder import environment, write_text, writing
-from advgen.sampling import LoadedRun, find_run_plugin, load_run
+from advgen.sampling import LoadedRun, find_run_plugin, load_run, refuse_imported
 from advgen.setup import Setup, build, start_anew
 from advgen.state import take_matching, unpack
 from advgen.training import RunResult, Trainer, clock_of
@@ -72,13 +73,13 @@ def train(
     source = RunFolder.existing(from_run) if from_run is not None else None
     setup = build(record, resolved.config, world, new=True)
     taken = _warm_start(setup, source) if source is not None else []
-    folder = RunFolder(Path(out) if out is not None else _new_name(record))
+    folder = RunFolder(Path(out) if out is not None else new_name(record))
     new = not folder.path.exists()
     if world.leads:
         folder.create()
     with folder.discarded_where_nothing_is_saved(new) if world.leads else contextlib.nullcontext():
         if world.leads:
-            _describe(folder, resolved, setup, taken)
+            describe(folder, resolved, record, setup.corpus, taken)
         world.barrier()
         for line in [*taken, *(f"skipped: {problem}" for problem in setup.corpus.bad), f"run folder: {folder.path}"]:
             show.say(line)
@@ -97,6 +98,7 @@ def resume(
     world, config = join_world(device), folder.config()
     show = Progress(progress and world.leads)
     record, about = find_run_plugin(folder, plugin), folder.read_json("run.json")
+    refuse_imported(folder)
     setup = build(record, config, world)
     if setup.corpus.fingerprint != about["fingerprint"]:
         raise CheckpointError(
@@ -144,21 +146,28 @@ def open_none() -> Any:
     return Loggers([])
 
 
-def _new_name(record: PluginRecord) -> Path:
+def new_name(record: PluginRecord) -> Path:
+    """A run folder below ``runs/``, named by date, time and plugin."""
     name = re.sub(r"[^A-Za-z0-9_-]", "-", record.name)
     return Path("runs") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"
 
 
-def _describe(folder: RunFolder, resolved: Resolved, setup: Setup, notes: Sequence[str]) -> None:
-    """Write what a new run is made of; run.json, which marks the folder as a run, comes last."""
-    record = setup.record
+def describe(
+    folder: RunFolder,
+    resolved: Resolved,
+    record: PluginRecord,
+    corpus: Corpus,
+    notes: Sequence[str],
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Write what a new run is made of; run.json, which marks the folder as a run and takes ``more``, comes last."""
     about: dict[str, Any] = {
         "plugin": record.name,
         "plugin_distribution": record.distribution,
         "plugin_version": record.version,
         "plugin_sha256": record.sha256,
-        "fingerprint": setup.corpus.fingerprint,
-        "skipped": list(setup.corpus.bad),
+        "fingerprint": corpus.fingerprint,
+        "skipped": list(corpus.bad),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "sources": resolved.sources,
     }
@@ -168,11 +177,11 @@ def _describe(folder: RunFolder, resolved: Resolved, setup: Setup, notes: Sequen
             shutil.copy(record.path, folder.path / "plugin" / Path(record.path).name)
         about["plugin_file"] = str(record.path)
     write_text(folder.path / "config.toml", to_toml(resolved.config, resolved.sources))
-    folder.write_json("facts.json", dict(setup.corpus.facts))
+    folder.write_json("facts.json", dict(corpus.facts))
     folder.write_json("environment.json", environment())
     for note in notes:
         folder.note(note)
-    folder.write_json("run.json", about)
+    folder.write_json("run.json", {**about, **(more or {})})
 
 
 def _warm_start(setup: Setup, source: RunFolder) -> list[str]:
@@ -183,7 +192,7 @@ def _warm_start(setup: Setup, source: RunFolder) -> list[str]:
     """
     parts, manifest, _ = checkpoint.load_newest(source.checkpoints)
     players, lines, num_taken = setup.players, [], 0
-    weights = {"generator": parts.get("average", parts["generator"]), "discriminator": parts["discriminator"]}
+    weights = {"generator": parts.get("average", parts["generator"]), "discriminator": parts.get("discriminator", {})}
     for player in (players.generator, players.discriminator):
         taken, left = take_matching(player.network, weights[player.name])
         num_taken += len(taken)

@@ -20,7 +20,7 @@ from advgen.errors import PluginError, nearest
 from advgen.spec import API_VERSION, MIN_API_VERSION, PluginSpec
 
 ALIAS = "__plugin__"
-TABLES = ("losses", "penalties", "metrics", "loggers")  # of a spec, name to "module:attr"
+TABLES = ("losses", "penalties", "metrics", "loggers", "importers")  # of a spec, name to "module:attr"
 
 Status = Literal["ok", "found", "conflict", "broken", "incompatible", "disabled", "needs-extra"]
 

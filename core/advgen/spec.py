@@ -30,6 +30,7 @@ class PluginSpec:
         presets: name to a partial run configuration (the same tree as a TOML file); ``default`` is always applied first.
         requires: importable modules the plugin needs beyond advgen's own, mapped to the pip requirement that brings each.
         losses, penalties, metrics, loggers: further table entries, name to ``"module:attr"``.
+        importers: formats of other toolkits for ``gen import``, name to ``"module:attr"`` of a function path -> Imported.
         api_version: the plugin interface this plugin was written for.
     """
 
@@ -43,4 +44,5 @@ class PluginSpec:
     penalties: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, str] = field(default_factory=dict)
     loggers: Mapping[str, str] = field(default_factory=dict)
+    importers: Mapping[str, str] = field(default_factory=dict)
     api_version: int = API_VERSION

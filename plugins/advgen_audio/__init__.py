@@ -48,5 +48,6 @@ def advgen_register() -> PluginSpec:
         config="advgen_audio.config:AudioConfig",
         modality="advgen_audio.modality:AudioModality",
         presets={"default": DEFAULT, "classic": CLASSIC, "digits": DIGITS, **VOCODERS},
+        importers={"hifigan": "advgen_audio.imports:import_hifigan"},
         requires={"soundfile": "soundfile>=0.12", "torchaudio": "torchaudio>=2.11,<2.12"},
     )

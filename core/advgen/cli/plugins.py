@@ -95,7 +95,9 @@ def _facts(record: PluginRecord) -> dict[str, Any]:
         name: {"type": type_text(field), "default": default_text(field), "description": field.description or ""}
         for name, field in fields.items()
     }
-    tables = {table: sorted(getattr(record.spec, table)) for table in ("losses", "penalties", "metrics", "loggers")}
+    tables = {
+        table: sorted(getattr(record.spec, table)) for table in ("losses", "penalties", "metrics", "loggers", "importers")
+    }
     return record.as_dict() | {"presets": {k: dict(v) for k, v in record.spec.presets.items()}, "options": options} | tables
 
 
@@ -106,6 +108,10 @@ def _description(record: PluginRecord, facts: dict[str, Any]) -> list[str]:
         "",
         f"presets: {', '.join(facts['presets']) or 'none'}",
     ]
-    lines += [f"{name}: {', '.join(facts[name])}" for name in ("losses", "penalties", "metrics", "loggers") if facts[name]]
+    lines += [
+        f"{name}: {', '.join(facts[name])}"
+        for name in ("losses", "penalties", "metrics", "loggers", "importers")
+        if facts[name]
+    ]
     rows = [[name, o["type"], o["default"], o["description"]] for name, o in facts["options"].items()]
     return [*lines, "", table(rows, ["option", "type", "default", "about"])]
