@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from advgen.hooks import hookimpl
     from advgen.importing import Imported
     from advgen.losses import Loss
+    from advgen.manifest import ManifestRow, is_manifest, read_manifest
     from advgen.penalties import Penalty
     from advgen.spec import API_VERSION, PluginConfig, PluginSpec
     from advgen.unpickling import read_pickled
@@ -60,6 +61,7 @@ _HOME = {
     "advgen.hooks": ("hookimpl",),
     "advgen.importing": ("Imported",),
     "advgen.losses": ("Loss",),
+    "advgen.manifest": ("ManifestRow", "is_manifest", "read_manifest"),
     "advgen.penalties": ("Penalty",),
     "advgen.spec": ("API_VERSION", "PluginConfig", "PluginSpec"),
     "advgen.unpickling": ("read_pickled",),
@@ -81,6 +83,7 @@ __all__ = [
     "Imported",
     "Judge",
     "Loss",
+    "ManifestRow",
     "Modality",
     "Mode",
     "Penalty",
@@ -94,7 +97,9 @@ __all__ = [
     "content_hash",
     "gumbel",
     "hookimpl",
+    "is_manifest",
     "load_generator",
+    "read_manifest",
     "read_pickled",
     "resume",
     "split_indices",

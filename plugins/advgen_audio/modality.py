@@ -196,7 +196,7 @@ def _facts(source: ClipSource, classes: tuple[str, ...], train: Tensor, rate_hz:
 
 def _read_folder(config: AudioConfig, request: DataRequest) -> Corpus:
     loaded = load_folder(config, request)
-    splits = split_clips(loaded.names, config, request)
+    splits = split_clips(loaded.names, config, request, loaded.named_splits)
     facts = _facts(loaded.source, loaded.classes, splits["train"], loaded.rate_hz, "folder")
     parts = {name: loaded.source.part(indices) for name, indices in splits.items()}
     return Corpus(facts, parts, loaded.fingerprint, loaded.bad)
