@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from advgen.losses import Loss
     from advgen.manifest import ManifestRow, is_manifest, read_manifest
     from advgen.penalties import Penalty
-    from advgen.spec import API_VERSION, PluginConfig, PluginSpec
+    from advgen.report import DataReport, Repeats, Show, Spread, Tally, most_common
+    from advgen.spec import API_VERSION, DataSet, PluginConfig, PluginSpec, RemoteFile
     from advgen.unpickling import read_pickled
 
 __version__ = "0.1.0"
@@ -63,7 +64,8 @@ _HOME = {
     "advgen.losses": ("Loss",),
     "advgen.manifest": ("ManifestRow", "is_manifest", "read_manifest"),
     "advgen.penalties": ("Penalty",),
-    "advgen.spec": ("API_VERSION", "PluginConfig", "PluginSpec"),
+    "advgen.report": ("DataReport", "Repeats", "Show", "Spread", "Tally", "most_common"),
+    "advgen.spec": ("API_VERSION", "DataSet", "PluginConfig", "PluginSpec", "RemoteFile"),
     "advgen.unpickling": ("read_pickled",),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
@@ -75,7 +77,9 @@ __all__ = [
     "ConfigError",
     "Corpus",
     "DataError",
+    "DataReport",
     "DataRequest",
+    "DataSet",
     "Discriminator",
     "GenError",
     "Generator",
@@ -90,8 +94,13 @@ __all__ = [
     "PluginConfig",
     "PluginError",
     "PluginSpec",
+    "RemoteFile",
+    "Repeats",
     "Sample",
+    "Show",
     "Source",
+    "Spread",
+    "Tally",
     "Verdict",
     "cache_folder",
     "content_hash",
@@ -99,6 +108,7 @@ __all__ = [
     "hookimpl",
     "is_manifest",
     "load_generator",
+    "most_common",
     "read_manifest",
     "read_pickled",
     "resume",

@@ -12,6 +12,7 @@ from typing import Any
 
 from advgen.config.load import Resolved, load_config, to_toml
 from advgen.contracts import Corpus
+from advgen.datasets import names_set
 from advgen.errors import CheckpointError, ConfigError
 from advgen.loggers import open_loggers
 from advgen.progress import Progress
@@ -47,7 +48,7 @@ def train(
 
     Args:
         plugin: a name that ``gen plugins list`` shows, or the path of a plugin file.
-        data: file, folder or archive; None means the plugin's embedded corpus.
+        data: file, folder, archive or named set; None means the plugin's embedded corpus.
         overrides: ``"a.b=c"`` as for ``--set``.
         options: the plugin's own options.
         steps, minutes: the plan; one of the two.
@@ -61,7 +62,9 @@ def train(
     if steps is not None and minutes is not None:
         raise ConfigError("--steps and --minutes exclude each other: a run has one plan")
     record = find_plugin(plugin)
-    place = str(Path(data).expanduser().absolute()) if data is not None else None  # a run may be resumed from elsewhere
+    place = str(data) if data is not None else None
+    if place is not None and not names_set(record, place):
+        place = str(Path(place).expanduser().absolute())  # a run may be resumed from elsewhere
     given = {"data.path": place, "train.steps": steps, "train.minutes": minutes}
     given |= {"train.seed": seed, "data.max_bad": max_bad}
     given |= {f"options.{name}": value for name, value in (options or {}).items()}

@@ -107,7 +107,7 @@ def _corpus(arrays: ImageArrays, request: DataRequest, facts: dict[str, Any]) ->
     num_classes = len(arrays.classes)
     labels = arrays.labels if num_classes > 1 else None
     _, channels, height, width = arrays.values.shape
-    rows = _rows(arrays, request)
+    rows = split_rows(arrays, request)
     counts = [] if labels is None else np.bincount(labels[rows["train"].numpy()], minlength=num_classes).tolist()
     facts = facts | {
         "height": height,
@@ -121,7 +121,7 @@ def _corpus(arrays: ImageArrays, request: DataRequest, facts: dict[str, Any]) ->
     return Corpus(facts, splits, arrays.fingerprint, arrays.bad)
 
 
-def _rows(arrays: ImageArrays, request: DataRequest) -> dict[str, Tensor]:
+def split_rows(arrays: ImageArrays, request: DataRequest) -> dict[str, Tensor]:
     """Rows of each split; a data set's own test split is kept whole."""
     if not arrays.num_test:
         return split_indices(arrays.keys, request, arrays.named_splits)
