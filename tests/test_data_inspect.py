@@ -295,3 +295,7 @@ def test_spread_and_repeats_by_hand() -> None:
     for name, content in (("a", b"1"), ("b", b"2"), ("c", b"1"), ("d", b"1")):
         repeats.add(name, content)
     assert repeats.summary() == {"count": 2, "pairs": [["c", "a"], ["d", "a"]], "compared": 4}
+    words = Repeats(named=False)
+    for name in ("a", "b", "a"):
+        words.add(name, name.encode())
+    assert words.summary() == {"count": 1, "pairs": [["a", "a"]], "compared": 3}

@@ -83,7 +83,8 @@ def _download_all(name: str, entry: DataSet, target: Path) -> None:
     draft = Path(tempfile.mkdtemp(prefix=".fetching-", dir=target.parent))
     try:
         for file in entry.files:
-            print(f"fetching {name}: {file.url}", file=sys.stderr, flush=True)
+            note = "" if file.sha256 else " (not checked: no hash of it is published)"
+            print(f"fetching {name}: {file.url}{note}", file=sys.stderr, flush=True)
             _download(name, file, draft / file.name)
         try:
             draft.rename(target)

@@ -88,23 +88,28 @@ class Spread:
 
 
 class Repeats:
-    """Which samples have a content that another had before."""
+    """Which samples have a content that another had before.
 
-    def __init__(self) -> None:
+    Args:
+        named: whether to remember what the first one was called; where the content names itself, its hash is enough.
+    """
+
+    def __init__(self, named: bool = True) -> None:
+        self.named = named
         self.first: dict[bytes, str] = {}
         self.num_extra, self.num_compared = 0, 0
         self.examples: list[list[str]] = []
 
     def add(self, name: str, digest: bytes) -> None:
         """Take a sample by a hash of its content."""
-        if digest not in self.first and len(self.first) >= MOST_COMPARED:
-            return
-        self.num_compared += 1
-        before = self.first.setdefault(digest, name)
-        if before is not name:
+        if digest in self.first:
+            self.num_compared += 1
             self.num_extra += 1
             if len(self.examples) < MOST_NAMED:
-                self.examples.append([name, before])
+                self.examples.append([name, self.first[digest] if self.named else name])
+        elif len(self.first) < MOST_COMPARED:
+            self.num_compared += 1
+            self.first[digest] = name if self.named else ""
 
     def summary(self) -> dict[str, Any]:
         """How many samples repeat an earlier one, which ones, and of how many."""

@@ -25,7 +25,7 @@ def inspect_lines(config: TextConfig, request: DataRequest, show: Show) -> DataR
         DataError: where there is no text file.
     """
     files, report, notes = find_files(request.path or Path(".")), DataReport("lines"), Notes()
-    words, characters, repeats = Spread(), Spread(), Repeats()
+    words, characters, repeats = Spread(), Spread(), Repeats(named=False)
     vocabulary, classes, splits, num_cut = Counter[str](), Counter[str](), Counter[str](), 0
     for line in read_lines(files, config, replace(request, max_bad=2**62), notes):
         found = split_words(line.text.lower() if config.lower_case else line.text)
@@ -33,7 +33,7 @@ def inspect_lines(config: TextConfig, request: DataRequest, show: Show) -> DataR
         words.add(len(found))
         characters.add(len(line.text))
         num_cut += len(found) >= config.max_length  # the end mark takes a place too
-        repeats.add(line.text[:SHOWN_CHARACTERS], hashlib.blake2b(line.text.encode(), digest_size=16).digest())
+        repeats.add(line.text[:SHOWN_CHARACTERS], hashlib.blake2b(line.text.encode(), digest_size=8).digest())
         for word in found:
             if word in vocabulary or len(vocabulary) < MOST_WORDS:
                 vocabulary[word] += 1

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from advgen.cli.output import JsonFlag, PluginOption, PresetOption, SetOption, fact_lines, say, say_json, table, to_stderr
+
+if TYPE_CHECKING:
+    from advgen.spec import DataSet
 
 app = typer.Typer(help="Look through data, and list named data sets.", no_args_is_help=True)
 
@@ -38,38 +41,38 @@ def inspect(
 
 @app.command("list")
 def list_sets(as_json: JsonFlag = False) -> None:
-    """Named data sets: ``--data NAME`` fetches one where it is published."""
-    from advgen.datasets import is_fetched, named_sets
+    """Public data sets that --data NAME fetches."""
+    from advgen.datasets import named_sets
 
     with to_stderr():
-        sets = named_sets()
-        rows = [
-            {
-                "name": name,
-                "plugin": plugin,
-                "about": entry.summary,
-                "licence": entry.licence,
-                "home": entry.home,
-                "files": [{"url": file.url, "sha256": file.sha256} for file in entry.files],
-                "fetched": is_fetched(name, entry),
-            }
-            for name, (plugin, entry) in sorted(sets.items())
-        ]
+        rows = [_about(name, plugin, entry) for name, (plugin, entry) in sorted(named_sets().items())]
     if as_json:
         say_json(rows)
     elif not rows:
         say("no named data sets")
     else:
-        columns = ["name", "plugin", "fetched", "licence", "about"]
-        say(
-            table(
-                [
-                    ["yes" if row[name] is True else "no" if row[name] is False else str(row[name]) for name in columns]
-                    for row in rows
-                ],
-                columns,
-            )
-        )
+        columns = ["name", "plugin", "checked", "fetched", "licence", "about"]
+        say(table([[_word(row[name]) for name in columns] for row in rows], columns))
+
+
+def _about(name: str, plugin: str, entry: DataSet) -> dict[str, Any]:
+    """One set's row."""
+    from advgen.datasets import is_fetched
+
+    return {
+        "name": name,
+        "plugin": plugin,
+        "about": entry.summary,
+        "licence": entry.licence,
+        "home": entry.home,
+        "files": [{"url": file.url, "sha256": file.sha256} for file in entry.files],
+        "checked": all(file.sha256 for file in entry.files),
+        "fetched": is_fetched(name, entry),
+    }
+
+
+def _word(value: Any) -> str:
+    return str(value) if not isinstance(value, bool) else "yes" if value else "no"
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:

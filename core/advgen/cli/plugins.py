@@ -96,7 +96,8 @@ def _facts(record: PluginRecord) -> dict[str, Any]:
         for name, field in fields.items()
     }
     tables = {
-        table: sorted(getattr(record.spec, table)) for table in ("losses", "penalties", "metrics", "loggers", "importers")
+        table: sorted(getattr(record.spec, table))
+        for table in ("losses", "penalties", "metrics", "loggers", "importers", "datasets")
     }
     return record.as_dict() | {"presets": {k: dict(v) for k, v in record.spec.presets.items()}, "options": options} | tables
 
@@ -110,7 +111,7 @@ def _description(record: PluginRecord, facts: dict[str, Any]) -> list[str]:
     ]
     lines += [
         f"{name}: {', '.join(facts[name])}"
-        for name in ("losses", "penalties", "metrics", "loggers", "importers")
+        for name in ("losses", "penalties", "metrics", "loggers", "importers", "datasets")
         if facts[name]
     ]
     rows = [[name, o["type"], o["default"], o["description"]] for name, o in facts["options"].items()]
