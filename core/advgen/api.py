@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from advgen.config.load import Resolved, load_config, to_toml
+from advgen.contracts import Corpus
+from advgen.datasets import names_set
 from advgen.errors import CheckpointError, ConfigError, GenError
 from advgen.loggers import open_loggers
 from advgen.progress import Progress
@@ -18,7 +20,7 @@ from advgen.registry import PluginRecord, find_plugin, resolve
 from advgen.runs import RunFolder, checkpoint, warning_of_divergence
 from advgen.runs.ending import note_end, note_failure, note_start
 from advgen.runs.folder import environment, write_text, writing
-from advgen.sampling import LoadedRun, find_run_plugin, load_run
+from advgen.sampling import LoadedRun, find_run_plugin, load_run, refuse_imported
 from advgen.setup import Setup, build, start_anew
 from advgen.state import take_matching, unpack
 from advgen.training import RunResult, Trainer, clock_of
@@ -48,7 +50,7 @@ def train(
 
     Args:
         plugin: a name that ``gen plugins list`` shows, or the path of a plugin file.
-        data: file, folder or archive; None means the plugin's embedded corpus.
+        data: file, folder, archive or named set; None means the plugin's embedded corpus.
         overrides: ``"a.b=c"`` as for ``--set``.
         options: the plugin's own options.
         steps, minutes: the plan; one of the two.
@@ -65,7 +67,9 @@ def train(
     if from_step is not None and from_run is None:
         raise ConfigError(f"--from-step {from_step} names a checkpoint of --from RUN; give that too")
     record = find_plugin(plugin)
-    place = str(Path(data).expanduser().absolute()) if data is not None else None  # a run may be resumed from elsewhere
+    place = str(data) if data is not None else None
+    if place is not None and not names_set(record, place):
+        place = str(Path(place).expanduser().absolute())  # a run may be resumed from elsewhere
     given = {"data.path": place, "train.steps": steps, "train.minutes": minutes}
     given |= {"train.seed": seed, "data.max_bad": max_bad}
     given |= {f"options.{name}": value for name, value in (options or {}).items()}
@@ -77,13 +81,13 @@ def train(
     source = RunFolder.existing(from_run) if from_run is not None else None
     setup = build(record, resolved.config, world, new=True)
     taken = _warm_start(setup, source, from_step) if source is not None else []
-    folder = RunFolder(Path(out) if out is not None else _new_name(record))
+    folder = RunFolder(Path(out) if out is not None else new_name(record))
     new = not folder.path.exists()
     if world.leads:
         folder.create()
     with folder.discarded_where_nothing_is_saved(new) if world.leads else contextlib.nullcontext():
         if world.leads:
-            _describe(folder, resolved, setup, taken)
+            describe(folder, resolved, record, setup.corpus, taken, {"networks": _networks(setup)})
         world.barrier()
         for line in [*taken, *(f"skipped: {problem}" for problem in setup.corpus.bad), f"run folder: {folder.path}"]:
             show.say(line)
@@ -102,6 +106,7 @@ def resume(
     world, config = join_world(device), folder.config()
     show = Progress(progress and world.leads)
     record, about = find_run_plugin(folder, plugin), folder.read_json("run.json")
+    refuse_imported(folder)
     setup = build(record, config, world)
     if setup.corpus.fingerprint != about["fingerprint"]:
         raise CheckpointError(
@@ -156,23 +161,29 @@ def open_none() -> Any:
     return Loggers([])
 
 
-def _new_name(record: PluginRecord) -> Path:
+def new_name(record: PluginRecord) -> Path:
+    """A run folder below ``runs/``, named by date, time and plugin."""
     name = re.sub(r"[^A-Za-z0-9_-]", "-", record.name)
     return Path("runs") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"
 
 
-def _describe(folder: RunFolder, resolved: Resolved, setup: Setup, notes: Sequence[str]) -> None:
-    """Write what a new run is made of; run.json, which marks the folder as a run, comes last."""
-    record = setup.record
+def describe(
+    folder: RunFolder,
+    resolved: Resolved,
+    record: PluginRecord,
+    corpus: Corpus,
+    notes: Sequence[str],
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Write what a new run is made of; run.json, which marks the folder as a run and takes ``more``, comes last."""
     about: dict[str, Any] = {
         "plugin": record.name,
         "plugin_distribution": record.distribution,
         "plugin_version": record.version,
         "plugin_sha256": record.sha256,
-        "fingerprint": setup.corpus.fingerprint,
-        "skipped": list(setup.corpus.bad),
+        "fingerprint": corpus.fingerprint,
+        "skipped": list(corpus.bad),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "networks": _networks(setup),
         "sources": resolved.sources,
     }
     if record.path is not None and record.sha256:
@@ -181,11 +192,11 @@ def _describe(folder: RunFolder, resolved: Resolved, setup: Setup, notes: Sequen
             shutil.copy(record.path, folder.path / "plugin" / Path(record.path).name)
         about["plugin_file"] = str(record.path)
     write_text(folder.path / "config.toml", to_toml(resolved.config, resolved.sources))
-    folder.write_json("facts.json", dict(setup.corpus.facts))
+    folder.write_json("facts.json", dict(corpus.facts))
     folder.write_json("environment.json", environment())
     for note in notes:
         folder.note(note)
-    folder.write_json("run.json", about)
+    folder.write_json("run.json", {**about, **(more or {})})
 
 
 def _networks(setup: Setup) -> dict[str, Any]:
@@ -209,7 +220,7 @@ def _warm_start(setup: Setup, source: RunFolder, step: int | None) -> list[str]:
     if step is None and (warning := warning_of_divergence(source.path, "--from-step {step} takes {it}")):
         lines.append(warning)
     players, num_taken = setup.players, 0
-    weights = {"generator": parts.get("average", parts["generator"]), "discriminator": parts["discriminator"]}
+    weights = {"generator": parts.get("average", parts["generator"]), "discriminator": parts.get("discriminator", {})}
     for player in (players.generator, players.discriminator):
         taken, left = take_matching(player.network, weights[player.name])
         num_taken += len(taken)

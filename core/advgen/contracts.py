@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from advgen.errors import ConfigError, ContractError
+from advgen.report import DataReport, Show
 
 Mode = Literal["values", "relaxed", "log_prob"]
 ConfigT = TypeVar("ConfigT")
@@ -245,6 +246,12 @@ class Modality(ABC, Generic[ConfigT]):
         Raises:
             DataError: with the file's name, what came, what was expected.
         """
+
+    @classmethod
+    def inspect(cls, config: ConfigT, request: DataRequest, show: Show) -> DataReport | None:
+        """Look through the data of ``request.path`` for ``gen data inspect``, sample by sample, calling ``show`` as it goes.
+        None, the default: the core reads the corpus as for training and reports what it sees of it."""
+        return None
 
     @abstractmethod
     def generator(self) -> Generator:

@@ -120,11 +120,25 @@ class LoadedRun:
 
     @functools.cached_property
     def _corpus(self) -> Corpus:
+        refuse_imported(RunFolder(self.folder))
         return read_corpus(self.record, self.config)[1]
 
     def corpus(self) -> Corpus:
         """The data that the run was trained on, read again."""
         return self._corpus
+
+
+def refuse_imported(folder: RunFolder) -> None:
+    """Refuse what needs a run's data or training state where the run is an imported checkpoint.
+
+    Raises:
+        CheckpointError: with the command that makes a run with data of it.
+    """
+    if folder.read_json("run.json").get("imported"):
+        raise CheckpointError(
+            f"{folder.path} was imported and has neither data nor training state; "
+            f"train on with: gen train --config {folder.path / 'config.toml'} --data DATA --from {folder.path}"
+        )
 
 
 def find_run_plugin(folder: RunFolder, plugin: str | None) -> PluginRecord:

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from advgen.archives import is_archive, unpacked
 from advgen.config.load import options_of
 from advgen.config.model import RunConfig
 from advgen.contracts import Batch, Corpus, DataRequest, Discriminator, Generator, Modality, Mode, Source
+from advgen.datasets import locate, names_set
 from advgen.engine import make_player
 from advgen.errors import ConfigError, ContractError, DataError, PluginError
 from advgen.estimators import get_estimator
@@ -66,10 +66,10 @@ def read_corpus(record: PluginRecord, config: RunConfig, new: bool = False) -> t
     """
     data, options, kind = config.data, options_of(record, config), modality_class(record)
     given = Path(data.path).expanduser() if data.path else None
-    if given is not None and not given.exists():
+    if given is not None and not given.exists() and not names_set(record, str(data.path)):
         raise DataError(f"data path {given} does not exist; {_way_out(record, new)}")
-    archived = given is not None and is_archive(given)
-    path = unpacked(given) if given is not None and archived else given
+    path = locate(record, str(data.path)) if given is not None else None
+    archived = path != given
     try:
         corpus = kind.read(options, DataRequest(path, data.max_bad, data.validation_share, data.test_share, config.train.seed))
     except DataError as error:
@@ -87,7 +87,8 @@ def start_anew(record: PluginRecord, data: str | None, run: str) -> str:
 
 def _way_out(record: PluginRecord, new: bool) -> str:
     if new:
-        return "--data takes a file, a folder or an archive"
+        sets = f", or a named set: {', '.join(sorted(_spec(record).datasets))}" if _spec(record).datasets else ""
+        return f"--data takes a file, a folder or an archive{sets}"
     anew = start_anew(record, "OTHER_DATA", "RUN")
     return f"the run was trained on what was there: put it back at that path, or start anew with: {anew}"
 

@@ -6,6 +6,7 @@ Legend: B batch, M mel bands, F frames, T samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -62,7 +63,19 @@ def mel_spec(config: AudioConfig, rate_hz: int, frames: tuple[int, int]) -> MelS
     """
     if config.mel is None:
         n_fft, hop = frames
-        return MelSpec(rate_hz=rate_hz, n_fft=n_fft, hop=hop, num_mels=config.num_mels or n_fft // 4)
+        low, high = config.mel_range_hz or (0.0, None)
+        try:
+            return MelSpec(
+                rate_hz=rate_hz,
+                n_fft=n_fft,
+                hop=hop,
+                window=config.mel_window,
+                num_mels=config.num_mels or n_fft // 4,
+                fmin_hz=low,
+                fmax_hz=high,
+            )
+        except ValueError as error:
+            raise ConfigError(f"the options ask for a mel front end that is not possible: {error}") from error
     spec = named_spec(config.mel)
     if spec.rate_hz != rate_hz:
         raise ConfigError(
@@ -96,16 +109,12 @@ def make_vocoder(config: AudioConfig, spec: MelSpec) -> Vocoder:
         channels, blocks = width or 512, config.vocoder_blocks or 8
         shape = VocosShape(spec.num_mels, spec.n_fft, spec.hop, channels, 3 * channels, blocks, spec.padding)
         return Vocos(shape)
+    asked: dict[str, Any] = {} if width is None else {"channels": width}
+    asked |= {} if config.vocoder_strides is None else {"strides": config.vocoder_strides}
     if kind.startswith("hifigan"):
-        published = hifigan_shape(int(kind[-1]), num_mels=spec.num_mels, hop=spec.hop)
-        return Hifigan(published if width is None else _wide(published, width))
+        return Hifigan(replace(hifigan_shape(int(kind[-1]), num_mels=spec.num_mels, hop=spec.hop), **asked))
     size: Any = "base" if kind == "bigvgan-base" else "large"
-    large = bigvgan_shape(size, num_mels=spec.num_mels, hop=spec.hop)
-    return Bigvgan(large if width is None else _wide(large, width))
-
-
-def _wide(shape: Any, channels: int) -> Any:
-    return type(shape)(**(vars(shape) | {"channels": channels}))
+    return Bigvgan(replace(bigvgan_shape(size, num_mels=spec.num_mels, hop=spec.hop), **asked))
 
 
 def make_critics(name: str) -> CriticSet:

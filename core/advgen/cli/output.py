@@ -77,6 +77,22 @@ def table(rows: list[list[str]], header: list[str]) -> str:
     return "\n".join(lines)
 
 
+def cell(value: Any) -> str:
+    """A value as a table shows it."""
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def fact_lines(facts: dict[str, Any], indent: str = "") -> list[str]:
+    """Nested facts, one a line."""
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{name}:", *fact_lines(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{name}: {cell(value)}")
+    return lines
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}

@@ -69,7 +69,10 @@ def _facts(record: PluginRecord) -> dict[str, Any]:
         }
         for name, field in fields.items()
     }
-    tables = {table: sorted(getattr(record.spec, table)) for table in ("losses", "penalties", "metrics", "loggers")}
+    tables = {
+        table: sorted(getattr(record.spec, table))
+        for table in ("losses", "penalties", "metrics", "loggers", "importers", "datasets")
+    }
     return record.as_dict() | {"presets": {k: dict(v) for k, v in record.spec.presets.items()}, "options": options} | tables
 
 
@@ -80,6 +83,7 @@ def _description(record: PluginRecord, facts: dict[str, Any]) -> list[str]:
         "",
         f"presets: {', '.join(facts['presets']) or 'none'}",
     ]
-    lines += [f"{name}: {', '.join(facts[name])}" for name in ("losses", "penalties", "metrics", "loggers") if facts[name]]
+    kinds = ("losses", "penalties", "metrics", "loggers", "importers", "datasets")
+    lines += [f"{name}: {', '.join(facts[name])}" for name in kinds if facts[name]]
     rows = [[name, o["type"], o["range"], o["default"], o["description"]] for name, o in facts["options"].items()]
     return [*lines, "", table(rows, ["option", "type", "range", "default", "about"])]

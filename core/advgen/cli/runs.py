@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from advgen.cli.output import JsonFlag, RunArgument, say, say_json, table, to_stderr
+from advgen.cli.output import JsonFlag, RunArgument, cell, fact_lines, say, say_json, table, to_stderr
 from advgen.cli.usage import Commands
 from advgen.errors import ConfigError
 
@@ -40,7 +40,7 @@ def list_runs(
     else:
         names = [name for name in found[0] if not any(isinstance(run.get(name), dict | list) for run in found)]
         names = [name for name in names if any(run.get(name) is not None for run in found)]
-        say(table([[_cell(run.get(name)) for name in names] for run in found], names))
+        say(table([[cell(run.get(name)) for name in names] for run in found], names))
 
 
 @app.command("show")
@@ -55,7 +55,7 @@ def show(run: RunArgument, as_json: JsonFlag = False) -> None:
     if as_json:
         say_json(facts)
     else:
-        for line in _lines(facts):
+        for line in fact_lines(facts):
             say(line)
 
 
@@ -70,18 +70,3 @@ def _check(folder: Path | None) -> None:
         raise ConfigError(f"{folder} {what}; expected a folder that holds runs, such as runs/")
     if folder is not None and (folder / "run.json").is_file():
         raise ConfigError(f"{folder} is a run itself; use: gen runs show {folder}, or gen runs list {folder.parent}")
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _lines(facts: dict[str, Any], indent: str = "") -> list[str]:
-    """Nested facts, one a line."""
-    lines = []
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
-        else:
-            lines.append(f"{indent}{name}: {_cell(value)}")
-    return lines

@@ -40,7 +40,9 @@ StopAfter = Annotated[int | None, typer.Option("--stop-after", min=1, metavar="N
 def train(
     context: typer.Context,
     plugin: PluginOption = None,
-    data: Annotated[Path | None, typer.Option("--data", help="File, folder or archive; default: the embedded corpus.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="File, folder, archive or named set; default: the embedded corpus.")
+    ] = None,
     preset: PresetOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
