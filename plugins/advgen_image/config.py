@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from advgen import PluginConfig
 
 Norm = Literal["batch", "none"]
 GeneratorNorm = Literal["pixel", "batch", "none"]
+Family = Literal["dcgan", "r3", "resnet"]
+
+# Options that mean something to some families alone.
+OWN_OPTIONS: dict[str, tuple[Family, ...]] = {
+    "modulation": ("dcgan", "resnet"),
+    "generator_norm": ("dcgan", "resnet"),
+    "discriminator_norm": ("dcgan",),
+    "initialization": ("dcgan",),
+    "blocks": ("r3", "resnet"),
+    "group_size": ("r3",),
+    "attention": ("resnet",),
+    "spectral_norm": ("resnet",),
+}
 
 
 class ImageConfig(PluginConfig):
@@ -22,11 +35,28 @@ class ImageConfig(PluginConfig):
         None, ge=4, le=4096, description="Resize and crop to this width; empty takes the data's own."
     )
     channels: Literal[1, 3, 4] | None = Field(None, description="Grey, RGB or RGBA; empty takes what the files have.")
-    width: int = Field(16, ge=4, le=1024, description="Channels of the layer next to the image; doubles at each halving.")
-    depth: int | None = Field(None, ge=1, le=8, description="Number of strided layers; empty fits it to the image's size.")
+    family: Family = Field("dcgan", description="Networks: strided, residual without norms, or residual with norms.")
+    width: int = Field(16, ge=4, le=2048, description="Channels of the layer next to the image; doubles at each halving.")
+    doublings: int = Field(3, ge=0, le=8, description="How often the width doubles at most; 0: the same everywhere.")
+    discriminator_width: int | None = Field(None, ge=4, le=2048, description="The discriminator's width; empty: as width.")
+    depth: int | None = Field(None, ge=1, le=8, description="Number of halvings; empty fits it to the image's size.")
+    blocks: int | None = Field(None, ge=1, le=16, description="Residual blocks at each resolution; empty: r3 2, resnet 1.")
+    group_size: int = Field(16, ge=1, le=1024, description="Channels in each group of the 3x3 convolutions (r3).")
     noise_size: int = Field(16, ge=1, le=4096, description="Length of the generator's noise vector.")
+    attention: int | None = Field(None, ge=2, le=256, description="Shorter side at which both players have self-attention.")
+    spectral_norm: Literal["discriminator", "both", "none"] = Field("discriminator", description="Which players have it.")
     conditional: bool = Field(True, description="Condition both players on the class where the data has classes.")
     modulation: bool = Field(True, description="Let noise and class scale and shift every layer of the generator.")
     generator_norm: GeneratorNorm = Field("pixel", description="pixel: unit length of the channels at each place.")
     discriminator_norm: Norm = Field("none", description="batch couples the batch and does not go with gradient penalties.")
     initialization: Literal["scaled", "normal"] = Field("scaled", description="normal: N(0, 0.02), as in DCGAN.")
+
+    @model_validator(mode="after")
+    def _fits_the_family(self) -> ImageConfig:
+        for name, families in OWN_OPTIONS.items():
+            if self.family not in families and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} is an option of the family {' or '.join(families)}, not of {self.family}; "
+                    f"leave {name} out, or choose that family"
+                )
+        return self

@@ -12,10 +12,10 @@ from torch import Tensor
 from advgen import Batch, Corpus, DataRequest, Discriminator, Generator, GenError, Judge, Modality, Mode
 from advgen_image.config import ImageConfig
 from advgen_image.data import read_corpus
+from advgen_image.families import make_discriminator, make_generator
 from advgen_image.files import write_grid, write_images
 from advgen_image.judge import train_judge
-from advgen_image.modulation import ModulatedGenerator
-from advgen_image.networks import ImageDiscriminator, ImageGenerator, ImageShape, choose_depth
+from advgen_image.networks import ImageShape, choose_depth
 from advgen_image.shapes import shapes_metrics
 
 BLOCK = 16
@@ -39,28 +39,12 @@ class ImageModality(Modality[ImageConfig]):
         return corpus
 
     def generator(self) -> Generator:
-        """A strided generator that fits the data's size."""
-        config = self.config
-        kind = ModulatedGenerator if config.modulation else ImageGenerator
-        return kind(
-            self.shape,
-            noise_size=config.noise_size,
-            width=config.width,
-            depth=self.depth,
-            norm=config.generator_norm,
-            normal_init=config.initialization == "normal",
-        )
+        """A generator of the family ``options.family`` that fits the data's size."""
+        return make_generator(self.config, self.shape, self.depth)
 
     def discriminator(self) -> Discriminator:
-        """A strided discriminator that mirrors the generator."""
-        config = self.config
-        return ImageDiscriminator(
-            self.shape,
-            width=config.width,
-            depth=self.depth,
-            norm=config.discriminator_norm,
-            normal_init=config.initialization == "normal",
-        )
+        """A discriminator of the same family."""
+        return make_discriminator(self.config, self.shape, self.depth)
 
     def noise(self, num_samples: int, generator: torch.Generator, *, mode: Mode = "values") -> Tensor:
         """(B, Z) standard normal noise; the first rows do not depend on how many follow."""
