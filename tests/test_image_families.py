@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+import advgen
 from advgen import ConfigError, Sample
 from advgen.testing import Check, conformance_checks
 from advgen_image import advgen_register
 from advgen_image.config import ImageConfig
 from advgen_image.families import common, make_discriminator, make_generator
+from advgen_image.families.equalized import EqualLinear, ModulatedConv
 from advgen_image.families.spectral import SelfAttention
+from advgen_image.families.stylegan2 import group_deviation
 from advgen_image.networks import ImageShape, choose_depth
 
 # Options that make a family a matter of seconds at 32x32.
 TINY: dict[str, dict[str, Any]] = {
+    "stylegan2": {"width": 4, "doublings": 1, "noise_size": 8},
     "resnet": {"width": 4, "doublings": 1, "noise_size": 8, "attention": 16},
     "r3": {"width": 4, "doublings": 1, "blocks": 1, "noise_size": 8},
 }
@@ -266,3 +271,87 @@ def test_self_attention_starts_as_nothing_and_then_reaches_across_the_image() ->
 def test_attention_at_a_side_that_no_resolution_has_is_refused_with_those_that_do() -> None:
     with pytest.raises(ConfigError, match=r"options.attention=10: .* 4, 8, 16, 32"):
         networks(small("resnet", attention=10), ImageShape(3, 32, 32))
+
+
+# stylegan2
+
+
+def styled(**more: Any) -> tuple[Any, Any]:
+    return networks(small("stylegan2", **more), ImageShape(3, 16, 16, 3))
+
+
+def test_modulated_convolution_is_a_convolution_with_each_samples_own_weights() -> None:
+    layer = ModulatedConv(5, 4, 3, 6).double()
+    hidden, style = torch.randn(2, 5, 8, 8).double(), torch.randn(2, 6).double()
+    for index in range(2):
+        weight = layer.weight * layer.scale * layer.affine(style)[index][None, :, None, None]
+        weight = weight / (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
+        assert torch.allclose(layer(hidden, style)[index], F.conv2d(hidden[index : index + 1], weight, padding=1)[0])
+
+
+def test_modulated_convolution_enlarges_as_the_published_filter_does() -> None:
+    layer = ModulatedConv(2, 3, 3, 4, up=True, demodulate=False).double()
+    hidden, style = torch.randn(1, 2, 5, 4).double(), torch.zeros(1, 4).double()  # a style of zeros scales by 1
+    line = torch.tensor([1.0, 3.0, 3.0, 1.0]).double()
+    low_pass = (line[:, None] * line / line.sum() ** 2 * 4).expand(3, 1, 4, 4)
+    wide = F.conv_transpose2d(hidden, (layer.weight * layer.scale).transpose(0, 1), stride=2)
+    expected = F.conv2d(F.pad(wide, (1, 1, 1, 1)), low_pass, groups=3)
+    assert layer(hidden, style).shape == (1, 3, 10, 8) and torch.allclose(layer(hidden, style), expected)
+
+
+def test_equalised_weights_start_at_unit_variance_whatever_the_rate() -> None:
+    layer = EqualLinear(400, 300, rate=0.01)
+    hidden = torch.randn(200, 400)
+    assert float(layer.weight.detach().std()) == pytest.approx(100, rel=0.02)
+    assert float(layer(hidden).detach().std()) == pytest.approx(1.0, rel=0.05)
+
+
+def test_truncation_zero_gives_each_class_its_mean_image_and_acts_only_in_sampling() -> None:
+    generator = styled()[0]
+    noise, condition = torch.randn(4, 8), {"label": torch.tensor([0, 1, 0, 1])}
+    generator.truncation = 0.0
+    images = generator.eval()(noise, condition).values
+    assert torch.allclose(images[0], images[2], atol=1e-6) and not torch.allclose(images[0], images[1])
+    generator.truncation = 1.0
+    assert not torch.allclose(generator(noise, condition).values[0], images[0])
+
+
+def test_style_mixing_changes_late_layers_of_the_asked_share_of_samples() -> None:
+    generator = styled(style_mixing=0.5)[0]
+    styles = generator.styles(torch.randn(400, 8), {"label": torch.zeros(400).long()})
+    mixed = (styles[:, -1] != styles[:, 0]).any(1)
+    assert 0.4 < mixed.float().mean() < 0.6
+    assert styled(style_mixing=0.0)[0].styles(torch.randn(2, 8), {}).diff(dim=1).abs().max() == 0
+    assert generator.eval().styles(torch.randn(2, 8), {}).diff(dim=1).abs().max() == 0
+
+
+def test_path_lengths_are_the_slopes_of_a_linear_synthesis() -> None:
+    """Where images are a matrix times the mean style, the slope's mean square over noise is known."""
+    generator = styled(style_mixing=0.0)[0]
+    matrix = torch.randn(8, 3 * 16 * 16)
+    generator.synthesize = lambda styles: (styles.mean(1) @ matrix).reshape(-1, 3, 16, 16)
+    noise, condition = torch.randn(3000, 8), {"label": torch.zeros(3000).long()}
+    layers = len(generator.layers) + 1
+    found = generator.path_lengths(noise, condition).detach().square().mean()
+    assert float(found) == pytest.approx(float(matrix.square().sum()) / 256 / layers**2, rel=0.05)
+
+
+def test_minibatch_deviation_sees_equal_samples_in_groups_of_consecutive_ones() -> None:
+    varied = torch.randn(4, 2, 3, 3)
+    hidden = torch.cat([varied[:1].expand(4, -1, -1, -1), varied])
+    planes = group_deviation(hidden, 4)
+    assert planes.shape == (8, 1, 3, 3) and planes[:4].max() < 1e-3
+    assert torch.allclose(planes[4:], varied.std(0, correction=0).mean().expand(4, 1, 3, 3), atol=1e-4)
+    assert torch.equal(group_deviation(hidden[4:], 4), planes[4:])  # so that a batch may be cut between groups
+
+
+def test_a_batch_that_cuts_through_groups_is_refused_with_one_that_does_not(tmp_path: Path) -> None:
+    chosen = [*overrides("stylegan2"), "train.batch_size=12", "train.accumulate=2"]
+    with pytest.raises(ConfigError, match=r"groups of 4 samples together.*set train.batch_size=8"):
+        advgen.train("image", out=tmp_path / "run", overrides=chosen, steps=1, progress=False, device="cpu")
+
+
+def test_batch_norm_is_refused_where_the_batch_is_cut(tmp_path: Path) -> None:
+    chosen = ["options.generator_norm=batch", "train.batch_size=8", "train.accumulate=2"]
+    with pytest.raises(ConfigError, match=r"ModulatedGenerator has BatchNorm.*train.accumulate=1"):
+        advgen.train("image", out=tmp_path / "run", overrides=chosen, steps=1, progress=False, device="cpu")

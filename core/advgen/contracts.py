@@ -15,7 +15,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from advgen.errors import ContractError, GenError
+from advgen.errors import ConfigError, ContractError, GenError
 
 Mode = Literal["values", "relaxed", "log_prob"]
 ConfigT = TypeVar("ConfigT")
@@ -127,9 +127,20 @@ class Generator(nn.Module, ABC):
         """Draw samples. Continuous generators ignore ``mode`` and ``temperature``; each row depends on its own
         noise and condition alone (except through BatchNorm)."""
 
+    def path_lengths(self, noise: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """How far a sample moves for a step of its latent, (B,), with its graph; for the penalty ``path_length``."""
+        raise ConfigError(
+            f"penalties.path_length: {type(self).__name__} has no latent to measure paths in; take the penalty out, "
+            "or use networks that have one (image: options.family=stylegan2)"
+        )
+
 
 class Discriminator(nn.Module, ABC):
     """seen (B, ...), condition, mask -> Verdict; ``embed`` says what float tensor it sees of a sample."""
+
+    batch_group: int = 1
+    """How many consecutive samples are judged together (minibatch deviation); every micro-batch must hold whole groups, so
+    that several processes equal one. 1: each sample is judged alone."""
 
     def embed(self, sample: Sample) -> Tensor:
         """The float tensor that penalties differentiate: the values, or the embeddings of (relaxed) tokens."""
@@ -138,6 +149,13 @@ class Discriminator(nn.Module, ABC):
     @abstractmethod
     def forward(self, seen: Tensor, condition: Mapping[str, Tensor], mask: Tensor | None = None) -> Verdict:
         """Judge what ``embed`` returned. Must allow double backward."""
+
+    def adapt(self, real: Tensor, fake: Tensor) -> None:
+        """After each of D's updates: the scores (B,) of both sides over the global batch, the same on every rank.
+
+        For controllers, which keep what they follow in buffers; the default does nothing.
+        """
+        return
 
 
 class Source(Protocol):

@@ -60,6 +60,18 @@ def make_player(name: str, network: nn.Module, settings: PlayerConfig, device: t
     return Player(name, network, settings, optimizer, parameters, norms, torch.zeros((), dtype=torch.bool, device=device))
 
 
+def corrected(settings: PlayerConfig, interval: int) -> PlayerConfig:
+    """Settings for a player that takes one update more in every ``interval``: rate and betas to the share c = k / (k + 1).
+
+    With learning rate c and betas to the power c, ``interval`` + 1 updates go as far, and forget as much, as ``interval`` did.
+
+    Source: Karras et al. 2019 (StyleGAN2), appendix B, https://arxiv.org/abs/1912.04958
+    """
+    share = interval / (interval + 1)
+    rate, betas = settings.learning_rate * share, (settings.betas[0] ** share, settings.betas[1] ** share)
+    return settings.model_copy(update={"learning_rate": rate, "betas": betas})
+
+
 def _optimizer(groups: Any, settings: PlayerConfig, device: torch.device) -> torch.optim.Optimizer:
     common: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     fused = {"fused": True}

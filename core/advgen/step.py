@@ -11,7 +11,8 @@ from torch import Tensor
 from advgen import reduction
 from advgen.config.model import RunConfig
 from advgen.contracts import Batch, Discriminator, Mode, Sample, Verdict, check_verdict
-from advgen.engine import Terms, apply_update, frozen
+from advgen.controllers import follow_lengths, follow_scores, lecam_cost, path_length_cost
+from advgen.engine import Player, Terms, apply_update, frozen
 from advgen.errors import ConfigError
 from advgen.estimators import ESTIMATORS, score_function_cost, update_baseline
 from advgen.losses import Loss
@@ -75,47 +76,112 @@ def update_discriminator(
 ) -> dict[str, Tensor]:
     """One update of D; G is untouched."""
     seed_networks(objective.config.train.seed, "discriminator", update)
-    terms = Terms()
+    terms, seen_scores = Terms(), list[tuple[Tensor, Tensor]]()
     for chunk in chunks:
         costs, scores = discriminator_costs(players, objective, chunk, update, progress)
-        torch.stack([cost.to(players.dtype) for cost in costs.values()]).sum().div(len(chunks)).backward()
-        for into, found in ((terms.costs, costs), (terms.logs, scores)):
-            for name, value in found.items():
-                _add(into, name, value, len(chunks))
+        _backward(players, terms, costs, len(chunks))
+        seen_scores.append((scores["real_score"], scores["fake_score"]))
+        for name, value in scores.items():
+            _add(terms.logs, name, value.mean(), len(chunks))
     scale = objective.scale("discriminator.learning_rate", progress)
     logs = apply_update(players.discriminator, terms, scale, players.world)
+    if _due(objective, update, own_step=True):
+        own = Terms()
+        for chunk in chunks:
+            _backward(players, own, penalty_costs(players, objective, chunk, update, progress), len(chunks))
+        logs |= _own_step(players, players.discriminator, own, scale)
+        terms.costs |= own.costs
+    _remember(players, objective, seen_scores)
     return logs | {f"discriminator/{name}": value for name, value in (terms.costs | terms.logs).items()}
+
+
+def _backward(players: Players, terms: Terms, costs: dict[str, Tensor], chunks: int) -> None:
+    """Gradients of one of ``chunks`` micro-batches' costs, which are added to the update's."""
+    torch.stack([cost.to(players.dtype) for cost in costs.values()]).sum().div(chunks).backward()
+    for name, cost in costs.items():
+        _add(terms.costs, name, cost, chunks)
+
+
+def _own_step(players: Players, player: Player, terms: Terms, scale: float) -> dict[str, Tensor]:
+    """Apply an update of penalties alone; its gradient norm is not the one that is logged."""
+    name = f"{player.name}/non_finite"
+    return {name: apply_update(player, terms, scale, players.world)[name]}
+
+
+def _remember(players: Players, objective: Objective, scores: list[tuple[Tensor, Tensor]]) -> None:
+    """Let what has a memory see the scores (B,) of the whole global batch."""
+    critic, lecam = players.judges, "lecam" in objective.config.penalties
+    if not lecam and type(critic).adapt is Discriminator.adapt:
+        return
+    real, fake = (players.world.gather(torch.cat(each)) for each in zip(*scores, strict=True))
+    if lecam:
+        follow_scores(players.state, real, fake)
+    critic.adapt(real, fake)
 
 
 def discriminator_costs(
     players: Players, objective: Objective, chunk: Chunk, update: int, progress: float
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Named scalar costs of D on one micro-batch, and mean scores to log."""
+    """Named scalar costs of D on one micro-batch, and the scores (B,) of both sides."""
     critic, real = players.judges, chunk.real
-    with torch.no_grad(), players.precision():
-        temperature = _temperature(objective, "values", progress)
-        fake = players.generates(chunk.noise, real.condition, temperature=temperature).detach()
+    fake = _fakes(players, objective, chunk, progress)
     due = _due(objective, update)
-    seen_real, seen_fake = (_seen(critic, sample, bool(due)) for sample in (Sample(real.values, mask=real.mask), fake))
+    seen = _seen(critic, Sample(real.values, mask=real.mask), bool(due)), _seen(critic, fake, bool(due))
     with players.precision():
-        on_real = _judge(critic, seen_real, real.condition, real.mask)
-        on_fake = _judge(critic, seen_fake, real.condition, fake.mask)
+        on_real = _judge(critic, seen[0], real.condition, real.mask)
+        on_fake = _judge(critic, seen[1], real.condition, fake.mask)
     means = global_means(objective.loss, on_real, on_fake, players.world)
     costs = {"loss": reduction.discriminator_cost(objective.loss, on_real, on_fake, means).mean()}
-    scores = {"real_score": reduction.reduce_verdict(on_real).mean(), "fake_score": reduction.reduce_verdict(on_fake).mean()}
+    scores = [reduction.reduce_verdict(verdict) for verdict in (on_real, on_fake)]
+    if _weighs(objective, "lecam", update):
+        weight = _penalty_weight(objective, "lecam", progress)
+        costs["lecam"] = lecam_cost(players.state, scores[0], scores[1], weight)
     if due:
-        reuse = not players.autocast  # penalties are computed in full precision
-        given: dict[str, Any] = {
-            "judge_real": _rejudge(critic, real.condition, real.mask, seen_real, on_real if reuse else None),
-            "judge_fake": _rejudge(critic, real.condition, fake.mask, seen_fake, on_fake if reuse else None),
-            "real": seen_real,
-            "fake": seen_fake,
-            "noise": chunk.mixing,
-        }
-        for name, penalty in due.items():
-            move: dict[str, Any] = {"move": _move(chunk, seen_real, players.world)} if penalty.couples_batch else {}
-            costs[name] = penalty.compute(**given, **move, weight=_penalty_weight(objective, name, progress)).mean()
-    return costs, scores
+        known = (None, None) if players.autocast else (on_real, on_fake)  # penalties are computed in full precision
+        costs |= _penalised(players, objective, chunk, due, (seen, known, fake.mask), progress)
+    return costs, dict(zip(("real_score", "fake_score"), (score.detach() for score in scores), strict=True))
+
+
+def penalty_costs(players: Players, objective: Objective, chunk: Chunk, update: int, progress: float) -> dict[str, Tensor]:
+    """Named scalar costs of the penalties that take an update of their own, on one micro-batch."""
+    critic, real, due = players.judges, chunk.real, _due(objective, update, own_step=True)
+    answer = Sample(real.values, mask=real.mask)
+    unused = all(penalty.needs == "real" for penalty in due.values())
+    fake = answer if unused else _fakes(players, objective, chunk, progress)
+    seen = _seen(critic, answer, True), _seen(critic, fake, True)
+    return _penalised(players, objective, chunk, due, (seen, (None, None), fake.mask), progress)
+
+
+def _fakes(players: Players, objective: Objective, chunk: Chunk, progress: float) -> Sample:
+    """As many generated samples, without a graph."""
+    with torch.no_grad(), players.precision():
+        temperature = _temperature(objective, "values", progress)
+        fake: Sample = players.generates(chunk.noise, chunk.real.condition, temperature=temperature)
+        return fake.detach()
+
+
+def _penalised(
+    players: Players,
+    objective: Objective,
+    chunk: Chunk,
+    due: dict[str, Penalty],
+    given: tuple[tuple[Tensor, Tensor], tuple[Verdict | None, Verdict | None], Tensor | None],
+    progress: float,
+) -> dict[str, Tensor]:
+    """Each penalty's mean; ``given``: what D sees of real and fake, its verdicts where they may be used again, fake's mask."""
+    critic, real, (seen, known, mask) = players.judges, chunk.real, given
+    common: dict[str, Any] = {
+        "judge_real": _rejudge(critic, real.condition, real.mask, seen[0], known[0]),
+        "judge_fake": _rejudge(critic, real.condition, mask, seen[1], known[1]),
+        "real": seen[0],
+        "fake": seen[1],
+        "noise": chunk.mixing,
+    }
+    costs = dict[str, Tensor]()
+    for name, penalty in due.items():
+        move: dict[str, Any] = {"move": _move(chunk, seen[0], players.world)} if penalty.couples_batch else {}
+        costs[name] = penalty.compute(**common, **move, weight=_penalty_weight(objective, name, progress)).mean()
+    return costs
 
 
 def update_generator(
@@ -123,18 +189,38 @@ def update_generator(
 ) -> dict[str, Tensor]:
     """One update of G; D is untouched."""
     seed_networks(objective.config.train.seed, "generator", update)
-    terms, turn = Terms(), Turn(mean_positions(players.world, chunks))
+    terms, turn, lengths = Terms(), Turn(mean_positions(players.world, chunks)), list[Tensor]()
+    joined, own_step = (_weighs(objective, "path_length", update, own) for own in (False, True))
     with frozen(players.discriminator.network):
         for chunk in chunks:
             with players.precision():
                 costs = generator_costs(players, objective, chunk, progress, turn)
-            torch.stack([cost.to(players.dtype) for cost in costs.values()]).sum().div(len(chunks)).backward()
-            for name, cost in costs.items():
-                _add(terms.costs, name, cost, len(chunks))
-    logs = apply_update(players.generator, terms, objective.scale("generator.learning_rate", progress), players.world)
+            if joined:
+                costs |= _path_length(players, objective, chunk, progress, lengths)
+            _backward(players, terms, costs, len(chunks))
+    scale = objective.scale("generator.learning_rate", progress)
+    logs = apply_update(players.generator, terms, scale, players.world)
+    if own_step:
+        own = Terms()
+        for chunk in chunks:
+            _backward(players, own, _path_length(players, objective, chunk, progress, lengths), len(chunks))
+        logs |= _own_step(players, players.generator, own, scale)
+        terms.costs |= own.costs
+    if lengths:
+        follow_lengths(players.state, torch.cat(lengths), players.world)
     if turn.gains:
         _update_baseline(players, objective, turn.gains)
     return logs | {f"generator/{name}": value for name, value in terms.costs.items()}
+
+
+def _path_length(
+    players: Players, objective: Objective, chunk: Chunk, progress: float, lengths: list[Tensor]
+) -> dict[str, Tensor]:
+    """The cost of path lengths in full precision, on every second sample; the lengths are kept for the target."""
+    condition = {name: value[::2] for name, value in chunk.real.condition.items()}
+    found = players.generates.path_lengths(chunk.noise[::2], condition)
+    lengths.append(found.detach())
+    return {"path_length": path_length_cost(players.state, found, _penalty_weight(objective, "path_length", progress))}
 
 
 def generator_costs(players: Players, objective: Objective, chunk: Chunk, progress: float, turn: Turn) -> dict[str, Tensor]:
@@ -249,9 +335,17 @@ def _update_baseline(players: Players, objective: Objective, gains: list[tuple[T
     state["baseline_updates"] = state["baseline_updates"] + mask.any(0)
 
 
-def _due(objective: Objective, update: int) -> dict[str, Penalty]:
-    settings = objective.config.penalties
-    return {n: p for n, p in objective.penalties.items() if settings[n].weight > 0 and update % settings[n].interval == 0}
+def _due(objective: Objective, update: int, own_step: bool = False) -> dict[str, Penalty]:
+    """Gradient penalties of this update: those inside D's update, or those that take one of their own."""
+    return {name: each for name, each in objective.penalties.items() if _weighs(objective, name, update, own_step)}
+
+
+def _weighs(objective: Objective, name: str, update: int, own_step: bool = False) -> bool:
+    """Whether the penalty of that name is on, due at this update, and of this kind."""
+    settings = objective.config.penalties.get(name)
+    if settings is None or settings.weight == 0:
+        return False
+    return settings.own_step == own_step and update % settings.interval == 0
 
 
 def _penalty_weight(objective: Objective, name: str, progress: float) -> float:

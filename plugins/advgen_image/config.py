@@ -10,7 +10,7 @@ from advgen import PluginConfig
 
 Norm = Literal["batch", "none"]
 GeneratorNorm = Literal["pixel", "batch", "none"]
-Family = Literal["dcgan", "r3", "resnet"]
+Family = Literal["dcgan", "r3", "resnet", "stylegan2"]
 
 # Options that mean something to some families alone.
 OWN_OPTIONS: dict[str, tuple[Family, ...]] = {
@@ -20,6 +20,10 @@ OWN_OPTIONS: dict[str, tuple[Family, ...]] = {
     "initialization": ("dcgan",),
     "blocks": ("r3", "resnet"),
     "group_size": ("r3",),
+    "mapping_layers": ("stylegan2",),
+    "style_mixing": ("stylegan2",),
+    "truncation": ("stylegan2",),
+    "minibatch_group": ("stylegan2",),
     "attention": ("resnet",),
     "spectral_norm": ("resnet",),
 }
@@ -35,7 +39,7 @@ class ImageConfig(PluginConfig):
         None, ge=4, le=4096, description="Resize and crop to this width; empty takes the data's own."
     )
     channels: Literal[1, 3, 4] | None = Field(None, description="Grey, RGB or RGBA; empty takes what the files have.")
-    family: Family = Field("dcgan", description="Networks: strided, residual without norms, or residual with norms.")
+    family: Family = Field("dcgan", description="Networks: strided, residual without or with norms, or styled.")
     width: int = Field(16, ge=4, le=2048, description="Channels of the layer next to the image; doubles at each halving.")
     doublings: int = Field(3, ge=0, le=8, description="How often the width doubles at most; 0: the same everywhere.")
     discriminator_width: int | None = Field(None, ge=4, le=2048, description="The discriminator's width; empty: as width.")
@@ -45,6 +49,10 @@ class ImageConfig(PluginConfig):
     noise_size: int = Field(16, ge=1, le=4096, description="Length of the generator's noise vector.")
     attention: int | None = Field(None, ge=2, le=256, description="Shorter side at which both players have self-attention.")
     spectral_norm: Literal["discriminator", "both", "none"] = Field("discriminator", description="Which players have it.")
+    mapping_layers: int = Field(2, ge=1, le=16, description="Layers from noise to style.")
+    style_mixing: float = Field(0.9, ge=0, le=1, description="Share of training samples with the styles of two noises.")
+    truncation: float = Field(1.0, ge=0, le=2, description="Samples' distance from the mean style; 1: as trained.")
+    minibatch_group: int = Field(4, ge=0, le=1024, description="Samples that the discriminator compares; 0: none.")
     conditional: bool = Field(True, description="Condition both players on the class where the data has classes.")
     modulation: bool = Field(True, description="Let noise and class scale and shift every layer of the generator.")
     generator_norm: GeneratorNorm = Field("pixel", description="pixel: unit length of the channels at each place.")

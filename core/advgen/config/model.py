@@ -47,10 +47,14 @@ class PlayerConfig(Section):
 
 
 class PenaltyConfig(Section):
-    """One gradient penalty on the discriminator."""
+    """One penalty: on the discriminator, or on the generator for path_length."""
 
-    weight: float = Field(1.0, ge=0, description="gamma of R1/R2 (used as gamma/2), lambda of wgan_gp and dragan.")
-    interval: int = Field(1, ge=1, description="Every k-th D update, with k times the weight.")
+    weight: float = Field(1.0, ge=0, description="gamma of R1/R2 (used as gamma/2), lambda of the others.")
+    interval: int = Field(1, ge=1, description="Every k-th update, with k times the weight.")
+    own_step: bool = Field(
+        False,
+        description="An update of its own after the loss's, Adam's rate and betas corrected for both, as in StyleGAN2.",
+    )
 
 
 class EstimatorConfig(Section):

@@ -6,12 +6,14 @@ from advgen import Discriminator, Generator
 from advgen_image.config import ImageConfig
 from advgen_image.families.r3 import R3Discriminator, R3Generator
 from advgen_image.families.resnet import ResnetDiscriminator, ResnetGenerator
+from advgen_image.families.stylegan2 import StyleDiscriminator, StyleGenerator
 from advgen_image.modulation import ModulatedGenerator
 from advgen_image.networks import ImageDiscriminator, ImageGenerator, ImageShape
 
 FAMILIES = {
     "r3": (R3Generator, R3Discriminator),
     "resnet": (ResnetGenerator, ResnetDiscriminator),
+    "stylegan2": (StyleGenerator, StyleDiscriminator),
 }
 
 
