@@ -18,12 +18,22 @@ from conftest import environment, tiny
 
 EXACT = ["train.precision='float64'", "train.log_every=1"]
 NO_NORM = ["options.generator_norm='none'"]
+VOCODER = [
+    "options.task=vocode",
+    "options.vocoder_channels=16",
+    "options.vocoder_blocks=1",
+    "options.critics=small",
+    "options.segment=1024",
+    "penalties=none",
+    "schedules=none",
+]
 CASES = {
     "r1_r2_every_step": ("image", NO_NORM),
     "lazy_penalty": ("image", [*NO_NORM, "penalties.r1.interval=2", "penalties.r2.interval=2"]),
     "accumulation": ("image", [*NO_NORM, "train.accumulate=2"]),
     "relativistic_average": ("image", [*NO_NORM, "loss='relativistic_average'"]),
     "dragan": ("image", [*NO_NORM, "penalties={r1=false, r2=false, dragan={weight=1.0}}"]),
+    "balance": ("audio", [*VOCODER, "balance={loss=1.0, mel=2.0, feature_matching=1.0}", "train.accumulate=2"]),
     "text": ("text", ["phases=[{kind='likelihood', share=0.4}, {kind='adversarial', share=0.6}]"]),
 }
 

@@ -160,6 +160,7 @@ def _describe(folder: RunFolder, resolved: Resolved, setup: Setup, notes: Sequen
         "fingerprint": setup.corpus.fingerprint,
         "skipped": list(setup.corpus.bad),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "networks": _networks(setup),
         "sources": resolved.sources,
     }
     if record.path is not None and record.sha256:
@@ -173,6 +174,16 @@ def _describe(folder: RunFolder, resolved: Resolved, setup: Setup, notes: Sequen
     for note in notes:
         folder.note(note)
     folder.write_json("run.json", about)
+
+
+def _networks(setup: Setup) -> dict[str, Any]:
+    """How large both players are, and what the plugin says of G."""
+    players = setup.players
+    sizes = {
+        f"{player.name}_parameters": sum(parameter.numel() for parameter in player.network.parameters())
+        for player in (players.generator, players.discriminator)
+    }
+    return {**sizes, **setup.modality.describe(players.generates)}
 
 
 def _warm_start(setup: Setup, source: RunFolder) -> list[str]:
@@ -197,7 +208,8 @@ def _warm_start(setup: Setup, source: RunFolder) -> list[str]:
         )
     if players.average is not None:
         players.average.load_state_dict(players.generator.network.state_dict())
-    return lines
+    differences = setup.modality.differences(source.read_json("facts.json"))
+    return [*lines, *(f"--from {source.path}: {text}" for text in differences)]
 
 
 __all__ = ["World", "load_generator", "resume", "train"]

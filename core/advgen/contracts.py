@@ -7,9 +7,10 @@ The core treats every axis after the batch axis as opaque.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import torch
@@ -218,6 +219,15 @@ class Modality(ABC, Generic[ConfigT]):
     overview_samples: int = 64
     """How many samples ``overview`` is given; low-dimensional data need more to show their shape."""
 
+    sample_block: int = 64
+    """Samples are drawn this many at a time, whatever is asked for; fewer where one is costly."""
+
+    formats: Mapping[str, str] = MappingProxyType({})
+    """File formats that ``write`` and ``convert`` can make, each in a few words; the first is the default. Empty: only one."""
+
+    file_format: str | None = None
+    """The one of ``formats`` that ``gen sample --format`` asks for; None: the default."""
+
     paired: bool = False
     """A sample answers its condition (a vocoder its mel): evaluation gives G the conditions of the held-out samples, and
     ``metrics`` gets the answers row by row beside what they should have been."""
@@ -259,6 +269,18 @@ class Modality(ABC, Generic[ConfigT]):
     def overview(self, batch: Batch, stem: Path) -> list[Path]:
         """One picture (or table) of the batch beside ``stem`` (path without suffix)."""
 
+    def comparison(self, generated: Batch, real: Batch, stem: Path) -> list[Path]:
+        """``overview`` while training: row by row beside held-out samples of the same classes. The default leaves them out."""
+        return self.overview(generated, stem)
+
+    def describe(self, generator: Generator) -> dict[str, str | int | float]:
+        """Facts of G that its users should know, such as how far it looks, for ``gen runs show``."""
+        return {}
+
+    def differences(self, facts: Mapping[str, Any]) -> list[str]:
+        """What gives weights of a run with other facts another meaning here, a text each; said where ``--from`` takes them."""
+        return []
+
     def prepare(self, batch: Batch) -> Batch:
         """Source values to the networks' scale, on the device. The default changes nothing."""
         return batch
@@ -283,8 +305,9 @@ class Modality(ABC, Generic[ConfigT]):
         """Negative log-likelihood of a prepared batch, (B, *positions) in nats; for likelihood phases and anchors."""
         raise GenError(f"{type(self).__name__} has no likelihood; remove the likelihood phase and anchor")
 
-    def auxiliary(self, real: Batch, fake: Sample) -> dict[str, Tensor]:
-        """Named extra generator costs, each scalar; weights come from the config's ``auxiliary``."""
+    def auxiliary(self, real: Batch, fake: Sample) -> Mapping[str, Tensor | Callable[[], Tensor]]:
+        """Named extra generator costs, each a scalar or a call that makes one; weights come from the config's ``auxiliary``,
+        shares from ``balance``. A call is made only where the config names it."""
         return {}
 
     def verdict_auxiliary(self, real: Verdict, fake: Verdict) -> dict[str, Tensor]:

@@ -66,6 +66,16 @@ class Objective:
         """A scheduled scalar."""
         return base * self.scale(path, progress)
 
+    @property
+    def auxiliary(self) -> dict[str, float]:
+        """G's further costs, each with its weight; 1 for those that have a share instead."""
+        balanced = dict.fromkeys(self.config.balance, 1.0)
+        return {name: weight for name, weight in (self.config.auxiliary | balanced).items() if name != "loss"}
+
+    def shares(self, progress: float) -> dict[str, float]:
+        """The balanced costs of G, each with its share."""
+        return {name: self.weight(f"balance.{name}", share, progress) for name, share in self.config.balance.items()}
+
 
 @dataclass
 class Players:

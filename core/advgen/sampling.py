@@ -51,11 +51,11 @@ def draw_samples(
     network: nn.Module, modality: Modality[Any], count: int, *, seed: int, device: torch.device, label: int | None = None
 ) -> Batch:
     """``count`` samples on the CPU, in fixed blocks: sample i depends on the seed and i alone."""
-    blocks = []
+    blocks, size = [], modality.sample_block
     with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
-        for block in range(-(-count // BLOCK)):
+        for block in range(-(-count // size)):
             seed_networks(seed, "sampling", block)
-            noise, condition = _inputs(modality, keyed_generator(seed, "sample", block), label, network, device)
+            noise, condition = _inputs(modality, keyed_generator(seed, "sample", block), label, network, device, size)
             sample = network(noise, condition)
             batch = modality.postprocess(sample, condition).to("cpu")
             blocks.append(batch)
@@ -75,10 +75,15 @@ def answer(network: nn.Module, modality: Modality[Any], asked: Batch, *, seed: i
 
 
 def _inputs(
-    modality: Modality[Any], rng: torch.Generator, label: int | None, network: nn.Module, device: torch.device
+    modality: Modality[Any],
+    rng: torch.Generator,
+    label: int | None,
+    network: nn.Module,
+    device: torch.device,
+    size: int = BLOCK,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    condition = {name: t.to(device) for name, t in modality.condition(BLOCK, rng, label=label).items()}
-    noise = modality.noise(BLOCK, rng)
+    condition = {name: t.to(device) for name, t in modality.condition(size, rng, label=label).items()}
+    noise = modality.noise(size, rng)
     dtype = next(network.parameters()).dtype
     return noise.to(device, dtype if noise.is_floating_point() else noise.dtype), condition
 
@@ -185,11 +190,12 @@ def sample_run(
     out: Path | str | None = None,
     device: str = "auto",
     plugin: str | None = None,
+    file_format: str | None = None,
 ) -> SampleResult:
     """Write samples of a run: one file each and one overview."""
     if num_samples < 1:
         raise ConfigError(f"-n {num_samples}: expected at least one sample")
-    loaded = load_run(run, device, plugin)
+    loaded = _load_to_write(run, device, plugin, file_format)
     batch = loaded.draw(num_samples, seed, label)
     folder = Path(out) if out is not None else loaded.folder / "samples" / f"seed-{seed}"
     try:
@@ -202,7 +208,12 @@ def sample_run(
 
 
 def convert_run(
-    run: Path | str, sources: Sequence[Path], out: Path | str | None = None, device: str = "auto", plugin: str | None = None
+    run: Path | str,
+    sources: Sequence[Path],
+    out: Path | str | None = None,
+    device: str = "auto",
+    plugin: str | None = None,
+    file_format: str | None = None,
 ) -> SampleResult:
     """Write what a run's generator makes of files or folders, one file each, for plugins that can.
 
@@ -212,7 +223,7 @@ def convert_run(
     missing = [str(path) for path in sources if not path.exists()]
     if missing:
         raise DataError(f"--from: {', '.join(missing)} does not exist; expected files or folders")
-    loaded = load_run(run, device, plugin)
+    loaded = _load_to_write(run, device, plugin, file_format)
     folder = Path(out) if out is not None else loaded.folder / "samples" / "from"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -221,6 +232,22 @@ def convert_run(
     except OSError as error:
         raise ConfigError(f"cannot write samples to {folder}: {error.strerror or error}; choose another --out") from error
     return SampleResult(loaded.folder, loaded.step, files, [])
+
+
+def _load_to_write(run: Path | str, device: str, plugin: str | None, file_format: str | None) -> LoadedRun:
+    """A run whose modality writes the format that is asked for.
+
+    Raises:
+        ConfigError: listing the known ones, where it cannot.
+    """
+    loaded = load_run(run, device, plugin)
+    known = loaded.modality.formats
+    if file_format is not None and file_format not in known:
+        listed = "; ".join(f"{name} ({about})" for name, about in known.items())
+        way = f"known: {listed}" if known else "it has one format of its own; leave --format out"
+        raise ConfigError(f"--format {file_format}: plugin {loaded.record.name} does not write it; {way}")
+    loaded.modality.file_format = file_format
+    return loaded
 
 
 def _label(modality: Modality[Any], label: int | str | None) -> int | None:

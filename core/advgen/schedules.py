@@ -16,7 +16,8 @@ def schedulable(config: RunConfig) -> list[str]:
         "discriminator.learning_rate",
         "estimator.temperature",
         *(f"penalties.{name}.weight" for name in config.penalties),
-        *(f"auxiliary.{name}" for name in config.auxiliary),
+        *(f"auxiliary.{name}" for name in config.auxiliary if name not in config.balance),
+        *(f"balance.{name}" for name in config.balance),
     ]
 
 

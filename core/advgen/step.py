@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from advgen import reduction
+from advgen.balance import Pull, balanced_costs, measure
 from advgen.config.model import RunConfig
 from advgen.contracts import Batch, Discriminator, Mode, Sample, Verdict, check_verdict
 from advgen.controllers import follow_lengths, follow_scores, lecam_cost, path_length_cost
@@ -189,21 +190,30 @@ def update_generator(
 ) -> dict[str, Tensor]:
     """One update of G; D is untouched."""
     seed_networks(objective.config.train.seed, "generator", update)
-    terms, turn, lengths = Terms(), Turn(mean_positions(players.world, chunks)), list[Tensor]()
+    terms, turn, pulls = Terms(), Turn(mean_positions(players.world, chunks)), list[Pull]()
     joined, own_step = (_weighs(objective, "path_length", update, own) for own in (False, True))
+    lengths, parts = list[Tensor](), len(chunks)
     with frozen(players.discriminator.network):
         for chunk in chunks:
             with players.precision():
-                costs = generator_costs(players, objective, chunk, progress, turn)
+                fake = generated(players, objective, chunk, progress)
+                costs = generator_costs(players, objective, chunk, fake, progress, turn)
+            if objective.config.balance:
+                pulls.append(measure(fake, costs, objective.shares(progress), players.dtype))
+                for name, cost in costs.items():
+                    _add(terms.costs, name, cost, parts)
+            else:
+                _backward(players, terms, costs, parts)
             if joined:
-                costs |= _path_length(players, objective, chunk, progress, lengths)
-            _backward(players, terms, costs, len(chunks))
+                _backward(players, terms, _path_length(players, objective, chunk, progress, lengths), parts)
+        for cost in balanced_costs(players, pulls, objective.shares(progress)) if pulls else ():
+            cost.div(parts).backward()
     scale = objective.scale("generator.learning_rate", progress)
     logs = apply_update(players.generator, terms, scale, players.world)
     if own_step:
         own = Terms()
         for chunk in chunks:
-            _backward(players, own, _path_length(players, objective, chunk, progress, lengths), len(chunks))
+            _backward(players, own, _path_length(players, objective, chunk, progress, lengths), parts)
         logs |= _own_step(players, players.generator, own, scale)
         terms.costs |= own.costs
     if lengths:
@@ -223,12 +233,19 @@ def _path_length(
     return {"path_length": path_length_cost(players.state, found, _penalty_weight(objective, "path_length", progress))}
 
 
-def generator_costs(players: Players, objective: Objective, chunk: Chunk, progress: float, turn: Turn) -> dict[str, Tensor]:
+def generated(players: Players, objective: Objective, chunk: Chunk, progress: float) -> Sample:
+    """What G makes for one micro-batch, in the estimator's mode."""
+    mode, generator = ESTIMATORS[objective.config.estimator.name].mode, players.generates
+    fake: Sample = generator(chunk.noise, chunk.real.condition, mode=mode, temperature=_temperature(objective, mode, progress))
+    return fake
+
+
+def generator_costs(
+    players: Players, objective: Objective, chunk: Chunk, fake: Sample, progress: float, turn: Turn
+) -> dict[str, Tensor]:
     """Named scalar costs of G on one micro-batch."""
     config, mode = objective.config, ESTIMATORS[objective.config.estimator.name].mode
-    critic, generator, real = players.judges, players.generates, chunk.real
-    fake = generator(chunk.noise, real.condition, mode=mode, temperature=_temperature(objective, mode, progress))
-    on_real = None
+    critic, real, on_real = players.judges, chunk.real, None
     if objective.loss.pairs or objective.loss.couples_batch:
         with torch.no_grad():
             on_real = _judge(critic, critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
@@ -241,10 +258,8 @@ def generator_costs(players: Players, objective: Objective, chunk: Chunk, progre
         means = global_means(objective.loss, on_real or on_fake, on_fake, players.world)
         costs = {"loss": reduction.generator_cost(objective.loss, on_real or on_fake, on_fake, means).mean()}
     extra = _extra_costs(players, objective, real, fake, on_real, on_fake)
-    for name, base in config.auxiliary.items():
-        weight = objective.weight(f"auxiliary.{name}", base, progress)
-        if name != "likelihood" and name not in extra:
-            raise ConfigError(f"auxiliary.{name}: this plugin has no such term; known: {', '.join(['likelihood', *extra])}")
+    for name, base in objective.auxiliary.items():
+        weight = base if name in config.balance else objective.weight(f"auxiliary.{name}", base, progress)
         costs[name] = weight * (likelihood_cost(players, real, turn.positions) if name == "likelihood" else extra[name])
     return costs
 
@@ -252,16 +267,19 @@ def generator_costs(players: Players, objective: Objective, chunk: Chunk, progre
 def _extra_costs(
     players: Players, objective: Objective, real: Batch, fake: Sample, on_real: Verdict | None, on_fake: Verdict
 ) -> dict[str, Tensor]:
-    """The modality's own terms; those of verdicts only where one is asked for."""
+    """The modality's own terms that are asked for; those of verdicts only where one is."""
     modality, critic = players.modality, players.judges
-    wanted = set(objective.config.auxiliary) - {"likelihood"}
-    extra = modality.auxiliary(real, fake) if wanted else {}
-    if not wanted - set(extra):
-        return extra
-    if on_real is None:
-        with torch.no_grad():
-            on_real = _judge(critic, critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
-    return extra | modality.verdict_auxiliary(on_real, on_fake)
+    wanted = set(objective.auxiliary) - {"likelihood"}
+    offered = dict(modality.auxiliary(real, fake)) if wanted else {}
+    if wanted - set(offered):
+        if on_real is None:
+            with torch.no_grad():
+                on_real = _judge(critic, critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
+        offered |= modality.verdict_auxiliary(on_real, on_fake)
+    for name in sorted(wanted - set(offered)):
+        table = "balance" if name in objective.config.balance else "auxiliary"
+        raise ConfigError(f"{table}.{name}: this plugin has no such term; known: {', '.join(['likelihood', *offered])}")
+    return {name: cost if isinstance(cost, Tensor) else cost() for name, cost in offered.items() if name in wanted}
 
 
 def update_average(players: Players, config: RunConfig, step: int) -> None:

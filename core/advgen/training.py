@@ -92,6 +92,7 @@ class Trainer:
         self.setup, self.folder, self.clock, self.progress, self.loggers = setup, folder, clock, progress, loggers
         self.world, self.config = setup.world, setup.config
         self.signal: int | None = None
+        self.beside: Batch | None = None
         self.best: dict[str, Any] | None = folder.read_json("best.json") if (folder.path / "best.json").exists() else None
         self.logged_at, self.logged_step = time.monotonic(), clock.step
         self.saved_step = clock.step if checkpoint.steps(folder.checkpoints) else -1
@@ -175,10 +176,15 @@ class Trainer:
         return dict(zip(logs, (self.world.total(figures) / self.world.size).tolist(), strict=True))
 
     def show_samples(self) -> list[Path]:
-        """Overview pictures of the average, from fixed noise."""
-        batch = self.sample(self.setup.modality.overview_samples)
+        """Overview pictures of the average, from fixed noise, beside held-out samples where the modality shows them."""
+        from advgen.showing import held_out_like
+
+        modality = self.setup.modality
+        batch = self.sample(modality.overview_samples)
+        if not modality.paired and self.beside is None:
+            self.beside = held_out_like(modality, self.setup.corpus, batch)
         with writing(stem := self.folder.samples / f"step-{self.clock.step:08d}"):
-            return self.setup.modality.overview(batch, stem)
+            return modality.overview(batch, stem) if self.beside is None else modality.comparison(batch, self.beside, stem)
 
     def sample(self, count: int) -> Batch:
         """Samples of the average (of G without one), statistics refreshed on a copy."""

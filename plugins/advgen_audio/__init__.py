@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from advgen import PluginSpec, hookimpl
-from advgen_audio.presets import VOCODERS
+from advgen_audio.presets import LARGE, VOCODERS, WAVEGAN
 
 DEFAULT: dict[str, Any] = {
     "loss": "relativistic",
@@ -47,6 +47,6 @@ def advgen_register() -> PluginSpec:
         summary="Waveforms, unconditional or by class, from an inverse-STFT generator; vocoders.",
         config="advgen_audio.config:AudioConfig",
         modality="advgen_audio.modality:AudioModality",
-        presets={"default": DEFAULT, "classic": CLASSIC, "digits": DIGITS, **VOCODERS},
+        presets={"default": DEFAULT, "classic": CLASSIC, "digits": DIGITS, "large": LARGE, "wavegan": WAVEGAN, **VOCODERS},
         requires={"soundfile": "soundfile>=0.12", "torchaudio": "torchaudio>=2.11,<2.12"},
     )

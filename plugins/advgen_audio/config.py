@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from advgen import PluginConfig
 
@@ -23,8 +23,13 @@ class AudioConfig(PluginConfig):
     )
     test_pattern: str | None = Field(None, description="File names that match are the test split; empty: split by hash.")
     peak_normalise: bool = Field(True, description="Scale each clip of a folder to a peak of 0.95.")
+    networks: Literal["spectral", "wavegan"] = Field(
+        "spectral", description="wavegan: transposed convolutions and one critic of the waveform, as published."
+    )
     noise_size: int = Field(16, ge=1)
-    channels: int = Field(64, ge=4, description="Width of the generator's blocks.")
+    channels: int = Field(
+        64, ge=2, description="Width of the generator's blocks; of both WaveGAN players' layers next to the waveform."
+    )
     blocks: int = Field(3, ge=1)
     n_fft: int | None = Field(None, ge=32, description="Generator's window; empty: 256 at 8 kHz, doubled with the rate.")
     hop: int | None = Field(None, ge=8, description="Samples between frames; empty: a quarter of n_fft.")
@@ -35,7 +40,7 @@ class AudioConfig(PluginConfig):
     critic_windows: tuple[int, ...] | None = Field(
         None, min_length=1, description="Window of each spectral critic; empty: one, as long as the generator's."
     )
-    phase_shuffle: int = Field(2, ge=0, description="Largest shift, in samples, between layers of the waveform critic.")
+    phase_shuffle: int = Field(2, ge=0, description="Largest shift, in samples, between layers of waveform critics.")
 
     task: Literal["generate", "vocode"] = Field("generate", description="vocode: from mel spectrograms to sound.")
     vocoder: Literal["vocos", "hifigan-v1", "hifigan-v2", "hifigan-v3", "bigvgan-base", "bigvgan"] = "vocos"
@@ -47,6 +52,9 @@ class AudioConfig(PluginConfig):
     num_mels: int | None = Field(None, ge=1, description="Bands of a free front end; empty: a quarter of n_fft.")
     segment: int | None = Field(
         None, ge=256, description="Samples per training segment, a multiple of the hop; empty: half a second or so."
+    )
+    mel_scales: Literal["one", "many"] = Field(
+        "one", description="The cost mel: of the run's front end, or of seven with windows of 32 to 2048 samples, summed."
     )
     gain_db: tuple[float, float] = Field((0.0, 0.0), description="Random gain of training segments, least and most.")
     critics: Literal["small", "hifigan", "bigvgan", "vocos"] = Field("vocos", description="Set of critics of a vocoder.")
@@ -66,3 +74,9 @@ class AudioConfig(PluginConfig):
         if pattern is not None and "label" not in re.compile(pattern).groupindex:
             raise ValueError(f"{pattern!r} has no group (?P<label>...), so no label can be read with it")
         return pattern
+
+    @model_validator(mode="after")
+    def _one_kind_of_networks(self) -> AudioConfig:
+        if self.task == "vocode" and self.networks != "spectral":
+            raise ValueError(f"task vocode takes its networks from vocoder and critics; leave out networks={self.networks}")
+        return self

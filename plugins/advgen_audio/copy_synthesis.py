@@ -6,6 +6,7 @@ Legend: M mel bands, F frames, T samples.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,12 +20,13 @@ from torch import Tensor
 from advgen import ConfigError, DataError
 from advgen_audio.data import SUFFIXES, torchaudio_part
 from advgen_audio.features import MelMismatchError, MelSpec, MelSpectrogram, require_same
-from advgen_audio.files import to_int16
+from advgen_audio.files import DEFAULT_FORMAT, FORMATS, SoundWriter
 from advgen_audio.vocoders import Vocoder, stream
 
 MEL_SUFFIXES = (".npy", ".safetensors")
 SPEC_KEY = "mel_spec"
 CHUNK_FRAMES = 512
+LOGGER = logging.getLogger("advgen")
 
 
 def save_mel(path: Path, mel: Tensor, spec: MelSpec) -> None:
@@ -47,7 +49,7 @@ def find_inputs(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
         for file in own:
             name = (file.relative_to(path) if path.is_dir() else Path(file.name)).with_suffix("")
             if name in found:
-                raise DataError(f"--from: {found[name]} and {file} would both be written as {name}.wav; give one at a time")
+                raise DataError(f"--from: {found[name]} and {file} would both be written as {name}; give one at a time")
             found[name] = file
     return [(file, name) for name, file in found.items()]
 
@@ -81,6 +83,9 @@ def read_mel(path: Path, spec: MelSpec) -> Tensor:
     values, facts = _load_array(path) if path.suffix.lower() == ".npy" else _load_tensor(path)
     if facts is not None:
         require_same(spec, MelSpec.from_facts(facts), expected_by="the run", found_in=path.name)
+    else:
+        # Two front ends with as many bands give mels of one shape, and only one of them sounds right.
+        LOGGER.warning("%s says nothing of its mel front end; only its number of bands is checked", path.name)
     mel = values[0] if values.dim() == 3 and len(values) == 1 else values
     if mel.dim() != 2 or not mel.is_floating_point() or not mel.shape[-1] or not bool(torch.isfinite(mel).all()):
         raise DataError(f"{path}: {tuple(values.shape)} {values.dtype} is no mel; expected finite floats ({spec.num_mels}, F)")
@@ -120,22 +125,24 @@ def mel_of_file(path: Path, mel: MelSpectrogram) -> tuple[Tensor, int]:
     return mel(whole[None]), len(waveform)
 
 
-def copy_files(vocoder: Vocoder, spec: MelSpec, paths: Sequence[Path], folder: Path) -> list[Path]:
-    """Write a 16-bit WAV for each file; every file is found before the first is written.
+def copy_files(
+    vocoder: Vocoder, spec: MelSpec, paths: Sequence[Path], folder: Path, file_format: str = DEFAULT_FORMAT
+) -> list[Path]:
+    """Write a sound file for each file; every file is found before the first is written.
 
     Raises:
         DataError, MelMismatchError: naming the file that cannot be used.
     """
     fixed, mel, written = vocoder.for_inference(), MelSpectrogram(spec), list[Path]()
     for path, name in find_inputs(paths):
-        target = folder / name.with_name(name.name + ".wav")
+        target = folder / name.with_name(name.name + FORMATS[file_format].suffix)
         if target.resolve() == path.resolve():
             raise ConfigError(f"--out {folder} would write over {path}; choose another")
         found, length = mel_of_file(path, mel)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with soundfile.SoundFile(target, "w", spec.rate_hz, 1, "PCM_16") as file:
+        with SoundWriter(target, spec.rate_hz, file_format) as file:
             for part in _chunks(fixed, found, length):
-                file.write(to_int16(part))
+                file.write(part)
         written.append(target)
     return written
 

@@ -132,17 +132,22 @@ def require_same(expected: MelSpec, found: MelSpec, *, expected_by: str, found_i
     Raises:
         MelMismatchError: with both specs side by side; ``!`` marks what differs.
     """
-    one, other = _effective(expected), _effective(found)
-    if one == other:
+    if _effective(expected) == _effective(found):
         return
-    width = max(len(expected_by), *(len(str(value)) for value in one.values()))
-    rows = [f"  {'':10} {expected_by:<{width}} | {found_in}"]
-    rows += [f"{'!' if one[n] != other[n] else ' '} {n:10} {one[n]!s:<{width}} | {other[n]}" for n in one]
     raise MelMismatchError(
         f"{expected_by} and {found_in} disagree on the mel spectrogram, which would sound like noise:\n"
-        + "\n".join(rows)
+        + side_by_side(expected, found, expected_by, found_in)
         + f"\nmake the mels again with the left column, or train for the right one ({found_in})"
     )
+
+
+def side_by_side(left: MelSpec, right: MelSpec, left_name: str, right_name: str) -> str:
+    """Every field of both, a line each; ``!`` marks what differs."""
+    one, other = _effective(left), _effective(right)
+    width = max(len(left_name), *(len(str(value)) for value in one.values()))
+    rows = [f"  {'':10} {left_name:<{width}} | {right_name}"]
+    rows += [f"{'!' if one[n] != other[n] else ' '} {n:10} {one[n]!s:<{width}} | {other[n]}" for n in one]
+    return "\n".join(rows)
 
 
 def _effective(spec: MelSpec) -> dict[str, Any]:

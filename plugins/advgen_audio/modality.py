@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -33,20 +34,27 @@ from advgen_audio.data import ClipSource, load_folder, split_clips
 from advgen_audio.features import SPECS
 from advgen_audio.judge import make_judge
 from advgen_audio.networks import GeneratorShape, SpectralGenerator
+from advgen_audio.pictures import Clip, describe_scale, draw_clips, save_picture
 from advgen_audio.segments import SegmentSource, pack_clips
 from advgen_audio.vocoding import VocoderGenerator, Vocoding, make_critics, mel_spec, segment_length
+from advgen_audio.wavegan import WaveganDiscriminator, WaveganGenerator, WaveganShape
 
 NUM_EXAMPLES = 8
+NUM_SHOWN = 16
 
 
 class AudioModality(Modality[AudioConfig]):
     """Waveforms (B, 1, T) in [-1, 1], with an optional class label; where the task is to vocode, made of mels."""
 
+    overview_samples = sample_block = NUM_SHOWN
+    formats = MappingProxyType({name: kind.about for name, kind in files.FORMATS.items()})
+
     def __init__(self, config: AudioConfig, facts: Mapping[str, Any]) -> None:
         super().__init__(config, facts)
         self._vocoding = Vocoding(config, facts) if config.task == "vocode" else None
         if self._vocoding is not None:
-            self.paired, self.overview_samples = True, NUM_EXAMPLES
+            self.paired, self.overview_samples = True, len(self._vocoding.examples)
+            self.sample_block = self.overview_samples
 
     @classmethod
     def read(cls, config: AudioConfig, request: DataRequest) -> Corpus:
@@ -65,6 +73,8 @@ class AudioModality(Modality[AudioConfig]):
         if self._vocoding is not None:
             return self._vocoding.generator()
         config, (n_fft, hop) = self.config, frames_at(self.config, self._rate_hz)
+        if config.networks == "wavegan":
+            return WaveganGenerator(self._wavegan)
         return SpectralGenerator(
             GeneratorShape(self._length, n_fft, hop, config.noise_size, config.channels, config.blocks, self._num_classes)
         )
@@ -74,6 +84,8 @@ class AudioModality(Modality[AudioConfig]):
         if self._vocoding is not None:
             return make_critics(self.config.critics)
         config, (n_fft, _) = self.config, frames_at(self.config, self._rate_hz)
+        if config.networks == "wavegan":
+            return WaveganDiscriminator(self._wavegan)
         return AudioDiscriminator(
             CriticShape(
                 self._length,
@@ -98,13 +110,42 @@ class AudioModality(Modality[AudioConfig]):
         return make_judge(replace(corpus, splits={**corpus.splits, "train": heard}), self.facts, cache)
 
     def write(self, batch: Batch, folder: Path, *, start: int = 0) -> list[Path]:
-        """One 16-bit WAV per sample."""
-        return files.write_clips(batch.values, self._rate_hz, folder, start)
+        """One sound file per sample."""
+        return files.write_clips(batch.values, self._rate_hz, folder, start, self.file_format or files.DEFAULT_FORMAT)
 
     def overview(self, batch: Batch, stem: Path) -> list[Path]:
-        """One WAV strip and one picture of spectrograms."""
-        shown = batch if self._vocoding is None else self._vocoding.beside_real(batch)
-        return files.write_overview(shown.values, self._rate_hz, stem)
+        """One WAV with all clips and one picture of waveforms and spectrograms; a vocoder's beside what they are copies of."""
+        if self._vocoding is not None:
+            return self._show(self._vocoding.beside_real(batch), stem)
+        shown = batch.slice(0, NUM_SHOWN)
+        clips = zip(shown.values, self._titles(shown), strict=True)
+        return self._show([(Clip(values[0], title),) for values, title in clips], stem)
+
+    def comparison(self, generated: Batch, real: Batch, stem: Path) -> list[Path]:
+        """The same, each beside a held-out clip."""
+        rows = zip(generated.values[:NUM_SHOWN], self._titles(generated), real.values, self._titles(real), strict=False)
+        pairs = [
+            (Clip(one[0], f"real {its_title}", real=True), Clip(other[0], f"generated {title}"))
+            for other, title, one, its_title in rows
+        ]
+        return self._show(pairs, stem)
+
+    def describe(self, generator: Generator) -> dict[str, str | int | float]:
+        """How far a vocoder looks."""
+        known = self._vocoding is not None and isinstance(generator, VocoderGenerator)
+        return dict(self._vocoding.describe(generator)) if known else {}
+
+    def differences(self, facts: Mapping[str, Any]) -> list[str]:
+        """Another rate, other classes, another mel front end."""
+        found = self._vocoding.differences(facts) if self._vocoding is not None else []
+        own, theirs = (f"{each.get('sample_rate_hz')} Hz" for each in (self.facts, facts))
+        if own != theirs:
+            found.append(f"the rates differ: {theirs} there, {own} here")
+        if self._vocoding is None and list(self.facts.get("classes") or ()) != list(facts.get("classes") or ()):
+            found.append(
+                f"the classes differ: {len(facts.get('classes') or ())} there, {self._num_classes} here, in this order"
+            )
+        return found
 
     def prepare(self, batch: Batch) -> Batch:
         """For a vocoder, with mels made where the batch is."""
@@ -116,8 +157,8 @@ class AudioModality(Modality[AudioConfig]):
             return self._vocoding.condition(num_samples, label)
         return super().condition(num_samples, generator, label=label)
 
-    def auxiliary(self, real: Batch, fake: Sample) -> dict[str, Tensor]:
-        """A vocoder's ``mel``."""
+    def auxiliary(self, real: Batch, fake: Sample) -> Mapping[str, Callable[[], Tensor]]:
+        """A vocoder's ``mel`` and ``stft``."""
         return {} if self._vocoding is None else self._vocoding.auxiliary(real, fake)
 
     def verdict_auxiliary(self, real: Verdict, fake: Verdict) -> dict[str, Tensor]:
@@ -125,7 +166,7 @@ class AudioModality(Modality[AudioConfig]):
         return {} if self._vocoding is None else self._vocoding.verdict_auxiliary(real, fake)
 
     def convert(self, generator: Generator, paths: Sequence[Path], folder: Path) -> list[Path]:
-        """A vocoder's copies of sound files and of saved mels, one 16-bit WAV each, of exactly their length.
+        """A vocoder's copies of sound files and of saved mels, one file each, of exactly their length.
 
         Raises:
             ConfigError: where the run makes sound of noise.
@@ -134,7 +175,7 @@ class AudioModality(Modality[AudioConfig]):
             raise ConfigError(
                 "this run makes sound of noise, not of files; leave out --from, or train with options.task=vocode"
             )
-        return copy_files(generator.vocoder, self._vocoding.spec, paths, folder)
+        return copy_files(generator.vocoder, self._vocoding.spec, paths, folder, self.file_format or files.DEFAULT_FORMAT)
 
     def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
         """For a vocoder distances from the copied clips; for notes the share that is one note, and each factor's total
@@ -150,6 +191,20 @@ class AudioModality(Modality[AudioConfig]):
         found["between_levels"] = float(reading.between[reading.valid].double().mean()) if reading.valid.any() else 1.0
         return found
 
+    def _titles(self, batch: Batch) -> list[str]:
+        """The class where there is one, else the place."""
+        label, names = batch.condition.get("label"), self.facts.get("classes") or ()
+        if label is None or not names:
+            return [str(row + 1) for row in range(len(batch))]
+        return [str(names[index]) for index in label.tolist()]
+
+    def _show(self, groups: Sequence[tuple[Clip, ...]], stem: Path) -> list[Path]:
+        """A strip to hear and a picture to see."""
+        clips = [clip.waveform for group in groups for clip in group]
+        sound = files.write_strip(clips, self._rate_hz, stem.with_name(stem.name + ".wav"))
+        image = draw_clips(groups, self._rate_hz, describe_scale(self._rate_hz))
+        return [sound, save_picture(image, stem.with_name(stem.name + ".png"))]
+
     @property
     def _rate_hz(self) -> int:
         return int(self.facts["sample_rate_hz"])
@@ -157,6 +212,11 @@ class AudioModality(Modality[AudioConfig]):
     @property
     def _length(self) -> int:
         return int(self.facts["length"])
+
+    @property
+    def _wavegan(self) -> WaveganShape:
+        config = self.config
+        return WaveganShape(self._length, config.channels, config.noise_size, self._num_classes, config.phase_shuffle)
 
     @property
     def _num_classes(self) -> int:
@@ -182,7 +242,8 @@ def _segments(config: AudioConfig, corpus: Corpus) -> Corpus:
     splits = {name: SegmentSource(source, whole) for name, source in clips.items()}
     splits["reference"], splits["train"] = splits["train"], SegmentSource(clips["train"], segment, config.gain_db)
     held = clips["validation"] if len(clips["validation"]) else clips["train"]
-    examples = SegmentSource(held, segment).batch(torch.arange(min(NUM_EXAMPLES, len(held))), torch.Generator().manual_seed(0))
+    spread = torch.linspace(0, len(held) - 1, min(NUM_EXAMPLES, len(held))).long()  # neighbours are often of one class
+    examples = SegmentSource(held, segment).batch(spread, torch.Generator().manual_seed(0))
     facts = {**corpus.facts, "length": whole, "mel": spec.to_facts(), "examples": pack_clips(examples.values[:, 0])}
     return replace(corpus, facts=facts, splits=splits)
 

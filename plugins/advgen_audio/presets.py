@@ -1,4 +1,5 @@
-"""How vocoders are trained: published recipes by name, and one for two processor cores. Imports no torch.
+"""How networks other than the default's are trained: published recipes by name, and others for more or fewer processors than
+two cores. Imports no torch.
 
 The core's least squares cost is half of the published one, so the weights beside it are half of the published 45 and 2.
 """
@@ -81,4 +82,30 @@ VOCODERS: dict[str, dict[str, Any]] = {
     "vocos": VOCOS,
     **{f"hifigan-v{version}": hifigan(version) for version in (1, 2, 3)},
     **{name: bigvgan(name) for name in ("bigvgan-base", "bigvgan")},
+}
+WAVEGAN: dict[str, Any] = {
+    # Source: Donahue et al. 2019, https://arxiv.org/abs/1802.04208; 200,000 updates are what it trained for on spoken digits.
+    "options": {"networks": "wavegan", "channels": 64, "noise_size": 100, "phase_shuffle": 2},
+    "loss": "wasserstein",
+    "penalties": {"r1": False, "r2": False, "wgan_gp": {"weight": 10.0}},
+    "generator": {"learning_rate": 1e-4, "betas": (0.5, 0.9)},
+    "discriminator": {"learning_rate": 1e-4, "betas": (0.5, 0.9), "steps": 5},
+    "average": {"enabled": False},
+    "schedules": {},
+    "train": {"steps": 200_000, "batch_size": 64},
+}
+# The default's networks, wide and deep enough for a second at 16 to 24 kHz, with a critic each for clicks, pitch and phrase.
+LARGE: dict[str, Any] = {
+    "options": {
+        "noise_size": 128,
+        "channels": 256,
+        "blocks": 8,
+        "critic_windows": (256, 512, 1024, 2048),
+        "wave_critic_channels": 32,
+        "spectral_critic_channels": 32,
+    },
+    "generator": {"learning_rate": 1e-3},
+    "discriminator": {"learning_rate": 1e-3},
+    "average": {"half_life_steps": 2000.0},
+    "train": {"steps": 200_000, "batch_size": 64},
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ BLOCK = 16
 
 class ImageModality(Modality[ImageConfig]):
     """Images (B, C, H, W) in [-1, 1], with a ``label`` (B,) where the data has classes."""
+
+    formats = MappingProxyType({"png": "8 or 16 bits a channel, as the data"})
 
     def __init__(self, config: ImageConfig, facts: Mapping[str, Any]) -> None:
         super().__init__(config, facts)

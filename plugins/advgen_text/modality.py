@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ MOST_COMPARED = 2000
 
 class TextModality(Modality[TextConfig]):
     """Samples are tokens (B, L) int64, their mask True through <eos>."""
+
+    formats = MappingProxyType({"txt": "one line a sample, UTF-8"})
 
     def __init__(self, config: TextConfig, facts: Mapping[str, Any]) -> None:
         super().__init__(config, facts)

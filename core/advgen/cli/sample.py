@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,9 @@ def sample(
     sources: Annotated[
         list[Path] | None, typer.Option("--from", metavar="FILE", help="Files or folders to make samples from: --from a/*.wav")
     ] = None,
+    file_format: Annotated[
+        str | None, typer.Option("--format", metavar="NAME", help="File format, one of the plugin's; wrong ones list them.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder; default inside the run.")] = None,
     device: DeviceOption = "auto",
     plugin: TrustOption = None,
@@ -30,12 +33,13 @@ def sample(
 
     if more and not sources:
         raise ConfigError(f"gen sample got {', '.join(map(str, more))} besides the run; files to start from follow --from")
+    place: dict[str, Any] = {"out": out, "device": device, "plugin": plugin, "file_format": file_format}
     with to_stderr():
         if sources:
-            result = convert_run(run, [*sources, *(more or [])], out=out, device=device, plugin=plugin)
+            result = convert_run(run, [*sources, *(more or [])], **place)
             num_samples = len(result.files)
         else:
-            result = sample_run(run, num_samples=num_samples, seed=seed, label=label, out=out, device=device, plugin=plugin)
+            result = sample_run(run, num_samples=num_samples, seed=seed, label=label, **place)
     if as_json:
         say_json(result.as_dict())
         return

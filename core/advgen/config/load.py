@@ -28,7 +28,7 @@ FLAGS = {
     "data.path": "--data",
     "data.max_bad": "--max-bad",
 }
-TABLES = ("penalties", "schedules", "auxiliary")  # free names: entries can be removed by false
+TABLES = ("penalties", "schedules", "auxiliary", "balance")  # free names: entries can be removed by false
 PLAN = ("steps", "minutes")
 REMOVED = " (removed)"
 UNSET = "unset"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Section(BaseModel):
@@ -131,6 +132,10 @@ class RunConfig(Section):
     auxiliary: dict[str, float] = Field(
         default_factory=dict, description="Weights of the modality's extra terms; likelihood is the anchor."
     )
+    balance: dict[str, float] = Field(
+        default_factory=dict,
+        description="Shares of G's costs, loss and auxiliary ones, by the gradient that each sends to the sample; empty: none.",
+    )
     generator: PlayerConfig = PlayerConfig()
     discriminator: PlayerConfig = PlayerConfig()
     average: AverageConfig = AverageConfig()
@@ -138,3 +143,26 @@ class RunConfig(Section):
     schedules: dict[str, ScheduleConfig] = Field(default_factory=dict)
     stop: StopConfig = StopConfig()
     train: TrainConfig = TrainConfig()
+
+    @field_validator("balance")
+    @classmethod
+    def _shares(cls, shares: dict[str, float]) -> dict[str, float]:
+        wrong = [name for name, share in shares.items() if not 0 < share < math.inf]
+        if wrong:
+            raise ValueError(
+                f"the share {shares[wrong[0]]} of {wrong[0]} is not above 0; take it out with balance.{wrong[0]}=false"
+            )
+        if shares and "loss" not in shares:
+            raise ValueError("expected a share of loss, the adversarial cost, beside those of auxiliary costs")
+        if "likelihood" in shares:
+            raise ValueError("likelihood does not pass through the sample; give it a weight, auxiliary.likelihood")
+        return shares
+
+    @model_validator(mode="after")
+    def _balance_has_a_gradient(self) -> RunConfig:
+        if self.balance and self.estimator.name == "score_function":
+            raise ValueError(
+                "balance needs a gradient at the sample, which estimator.name=score_function has not; "
+                "take straight_through, or leave balance out"
+            )
+        return self

@@ -248,6 +248,7 @@ def describe_run(run: Path | str) -> dict[str, Any]:
         "path": str(folder.path),
         "plugin": about["plugin"],
         "created": about["created"],
+        "networks": about.get("networks", {}),
         "checkpoints": steps,
         "step": steps[-1] if steps else 0,
         "ended": about.get("ended"),

@@ -11,7 +11,7 @@ from advgen.cache import cache_folder
 from advgen.contracts import Batch
 from advgen.runs import checkpoint
 from advgen.sampling import draw_samples, refresh_statistics
-from advgen.setup import Setup
+from advgen.setup import Setup, modality_class
 from advgen.state import pack, unpack
 from advgen.testing.subject import CPU, NUM_SAMPLES, Subject, same, scratch, take_steps, tensors
 
@@ -74,7 +74,8 @@ def _draw(subject: Subject, count: int, seed: int) -> Batch:
 
 
 def files_are_written(subject: Subject) -> None:
-    """``write`` makes the files it returns and adds to them from ``start`` on; ``overview`` makes at least one."""
+    """``write`` makes the files it returns, in every format, and adds to them from ``start`` on; ``overview`` and
+    ``comparison`` make at least one."""
     with scratch() as folder:
         batch = _draw(subject, 5, 0)
         _written(subject, batch, folder)
@@ -82,6 +83,12 @@ def files_are_written(subject: Subject) -> None:
         _exist(subject, overview, folder, "overview")
         astray = [path.name for path in overview if not path.name.startswith("overview")]
         subject.expect(not astray, f"overview made {', '.join(astray)}", "names that begin with the stem's, here overview")
+        _exist(subject, subject.modality.comparison(batch, subject.real(5), folder / "beside"), folder, "comparison")
+    for name in subject.modality.formats:
+        with scratch() as folder:
+            modality = modality_class(subject.record)(subject.modality.config, subject.modality.facts)
+            modality.file_format = name
+            _exist(subject, modality.write(batch, folder), folder, f"write in the format {name}")
 
 
 def _written(subject: Subject, batch: Batch, folder: Path) -> None:
