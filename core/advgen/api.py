@@ -80,7 +80,12 @@ def train(
         if world.leads:
             _describe(folder, resolved, setup, taken)
         world.barrier()
-        for line in [*taken, *(f"skipped: {problem}" for problem in setup.corpus.bad), f"run folder: {folder.path}"]:
+        for line in [
+            *taken,
+            *setup.notes,
+            *(f"skipped: {problem}" for problem in setup.corpus.bad),
+            f"run folder: {folder.path}",
+        ]:
             show.say(line)
         return _sit(setup, folder, clock, show, stop_after)
 

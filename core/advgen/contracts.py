@@ -143,6 +143,9 @@ class Discriminator(nn.Module, ABC):
     """How many consecutive samples are judged together (minibatch deviation); every micro-batch must hold whole groups, so
     that several processes equal one. 1: each sample is judged alone."""
 
+    augmentation_scale: float = 1.0
+    """Multiplies the probability of augmentation; the schedule of ``discriminator.augmentation`` sets it at each step."""
+
     def embed(self, sample: Sample) -> Tensor:
         """The float tensor that penalties differentiate: the values, or the embeddings of (relaxed) tokens."""
         return sample.values if sample.relaxed is None else sample.relaxed
@@ -151,12 +154,12 @@ class Discriminator(nn.Module, ABC):
     def forward(self, seen: Tensor, condition: Mapping[str, Tensor], mask: Tensor | None = None) -> Verdict:
         """Judge what ``embed`` returned. Must allow double backward."""
 
-    def adapt(self, real: Tensor, fake: Tensor) -> None:
+    def adapt(self, real: Tensor, fake: Tensor) -> Mapping[str, Tensor]:
         """After each of D's updates: the scores (B,) of both sides over the global batch, the same on every rank.
 
-        For controllers, which keep what they follow in buffers; the default does nothing.
+        For controllers, which keep what they follow in buffers. Returns scalars to log, by name; the default does nothing.
         """
-        return
+        return {}
 
 
 class Source(Protocol):
@@ -304,6 +307,10 @@ class Modality(ABC, Generic[ConfigT]):
     def likelihood(self, generator: Generator, batch: Batch) -> Tensor:
         """Negative log-likelihood of a prepared batch, (B, *positions) in nats; for likelihood phases and anchors."""
         raise GenError(f"{type(self).__name__} has no likelihood; remove the likelihood phase and anchor")
+
+    def automatic_weight(self, penalty: str, batch_size: int) -> float:
+        """The weight of a penalty whose configuration says ``auto``, for the data's size and the global batch."""
+        raise ConfigError(f"penalties.{penalty}.weight = auto: {type(self).__name__} has no rule for it; give a number")
 
     def auxiliary(self, real: Batch, fake: Sample) -> Mapping[str, Tensor | Callable[[], Tensor]]:
         """Named extra generator costs, each a scalar or a call that makes one; weights come from the config's ``auxiliary``,

@@ -56,6 +56,7 @@ def make_player(name: str, network: nn.Module, settings: PlayerConfig, device: t
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for group in optimizer.param_groups:
         group["base_learning_rate"] = group["lr"]
+        group["base_betas"] = group.get("betas")
     norms = torch.full((CLIP_HISTORY,), torch.nan, device=device)
     return Player(name, network, settings, optimizer, parameters, norms, torch.zeros((), dtype=torch.bool, device=device))
 
@@ -95,6 +96,13 @@ def frozen(network: nn.Module) -> Iterator[None]:
     finally:
         for parameter, flag in wanted:
             parameter.requires_grad_(flag)
+
+
+def set_second_beta(player: Player, scale: float) -> None:
+    """Multiply the second beta of Adam and AdamW; other optimizers have none."""
+    for group in player.optimizer.param_groups:
+        if group["base_betas"] is not None:
+            group["betas"] = (group["base_betas"][0], group["base_betas"][1] * scale)
 
 
 def apply_update(player: Player, terms: Terms, learning_rate_scale: float, world: World) -> dict[str, Tensor]:

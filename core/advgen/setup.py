@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class Setup:
     objective: Objective
     draw: Draw
     world: World
+    notes: tuple[str, ...] = ()
 
 
 def modality_class(record: PluginRecord) -> type[Modality[Any]]:
@@ -97,10 +99,27 @@ def build(record: PluginRecord, config: RunConfig, world: World, new: bool = Fal
     """Read data, make networks, optimizers and objective; refuse what cannot work before the first step."""
     objective = make_objective(record, config)
     modality, corpus = read_corpus(record, config, new)
+    config, notes = settle(config, modality)
+    objective = dataclasses.replace(objective, config=config)
     check_fits(config, corpus, world)
     players = make_players(modality, config, world)
     draw = make_draw(modality, corpus.splits["train"], config, players)
-    return Setup(config, record, modality, corpus, players, objective, draw, world)
+    return Setup(config, record, modality, corpus, players, objective, draw, world, notes)
+
+
+def settle(config: RunConfig, modality: Modality[Any]) -> tuple[RunConfig, tuple[str, ...]]:
+    """Put the modality's numbers where the configuration says ``auto``; a line about each.
+
+    Raises:
+        ConfigError: where the modality has no rule for a penalty.
+    """
+    found, notes = dict(config.penalties), list[str]()
+    for name, penalty in config.penalties.items():
+        if penalty.weight == "auto":
+            weight = modality.automatic_weight(name, config.train.batch_size)
+            found[name] = penalty.model_copy(update={"weight": weight})
+            notes.append(f"penalties.{name}.weight: auto is {weight:.4g} here, with batches of {config.train.batch_size}")
+    return config.model_copy(update={"penalties": found}), tuple(notes)
 
 
 def make_objective(record: PluginRecord, config: RunConfig) -> Objective:
@@ -113,7 +132,7 @@ def make_objective(record: PluginRecord, config: RunConfig) -> Objective:
     loss = get_loss(config.loss)
     if loss.couples_batch and config.train.accumulate > 1:
         raise ConfigError(f"loss {loss.name} needs the whole batch at once and cannot accumulate; set train.accumulate=1")
-    coupled = [name for name, penalty in penalties.items() if penalty.couples_batch and config.penalties[name].weight > 0]
+    coupled = [name for name, penalty in penalties.items() if penalty.couples_batch and config.penalties[name].amount > 0]
     if coupled and config.train.accumulate > 1:
         raise ConfigError(f"penalty {coupled[0]} needs the whole batch at once and cannot accumulate; set train.accumulate=1")
     return Objective(config, loss, penalties, make_scale(config))
@@ -147,7 +166,7 @@ def _settings(config: RunConfig, player: str) -> PlayerConfig:
     settings: PlayerConfig = getattr(config, player)
     if player == "discriminator" and "lecam" in config.penalties and config.penalties["lecam"].own_step:
         raise ConfigError("penalties.lecam.own_step: it is a part of the loss's update, at no further cost; leave own_step out")
-    own = {n: p.interval for n, p in config.penalties.items() if p.own_step and p.weight > 0 and plays(n) == player}
+    own = {n: p.interval for n, p in config.penalties.items() if p.own_step and p.amount > 0 and plays(n) == player}
     if not own:
         return settings
     if len(set(own.values())) > 1:

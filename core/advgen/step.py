@@ -13,7 +13,7 @@ from advgen.balance import Pull, balanced_costs, measure
 from advgen.config.model import RunConfig
 from advgen.contracts import Batch, Discriminator, Mode, Sample, Verdict, check_verdict
 from advgen.controllers import follow_lengths, follow_scores, lecam_cost, path_length_cost
-from advgen.engine import Player, Terms, apply_update, frozen
+from advgen.engine import Player, Terms, apply_update, frozen, set_second_beta
 from advgen.errors import ConfigError
 from advgen.estimators import ESTIMATORS, score_function_cost, update_baseline
 from advgen.losses import Loss
@@ -26,19 +26,21 @@ from advgen.world import World
 def train_step(players: Players, objective: Objective, draw: Draw, step: int, progress: float) -> dict[str, Tensor]:
     """Update D on real against fake, then G on a fresh draw, then the average. Returns detached tensors."""
     config, logs = objective.config, dict[str, Tensor]()
+    _schedule(players, objective, progress)
     for turn in range(config.discriminator.steps):
         update = step * config.discriminator.steps + turn
         logs |= update_discriminator(players, objective, draw("discriminator", update), update, progress)
     for turn in range(config.generator.steps):
         update = step * config.generator.steps + turn
         logs |= update_generator(players, objective, draw("generator", update), update, progress)
-    update_average(players, config, step)
+    update_average(players, config, step, objective.scale("average.half_life_steps", progress))
     return logs
 
 
 def likelihood_step(players: Players, objective: Objective, draw: Draw, step: int, progress: float) -> dict[str, Tensor]:
     """Train G alone on data by likelihood, then the average."""
     seed_networks(objective.config.train.seed, "likelihood", step)
+    _schedule(players, objective, progress)
     terms, chunks = Terms(), draw("generator", step)
     positions = mean_positions(players.world, chunks)
     for chunk in chunks:
@@ -48,8 +50,15 @@ def likelihood_step(players: Players, objective: Objective, draw: Draw, step: in
         _add(terms.costs, "likelihood", cost, len(chunks))
     scale = objective.scale("generator.learning_rate", progress)
     logs = apply_update(players.generator, terms, scale, players.world)
-    update_average(players, objective.config, step)
+    update_average(players, objective.config, step, objective.scale("average.half_life_steps", progress))
     return logs | {f"generator/{name}": value for name, value in terms.costs.items()}
+
+
+def _schedule(players: Players, objective: Objective, progress: float) -> None:
+    """Scheduled values that no update takes as an argument."""
+    players.judges.augmentation_scale = objective.scale("discriminator.augmentation", progress)
+    for player in (players.generator, players.discriminator):
+        set_second_beta(player, objective.scale(f"{player.name}.beta2", progress))
 
 
 def likelihood_cost(players: Players, real: Batch, positions: Tensor) -> Tensor:
@@ -92,7 +101,7 @@ def update_discriminator(
             _backward(players, own, penalty_costs(players, objective, chunk, update, progress), len(chunks))
         logs |= _own_step(players, players.discriminator, own, scale)
         terms.costs |= own.costs
-    _remember(players, objective, seen_scores)
+    terms.logs |= _remember(players, objective, seen_scores)
     return logs | {f"discriminator/{name}": value for name, value in (terms.costs | terms.logs).items()}
 
 
@@ -109,15 +118,15 @@ def _own_step(players: Players, player: Player, terms: Terms, scale: float) -> d
     return {name: apply_update(player, terms, scale, players.world)[name]}
 
 
-def _remember(players: Players, objective: Objective, scores: list[tuple[Tensor, Tensor]]) -> None:
-    """Let what has a memory see the scores (B,) of the whole global batch."""
+def _remember(players: Players, objective: Objective, scores: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Let what has a memory see the scores (B,) of the whole global batch; scalars to log."""
     critic, lecam = players.judges, "lecam" in objective.config.penalties
     if not lecam and type(critic).adapt is Discriminator.adapt:
-        return
+        return {}
     real, fake = (players.world.gather(torch.cat(each)) for each in zip(*scores, strict=True))
     if lecam:
         follow_scores(players.state, real, fake)
-    critic.adapt(real, fake)
+    return dict(critic.adapt(real, fake))
 
 
 def discriminator_costs(
@@ -282,11 +291,11 @@ def _extra_costs(
     return {name: cost if isinstance(cost, Tensor) else cost() for name, cost in offered.items() if name in wanted}
 
 
-def update_average(players: Players, config: RunConfig, step: int) -> None:
+def update_average(players: Players, config: RunConfig, step: int, scale: float = 1.0) -> None:
     """Move the average's parameters towards G's; other state (BatchNorm statistics) is copied."""
     if players.average is None:
         return
-    half_life = config.average.half_life_steps
+    half_life = max(config.average.half_life_steps * scale, 1e-3)
     if config.average.ramp_up > 0:
         half_life = min(half_life, max(config.average.ramp_up * (step + 1), 1e-3))
     network = players.generator.network
@@ -361,7 +370,7 @@ def _due(objective: Objective, update: int, own_step: bool = False) -> dict[str,
 def _weighs(objective: Objective, name: str, update: int, own_step: bool = False) -> bool:
     """Whether the penalty of that name is on, due at this update, and of this kind."""
     settings = objective.config.penalties.get(name)
-    if settings is None or settings.weight == 0:
+    if settings is None or settings.amount == 0:
         return False
     return settings.own_step == own_step and update % settings.interval == 0
 
@@ -369,7 +378,7 @@ def _weighs(objective: Objective, name: str, update: int, own_step: bool = False
 def _penalty_weight(objective: Objective, name: str, progress: float) -> float:
     """A lazy penalty is k times as strong every k-th update."""
     settings = objective.config.penalties[name]
-    return objective.weight(f"penalties.{name}.weight", settings.weight, progress) * settings.interval
+    return objective.weight(f"penalties.{name}.weight", settings.amount, progress) * settings.interval
 
 
 def _judge(critic: Discriminator, seen: Tensor, condition: Mapping[str, Tensor], mask: Tensor | None) -> Verdict:

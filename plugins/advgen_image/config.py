@@ -10,7 +10,16 @@ from advgen import PluginConfig
 
 Norm = Literal["batch", "none"]
 GeneratorNorm = Literal["pixel", "batch", "none"]
+Augment = Literal["none", "diffaugment", "ada"]
 Family = Literal["dcgan", "r3", "resnet", "stylegan2"]
+
+# Operations of each augmentation; those that are on by default come first.
+OPERATIONS: dict[Augment, tuple[str, ...]] = {
+    "none": (),
+    "diffaugment": ("color", "translation", "cutout"),
+    "ada": ("blit", "geometry", "color", "noise", "cutout"),
+}
+NUM_DEFAULT: dict[Augment, int] = {"none": 0, "diffaugment": 3, "ada": 3}
 
 # Options that mean something to some families alone.
 OWN_OPTIONS: dict[str, tuple[Family, ...]] = {
@@ -58,6 +67,36 @@ class ImageConfig(PluginConfig):
     generator_norm: GeneratorNorm = Field("pixel", description="pixel: unit length of the channels at each place.")
     discriminator_norm: Norm = Field("none", description="batch couples the batch and does not go with gradient penalties.")
     initialization: Literal["scaled", "normal"] = Field("scaled", description="normal: N(0, 0.02), as in DCGAN.")
+    augment: Augment = Field("none", description="What D sees of real and generated images alike; for few data.")
+    augment_ops: tuple[str, ...] | None = Field(
+        None, description="Its operations, as name or name:factor; empty: color, translation, cutout, or blit, geometry, color."
+    )
+    augment_probability: float | None = Field(
+        None, ge=0, le=1, description="Of each operation; empty: 1 for diffaugment, and ada finds it."
+    )
+    ada_target: float = Field(0.6, gt=-1, lt=1, description="How sure D may be of real images: mean sign of its scores.")
+    ada_images: int = Field(500_000, ge=1, description="Images in which the probability may go from 0 to 1.")
+
+    def operations(self) -> dict[str, float]:
+        """The augmentation's operations, each with the factor of its probability."""
+        known = OPERATIONS[self.augment]
+        if self.augment_ops is None:
+            return dict.fromkeys(known[: NUM_DEFAULT[self.augment]], 1.0)
+        return {name: float(factor or 1.0) for name, _, factor in (each.partition(":") for each in self.augment_ops)}
+
+    @model_validator(mode="after")
+    def _operations_exist(self) -> ImageConfig:
+        known = OPERATIONS[self.augment]
+        try:
+            named = self.operations()
+        except ValueError as error:
+            raise ValueError(f"augment_ops: {error}; expected name or name:factor, such as color:0.5") from error
+        unknown = [name for name, factor in named.items() if name not in known or not 0 <= factor <= 1]
+        if unknown:
+            way = f"known: {', '.join(known)}, each with a factor from 0 to 1" if known else "choose options.augment first"
+            way += "; a preset's are left out by --set 'unset=[\"options.augment_ops\"]'"
+            raise ValueError(f"augment_ops: {unknown[0]!r} is no operation of augment={self.augment}; {way}")
+        return self
 
     @model_validator(mode="after")
     def _fits_the_family(self) -> ImageConfig:

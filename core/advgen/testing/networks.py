@@ -206,4 +206,4 @@ def likelihood_is_a_cost_per_position(subject: Subject) -> None:
 
 
 def _penalised(subject: Subject) -> bool:
-    return any(penalty.weight > 0 for penalty in subject.config.penalties.values())
+    return any(penalty.amount > 0 for penalty in subject.config.penalties.values())

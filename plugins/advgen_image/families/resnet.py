@@ -96,14 +96,17 @@ class ResnetGenerator(Generator):
         self.embedding = nn.Embedding(shape.num_classes, EMBEDDING_SIZE) if shape.num_classes else None
         inner = config.noise_size + (EMBEDDING_SIZE if shape.num_classes else 0)
         self.project = spectral(nn.Linear(inner, math.prod(self.start)), normalized)
-        self.style = nn.Sequential(nn.Linear(inner, STYLE_SIZE), nn.LeakyReLU(0.2)) if config.modulation else None
+        # Without modulation by the noise, the class alone sets scales and shifts, and nothing does without classes.
+        self.unread = 0 if config.modulation else config.noise_size
+        styled = inner > self.unread
+        self.style = nn.Sequential(nn.Linear(inner - self.unread, STYLE_SIZE), nn.LeakyReLU(0.2)) if styled else None
         self.layers = nn.ModuleList()
         attention = attention_level(shape, depth, config.attention)
         for level, (before, after) in enumerate(zip([widths[0], *widths], widths, strict=False)):
             for block in range(config.blocks or BLOCKS) if level else ():
                 first = block == 0
                 wide = before if first else after
-                self.layers.append(GeneratorBlock(wide, after, norm, config.modulation, first, normalized))
+                self.layers.append(GeneratorBlock(wide, after, norm, styled, first, normalized))
             if level == attention:
                 self.layers.append(SelfAttention(after, normalized))
         self.last = make_norm(norm, widths[-1])
@@ -114,7 +117,7 @@ class ResnetGenerator(Generator):
     ) -> Sample:
         """Draw images; ``mode`` and ``temperature`` change nothing. Couples the batch only through BatchNorm in training."""
         inner = with_label(self.embedding, noise, condition)
-        style = None if self.style is None else self.style(inner)
+        style = None if self.style is None else self.style(inner[:, self.unread :])
         hidden = self.project(inner).unflatten(1, self.start)
         for layer in self.layers:
             hidden = layer(hidden) if isinstance(layer, SelfAttention) else layer(hidden, style)
