@@ -6,6 +6,8 @@ https://arxiv.org/abs/1802.05957; Zhang et al. 2018 (self-attention), https://ar
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,7 +40,8 @@ class SpectralNorm(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Divide; in full precision, as bfloat16 has too few digits for the iteration."""
-        with torch.autocast(weight.device.type, enabled=False):
+        exact = contextlib.nullcontext() if weight.is_meta else torch.autocast(weight.device.type, enabled=False)
+        with exact:
             matrix = weight.flatten(1)
             if self.training and weight.requires_grad and torch.is_grad_enabled():
                 self._follow(matrix.detach())
