@@ -90,7 +90,7 @@ def plain_step(setup: Setup) -> Callable[[], None]:
         cost = pair_cost(on_real, on_fake)
         for name, verdict, seen in (("r1", on_real, seen_real), ("r2", on_fake, seen_fake)):
             gradient = torch.autograd.grad(score(verdict).sum(), seen, create_graph=True)[0]
-            cost = cost + config.penalties[name].weight / 2 * gradient.square().flatten(1).sum(1).mean()
+            cost = cost + config.penalties[name].amount / 2 * gradient.square().flatten(1).sum(1).mean()
         optimizers[1].zero_grad(set_to_none=True)
         cost.backward()
         clip(critic, config.discriminator)

@@ -47,7 +47,7 @@ def chunk(size: int, start: int = 0, **more: Any) -> Chunk:
 
 def parties(batch: int, **settings: float) -> tuple[Any, Any]:
     """Players and an objective of one penalty, or of a mismatch, as far as the functions under test look."""
-    penalty = SimpleNamespace(**({"weight": 2.0, "interval": 1, "share": 1.0} | settings))
+    penalty = SimpleNamespace(**({"amount": 2.0, "interval": 1, "share": 1.0} | settings))
     discriminator = SimpleNamespace(mismatch=settings.get("mismatch", 0.0))
     config = SimpleNamespace(penalties={"r1": penalty}, train=SimpleNamespace(batch_size=batch), discriminator=discriminator)
     world = SimpleNamespace(size=1, device=torch.device("cpu"))

@@ -89,7 +89,12 @@ def train(
         if world.leads:
             describe(folder, resolved, record, setup.corpus, taken, {"networks": _networks(setup)})
         world.barrier()
-        for line in [*taken, *(f"skipped: {problem}" for problem in setup.corpus.bad), f"run folder: {folder.path}"]:
+        for line in [
+            *taken,
+            *setup.notes,
+            *(f"skipped: {problem}" for problem in setup.corpus.bad),
+            f"run folder: {folder.path}",
+        ]:
             show.say(line)
         return _sit(setup, folder, clock, show, stop_after)
 

@@ -133,9 +133,23 @@ class Generator(nn.Module, ABC):
         """Draw samples. Continuous generators ignore ``mode`` and ``temperature``; each row depends on its own
         noise and condition alone (except through BatchNorm)."""
 
+    def path_lengths(self, noise: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """How far a sample moves for a step of its latent, (B,), with its graph; for the penalty ``path_length``."""
+        raise ConfigError(
+            f"penalties.path_length: {type(self).__name__} has no latent to measure paths in; take the penalty out, "
+            "or use networks that have one (image: options.family=stylegan2)"
+        )
+
 
 class Discriminator(nn.Module, ABC):
     """seen (B, ...), condition, mask -> Verdict; ``embed`` says what float tensor it sees of a sample."""
+
+    batch_group: int = 1
+    """How many consecutive samples are judged together (minibatch deviation); every micro-batch must hold whole groups, so
+    that several processes equal one. 1: each sample is judged alone."""
+
+    augmentation_scale: float = 1.0
+    """Multiplies the probability of augmentation; the schedule of ``discriminator.augmentation`` sets it at each step."""
 
     def embed(self, sample: Sample) -> Tensor:
         """The float tensor that penalties differentiate: the values, or the embeddings of (relaxed) tokens."""
@@ -144,6 +158,13 @@ class Discriminator(nn.Module, ABC):
     @abstractmethod
     def forward(self, seen: Tensor, condition: Mapping[str, Tensor], mask: Tensor | None = None) -> Verdict:
         """Judge what ``embed`` returned. Must allow double backward."""
+
+    def adapt(self, real: Tensor, fake: Tensor) -> Mapping[str, Tensor]:
+        """After each of D's updates: the scores (B,) of both sides over the global batch, the same on every rank.
+
+        For controllers, which keep what they follow in buffers. Returns scalars to log, by name; the default does nothing.
+        """
+        return {}
 
 
 class Source(Protocol):
@@ -312,6 +333,10 @@ class Modality(ABC, Generic[ConfigT]):
     def likelihood(self, generator: Generator, batch: Batch) -> Tensor:
         """Negative log-likelihood of a prepared batch, (B, *positions) in nats; for likelihood phases and anchors."""
         raise ConfigError(f"{type(self).__name__} has no likelihood; remove the likelihood phase and anchor")
+
+    def automatic_weight(self, penalty: str, batch_size: int) -> float:
+        """The weight of a penalty whose configuration says ``auto``, for the data's size and the global batch."""
+        raise ConfigError(f"penalties.{penalty}.weight = auto: {type(self).__name__} has no rule for it; give a number")
 
     def auxiliary(self, real: Batch, fake: Sample) -> Mapping[str, Tensor | Callable[[], Tensor]]:
         """Named extra generator costs, each a scalar or a call that makes one; weights come from the config's ``auxiliary``,

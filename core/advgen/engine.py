@@ -56,8 +56,21 @@ def make_player(name: str, network: nn.Module, settings: PlayerConfig, device: t
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for group in optimizer.param_groups:
         group["base_learning_rate"] = group["lr"]
+        group["base_betas"] = group.get("betas")
     norms = torch.full((CLIP_HISTORY,), torch.nan, device=device)
     return Player(name, network, settings, optimizer, parameters, norms, torch.zeros((), dtype=torch.bool, device=device))
+
+
+def corrected(settings: PlayerConfig, interval: int) -> PlayerConfig:
+    """Settings for a player that takes one update more in every ``interval``: rate and betas to the share c = k / (k + 1).
+
+    With learning rate c and betas to the power c, ``interval`` + 1 updates go as far, and forget as much, as ``interval`` did.
+
+    Source: Karras et al. 2019 (StyleGAN2), appendix B, https://arxiv.org/abs/1912.04958
+    """
+    share = interval / (interval + 1)
+    rate, betas = settings.learning_rate * share, (settings.betas[0] ** share, settings.betas[1] ** share)
+    return settings.model_copy(update={"learning_rate": rate, "betas": betas})
 
 
 def _optimizer(groups: Any, settings: PlayerConfig, device: torch.device) -> torch.optim.Optimizer:
@@ -83,6 +96,13 @@ def frozen(network: nn.Module) -> Iterator[None]:
     finally:
         for parameter, flag in wanted:
             parameter.requires_grad_(flag)
+
+
+def set_second_beta(player: Player, scale: float) -> None:
+    """Multiply the second beta of Adam and AdamW; other optimizers have none."""
+    for group in player.optimizer.param_groups:
+        if group["base_betas"] is not None:
+            group["betas"] = (group["base_betas"][0], group["base_betas"][1] * scale)
 
 
 def apply_update(player: Player, terms: Terms, learning_rate_scale: float, world: World) -> dict[str, Tensor]:

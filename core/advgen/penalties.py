@@ -2,7 +2,9 @@
 
 Legend: B batch. A judge maps what the discriminator sees, (B, ...), to its verdict, with condition and mask filled in.
 The scalar that is differentiated is the verdict reduced as costs are: mean over valid positions, weighted sum over heads.
-Gradients are taken per sample, so no layer may mix samples of a batch (BatchNorm, minibatch deviation).
+Gradients are taken per sample, so no layer may mix samples of a batch (BatchNorm); where a discriminator judges groups of
+samples together (minibatch deviation), the gradient is that of the group's summed scores. Regularisers with a memory:
+``controllers``.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 from advgen.contracts import Verdict
+from advgen.controllers import CONTROLLERS
 from advgen.errors import ConfigError, ContractError, nearest
 from advgen.reduction import reduce_verdict
 
@@ -206,5 +209,10 @@ def get_penalty(name: str) -> Penalty:
         ConfigError: with the known names and the nearest.
     """
     if name not in PENALTIES:
-        raise ConfigError(f"penalty {name!r} is unknown; {nearest(name, PENALTIES)}")
+        raise ConfigError(f"penalty {name!r} is unknown; {nearest(name, [*PENALTIES, *CONTROLLERS])}")
     return PENALTIES[name]
+
+
+def plays(name: str) -> Literal["generator", "discriminator"]:
+    """Whose penalty that is."""
+    return "generator" if name == "path_length" else "discriminator"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,14 +13,15 @@ from typing import Any
 import torch
 
 from advgen.config.load import options_of
-from advgen.config.model import RunConfig
+from advgen.config.model import PlayerConfig, RunConfig
 from advgen.contracts import Batch, Corpus, DataRequest, Discriminator, Generator, Modality, Mode, Source
+from advgen.controllers import CONTROLLERS
 from advgen.datasets import locate, names_set
-from advgen.engine import make_player
+from advgen.engine import corrected, make_player
 from advgen.errors import ConfigError, ContractError, DataError, PluginError
 from advgen.estimators import get_estimator
 from advgen.losses import LOSSES, Loss, get_loss
-from advgen.penalties import PENALTIES, Penalty, get_penalty
+from advgen.penalties import PENALTIES, Penalty, get_penalty, plays
 from advgen.players import Chunk, Draw, Objective, Players
 from advgen.randomness import keyed_generator, sample_indices, seed_networks
 from advgen.registry import PluginRecord, resolve
@@ -41,6 +43,7 @@ class Setup:
     objective: Objective
     draw: Draw
     world: World
+    notes: tuple[str, ...] = ()
 
 
 def modality_class(record: PluginRecord) -> type[Modality[Any]]:
@@ -97,10 +100,27 @@ def build(record: PluginRecord, config: RunConfig, world: World, new: bool = Fal
     """Read data, make networks, optimizers and objective; refuse what cannot work before the first step."""
     objective = make_objective(record, config)
     modality, corpus = read_corpus(record, config, new)
+    config, notes = settle(config, modality)
+    objective = dataclasses.replace(objective, config=config)
     check_fits(config, corpus, world)
     players = make_players(modality, config, world)
     draw = make_draw(modality, corpus.splits["train"], config, players)
-    return Setup(config, record, modality, corpus, players, objective, draw, world)
+    return Setup(config, record, modality, corpus, players, objective, draw, world, notes)
+
+
+def settle(config: RunConfig, modality: Modality[Any]) -> tuple[RunConfig, tuple[str, ...]]:
+    """Put the modality's numbers where the configuration says ``auto``; a line about each.
+
+    Raises:
+        ConfigError: where the modality has no rule for a penalty.
+    """
+    found, notes = dict(config.penalties), list[str]()
+    for name, penalty in config.penalties.items():
+        if penalty.weight == "auto":
+            weight = modality.automatic_weight(name, config.train.batch_size)
+            found[name] = penalty.model_copy(update={"weight": weight})
+            notes.append(f"penalties.{name}.weight: auto is {weight:.4g} here, with batches of {config.train.batch_size}")
+    return config.model_copy(update={"penalties": found}), tuple(notes)
 
 
 def make_objective(record: PluginRecord, config: RunConfig) -> Objective:
@@ -108,12 +128,12 @@ def make_objective(record: PluginRecord, config: RunConfig) -> Objective:
     spec = _spec(record)
     _bring(LOSSES, spec.losses, Loss)
     _bring(PENALTIES, spec.penalties, Penalty)
-    penalties = {name: get_penalty(name) for name in config.penalties}
+    penalties = {name: get_penalty(name) for name in config.penalties if name not in CONTROLLERS}
     get_estimator(config.estimator.name)
     loss = get_loss(config.loss)
     if loss.couples_batch and config.train.accumulate > 1:
         raise ConfigError(f"loss {loss.name} needs the whole batch at once and cannot accumulate; set train.accumulate=1")
-    coupled = [name for name, penalty in penalties.items() if penalty.couples_batch and config.penalties[name].weight > 0]
+    coupled = [name for name, penalty in penalties.items() if penalty.couples_batch and config.penalties[name].amount > 0]
     if coupled and config.train.accumulate > 1:
         raise ConfigError(f"penalty {coupled[0]} needs the whole batch at once and cannot accumulate; set train.accumulate=1")
     return Objective(config, loss, penalties, make_scale(config))
@@ -127,18 +147,33 @@ def make_players(modality: Modality[Any], config: RunConfig, world: World) -> Pl
     seed_networks(config.train.seed, "initial", "discriminator")
     discriminator = modality.discriminator().to(world.device, dtype)
     _check_networks(generator, discriminator)
+    _check_coupling((generator, discriminator), config, world)
     average = copy.deepcopy(generator).requires_grad_(False) if config.average.enabled else None
     half = config.train.precision
     autocast = half == "bfloat16" or (half == "auto" and world.device.type == "cuda" and torch.cuda.is_bf16_supported())
     return Players(
-        make_player("generator", generator, config.generator, world.device),
-        make_player("discriminator", discriminator, config.discriminator, world.device),
+        make_player("generator", generator, _settings(config, "generator"), world.device),
+        make_player("discriminator", discriminator, _settings(config, "discriminator"), world.device),
         average,
         modality,
         world,
         dtype,
         autocast,
     )
+
+
+def _settings(config: RunConfig, player: str) -> PlayerConfig:
+    """A player's optimizer settings, corrected where a penalty takes updates of its own."""
+    settings: PlayerConfig = getattr(config, player)
+    if player == "discriminator" and "lecam" in config.penalties and config.penalties["lecam"].own_step:
+        raise ConfigError("penalties.lecam.own_step: it is a part of the loss's update, at no further cost; leave own_step out")
+    own = {n: p.interval for n, p in config.penalties.items() if p.own_step and p.amount > 0 and plays(n) == player}
+    if not own:
+        return settings
+    if len(set(own.values())) > 1:
+        given = ", ".join(f"penalties.{name}.interval={interval}" for name, interval in own.items())
+        raise ConfigError(f"penalties with own_step share one update of the {player}, so they need one interval; got {given}")
+    return corrected(settings, next(iter(own.values())))
 
 
 def make_draw(modality: Modality[Any], source: Source, config: RunConfig, players: Players) -> Draw:
@@ -207,6 +242,24 @@ def _check_networks(generator: Generator, discriminator: Discriminator) -> None:
         for name, parameter in network.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise ContractError(f"{kind.__name__} starts with a non-finite parameter: {name}")
+
+
+def _check_coupling(networks: tuple[Generator, Discriminator], config: RunConfig, world: World) -> None:
+    """Refuse layers that couple samples across a cut of the global batch, as their statistics would be of a part of it."""
+    parts = world.size * config.train.accumulate
+    share, group = config.train.batch_size // parts, networks[1].batch_group
+    if share % group:
+        raise ConfigError(
+            f"{type(networks[1]).__name__} judges groups of {group} samples together, but each of {parts} parts of a batch of "
+            f"{config.train.batch_size} holds {share}; set train.batch_size={max(share // group, 1) * group * parts}"
+        )
+    for network in networks:
+        coupled = any(isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) for layer in network.modules())
+        if coupled and parts > 1:
+            raise ConfigError(
+                f"{type(network).__name__} has BatchNorm, which needs the whole batch, but the batch is cut in {parts}; "
+                "use one process with train.accumulate=1, or networks without BatchNorm"
+            )
 
 
 def _spec(record: PluginRecord) -> Any:

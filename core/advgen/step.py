@@ -9,11 +9,12 @@ from advgen import reduction
 from advgen.balance import Pull, balanced_costs, measure
 from advgen.config.model import RunConfig
 from advgen.contracts import Batch, Discriminator, Mode, Sample, Verdict
-from advgen.engine import Terms, apply_update, frozen
+from advgen.controllers import follow_lengths, follow_scores, lecam_cost, path_length_cost
+from advgen.engine import Player, Terms, apply_update, frozen, set_second_beta
 from advgen.errors import ConfigError
 from advgen.estimators import ESTIMATORS, score_function_cost, update_baseline
 from advgen.losses import LOSSES, Loss
-from advgen.penalising import Side, due_penalties, judge, penalty_cost
+from advgen.penalising import Side, due_penalties, judge, penalty_cost, penalty_weight, weighs
 from advgen.players import Chunk, Draw, Objective, Players, Turn
 from advgen.randomness import seed_networks
 from advgen.world import World
@@ -22,19 +23,21 @@ from advgen.world import World
 def train_step(players: Players, objective: Objective, draw: Draw, step: int, progress: float) -> dict[str, Tensor]:
     """Update D on real against fake, then G on a fresh draw, then the average. Returns detached tensors."""
     config, logs = objective.config, dict[str, Tensor]()
+    _schedule(players, objective, progress)
     for turn in range(config.discriminator.steps):
         update = step * config.discriminator.steps + turn
         logs |= update_discriminator(players, objective, draw("discriminator", update), update, progress)
     for turn in range(config.generator.steps):
         update = step * config.generator.steps + turn
         logs |= update_generator(players, objective, draw("generator", update), update, progress)
-    update_average(players, config, step)
+    update_average(players, config, step, objective.scale("average.half_life_steps", progress))
     return logs
 
 
 def likelihood_step(players: Players, objective: Objective, draw: Draw, step: int, progress: float) -> dict[str, Tensor]:
     """Train G alone on data by likelihood, then the average."""
     seed_networks(objective.config.train.seed, "likelihood", step)
+    _schedule(players, objective, progress)
     terms, chunks = Terms(), draw("generator", step)
     positions = mean_positions(players.world, chunks)
     for chunk in chunks:
@@ -44,8 +47,15 @@ def likelihood_step(players: Players, objective: Objective, draw: Draw, step: in
         _add(terms.costs, "likelihood", cost, len(chunks))
     scale = objective.scale("generator.learning_rate", progress)
     logs = apply_update(players.generator, terms, scale, players.world)
-    update_average(players, objective.config, step)
+    update_average(players, objective.config, step, objective.scale("average.half_life_steps", progress))
     return logs | {f"generator/{name}": value for name, value in terms.costs.items()}
+
+
+def _schedule(players: Players, objective: Objective, progress: float) -> None:
+    """Scheduled values that no update takes as an argument."""
+    players.judges.augmentation_scale = objective.scale("discriminator.augmentation", progress)
+    for player in (players.generator, players.discriminator):
+        set_second_beta(player, objective.scale(f"{player.name}.beta2", progress))
 
 
 def likelihood_cost(players: Players, real: Batch, positions: Tensor) -> Tensor:
@@ -73,26 +83,55 @@ def update_discriminator(
 ) -> dict[str, Tensor]:
     """One update of D; G is untouched."""
     seed_networks(objective.config.train.seed, "discriminator", update)
-    terms = Terms()
+    terms, seen_scores = Terms(), list[tuple[Tensor, Tensor]]()
     for chunk in chunks:
         costs, scores = discriminator_costs(players, objective, chunk, update, progress)
-        torch.stack([cost.to(players.dtype) for cost in costs.values()]).sum().div(len(chunks)).backward()
-        for into, found in ((terms.costs, costs), (terms.logs, scores)):
-            for name, value in found.items():
-                _add(into, name, value, len(chunks))
+        _backward(players, terms, costs, len(chunks))
+        seen_scores.append((scores["real_score"], scores["fake_score"]))
+        for name, value in scores.items():
+            _add(terms.logs, name, value.mean(), len(chunks))
     scale = objective.scale("discriminator.learning_rate", progress)
     logs = apply_update(players.discriminator, terms, scale, players.world)
+    if due_penalties(objective, update, own_step=True):
+        own = Terms()
+        for chunk in chunks:
+            _backward(players, own, penalty_costs(players, objective, chunk, update, progress), len(chunks))
+        logs |= _own_step(players, players.discriminator, own, scale)
+        terms.costs |= own.costs
+    terms.logs |= _remember(players, objective, seen_scores)
     return logs | {f"discriminator/{name}": value for name, value in (terms.costs | terms.logs).items()}
+
+
+def _backward(players: Players, terms: Terms, costs: dict[str, Tensor], chunks: int) -> None:
+    """Gradients of one of ``chunks`` micro-batches' costs, which are added to the update's."""
+    torch.stack([cost.to(players.dtype) for cost in costs.values()]).sum().div(chunks).backward()
+    for name, cost in costs.items():
+        _add(terms.costs, name, cost, chunks)
+
+
+def _own_step(players: Players, player: Player, terms: Terms, scale: float) -> dict[str, Tensor]:
+    """Apply an update of penalties alone; its gradient norm is not the one that is logged."""
+    name = f"{player.name}/non_finite"
+    return {name: apply_update(player, terms, scale, players.world)[name]}
+
+
+def _remember(players: Players, objective: Objective, scores: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Let what has a memory see the scores (B,) of the whole global batch; scalars to log."""
+    critic, lecam = players.judges, "lecam" in objective.config.penalties
+    if not lecam and type(critic).adapt is Discriminator.adapt:
+        return {}
+    real, fake = (players.world.gather(torch.cat(each)) for each in zip(*scores, strict=True))
+    if lecam:
+        follow_scores(players.state, real, fake)
+    return dict(critic.adapt(real, fake))
 
 
 def discriminator_costs(
     players: Players, objective: Objective, chunk: Chunk, update: int, progress: float
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Named scalar costs of D on one micro-batch, and mean scores to log."""
+    """Named scalar costs of D on one micro-batch, and the scores (B,) of both sides."""
     critic, real = players.judges, chunk.real
-    with torch.no_grad(), players.precision():
-        temperature = _temperature(objective, "values", progress)
-        fake = players.generates(chunk.noise, real.condition, temperature=temperature).detach()
+    fake = _fakes(players, objective, chunk, progress)
     due = due_penalties(objective, update)
     needs_gradient = any(objective.config.penalties[name].share == 1 for name in due)
     seen_real, seen_fake = (_seen(critic, sample, needs_gradient) for sample in (Sample(real.values, mask=real.mask), fake))
@@ -101,13 +140,33 @@ def discriminator_costs(
         on_fake = judge(critic, seen_fake, real.condition, fake.mask)
     means = global_means(objective.loss, on_real, on_fake, players.world)
     costs = {"loss": reduction.discriminator_cost(objective.loss, on_real, on_fake, means).mean()}
-    scores = {"real_score": reduction.reduce_verdict(on_real).mean(), "fake_score": reduction.reduce_verdict(on_fake).mean()}
+    scores = [reduction.reduce_verdict(verdict) for verdict in (on_real, on_fake)]
+    if weighs(objective, "lecam", update):
+        costs["lecam"] = lecam_cost(players.state, scores[0], scores[1], penalty_weight(objective, "lecam", progress))
     if chunk.mismatched is not None:
         costs["mismatch"] = _mismatch_cost(players, objective, chunk, seen_real, on_real, progress)
     reuse = not players.autocast  # penalties are computed in full precision
     sides = (Side(seen_real, real.mask, on_real if reuse else None), Side(seen_fake, fake.mask, on_fake if reuse else None))
     costs |= {name: penalty_cost(players, objective, chunk, sides, name, progress) for name in due}
-    return costs, scores
+    return costs, dict(zip(("real_score", "fake_score"), (score.detach() for score in scores), strict=True))
+
+
+def penalty_costs(players: Players, objective: Objective, chunk: Chunk, update: int, progress: float) -> dict[str, Tensor]:
+    """Named scalar costs of the penalties that take an update of their own, on one micro-batch."""
+    critic, due = players.judges, due_penalties(objective, update, own_step=True)
+    answer = Sample(chunk.real.values, mask=chunk.real.mask)
+    unused = all(penalty.needs == "real" for penalty in due.values())
+    fake = answer if unused else _fakes(players, objective, chunk, progress)
+    sides = (Side(_seen(critic, answer, True), answer.mask, None), Side(_seen(critic, fake, True), fake.mask, None))
+    return {name: penalty_cost(players, objective, chunk, sides, name, progress) for name in due}
+
+
+def _fakes(players: Players, objective: Objective, chunk: Chunk, progress: float) -> Sample:
+    """As many generated samples, without a graph."""
+    with torch.no_grad(), players.precision():
+        temperature = _temperature(objective, "values", progress)
+        fake: Sample = players.generates(chunk.noise, chunk.real.condition, temperature=temperature)
+        return fake.detach()
 
 
 def _mismatch_cost(
@@ -133,6 +192,8 @@ def update_generator(
     """One update of G; D is untouched."""
     seed_networks(objective.config.train.seed, "generator", update)
     terms, turn, pulls = Terms(), Turn(mean_positions(players.world, chunks)), list[Pull]()
+    joined, own_step = (weighs(objective, "path_length", update, own) for own in (False, True))
+    lengths, parts = list[Tensor](), len(chunks)
     with frozen(players.discriminator.network):
         for chunk in chunks:
             with players.precision():
@@ -140,16 +201,37 @@ def update_generator(
                 costs = generator_costs(players, objective, chunk, fake, progress, turn)
             if objective.config.balance:
                 pulls.append(measure(fake, costs, objective.shares(progress), players.dtype))
+                for name, cost in costs.items():
+                    _add(terms.costs, name, cost, parts)
             else:
-                torch.stack([cost.to(players.dtype) for cost in costs.values()]).sum().div(len(chunks)).backward()
-            for name, cost in costs.items():
-                _add(terms.costs, name, cost, len(chunks))
+                _backward(players, terms, costs, parts)
+            if joined:
+                _backward(players, terms, _path_length(players, objective, chunk, progress, lengths), parts)
         for cost in balanced_costs(players, pulls, objective.shares(progress)) if pulls else ():
-            cost.div(len(chunks)).backward()
-    logs = apply_update(players.generator, terms, objective.scale("generator.learning_rate", progress), players.world)
+            cost.div(parts).backward()
+    scale = objective.scale("generator.learning_rate", progress)
+    logs = apply_update(players.generator, terms, scale, players.world)
+    if own_step:
+        own = Terms()
+        for chunk in chunks:
+            _backward(players, own, _path_length(players, objective, chunk, progress, lengths), parts)
+        logs |= _own_step(players, players.generator, own, scale)
+        terms.costs |= own.costs
+    if lengths:
+        follow_lengths(players.state, torch.cat(lengths), players.world)
     if turn.gains:
         _update_baseline(players, objective, turn.gains)
     return logs | {f"generator/{name}": value for name, value in terms.costs.items()}
+
+
+def _path_length(
+    players: Players, objective: Objective, chunk: Chunk, progress: float, lengths: list[Tensor]
+) -> dict[str, Tensor]:
+    """The cost of path lengths in full precision, on every second sample; the lengths are kept for the target."""
+    condition = {name: value[::2] for name, value in chunk.real.condition.items()}
+    found = players.generates.path_lengths(chunk.noise[::2], condition)
+    lengths.append(found.detach())
+    return {"path_length": path_length_cost(players.state, found, penalty_weight(objective, "path_length", progress))}
 
 
 def generated(players: Players, objective: Objective, chunk: Chunk, progress: float) -> Sample:
@@ -201,11 +283,11 @@ def _extra_costs(
     return {name: cost if isinstance(cost, Tensor) else cost() for name, cost in offered.items() if name in wanted}
 
 
-def update_average(players: Players, config: RunConfig, step: int) -> None:
+def update_average(players: Players, config: RunConfig, step: int, scale: float = 1.0) -> None:
     """Move the average's parameters towards G's; other state (BatchNorm statistics) is copied."""
     if players.average is None:
         return
-    half_life = config.average.half_life_steps
+    half_life = max(config.average.half_life_steps * scale, 1e-3)
     if config.average.ramp_up > 0:
         half_life = min(half_life, max(config.average.ramp_up * (step + 1), 1e-3))
     network = players.generator.network

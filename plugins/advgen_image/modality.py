@@ -11,16 +11,18 @@ import torch
 from torch import Tensor
 
 from advgen import Batch, Corpus, DataReport, DataRequest, Discriminator, Generator, GenError, Judge, Modality, Mode, Show
+from advgen_image.augmentation import augmented
 from advgen_image.config import ImageConfig
 from advgen_image.data import read_corpus
+from advgen_image.families import make_discriminator, make_generator
 from advgen_image.files import write_grid, write_images
 from advgen_image.inspection import inspect_images
 from advgen_image.judge import train_judge
-from advgen_image.modulation import ModulatedGenerator
-from advgen_image.networks import ImageDiscriminator, ImageGenerator, ImageShape, choose_depth
+from advgen_image.networks import ImageShape, choose_depth
 from advgen_image.shapes import shapes_metrics
 
 BLOCK = 16
+GAMMA_PER_PIXEL = 0.0002
 
 
 class ImageModality(Modality[ImageConfig]):
@@ -48,28 +50,12 @@ class ImageModality(Modality[ImageConfig]):
         return inspect_images(config, request, show)
 
     def generator(self) -> Generator:
-        """A strided generator that fits the data's size."""
-        config = self.config
-        kind = ModulatedGenerator if config.modulation else ImageGenerator
-        return kind(
-            self.shape,
-            noise_size=config.noise_size,
-            width=config.width,
-            depth=self.depth,
-            norm=config.generator_norm,
-            normal_init=config.initialization == "normal",
-        )
+        """A generator of the family ``options.family`` that fits the data's size."""
+        return make_generator(self.config, self.shape, self.depth)
 
     def discriminator(self) -> Discriminator:
-        """A strided discriminator that mirrors the generator."""
-        config = self.config
-        return ImageDiscriminator(
-            self.shape,
-            width=config.width,
-            depth=self.depth,
-            norm=config.discriminator_norm,
-            normal_init=config.initialization == "normal",
-        )
+        """A discriminator of the same family, behind the augmentation where there is one."""
+        return augmented(make_discriminator(self.config, self.shape, self.depth), self.config)
 
     def noise(self, num_samples: int, generator: torch.Generator, *, mode: Mode = "values") -> Tensor:
         """(B, Z) standard normal noise; the first rows do not depend on how many follow."""
@@ -91,6 +77,15 @@ class ImageModality(Modality[ImageConfig]):
             return batch
         half = 127.5 if batch.values.dtype == torch.uint8 else 32767.5
         return Batch(batch.values.float() / half - 1.0, batch.mask, batch.condition)
+
+    def automatic_weight(self, penalty: str, batch_size: int) -> float:
+        """gamma of R1 and R2 from pixels and batch, 0.0002 H W / B.
+
+        Source: Karras et al. 2020 (ADA), https://arxiv.org/abs/2006.06676
+        """
+        if penalty not in ("r1", "r2"):
+            return super().automatic_weight(penalty, batch_size)
+        return GAMMA_PER_PIXEL * self.shape.height * self.shape.width / batch_size
 
     def judge(self, corpus: Corpus, cache: Path) -> Judge:
         """A small classifier of the data's classes, or an autoencoder."""

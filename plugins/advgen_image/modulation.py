@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from advgen import Generator, Mode, Sample
-from advgen_image.networks import EMBEDDING_SIZE, ImageShape, initialize, level_widths, make_norm, with_label
+from advgen_image.networks import EMBEDDING_SIZE, MOST_DOUBLINGS, ImageShape, initialize, level_widths, make_norm, with_label
 
 STYLE_SIZE = 64
 # Layers start nearly unmodulated: the first images depend on the noise, none by a scale far from 1.
@@ -41,9 +41,19 @@ class ModulatedGenerator(Generator):
     layer before it, patches of an image settle on different ones.
     """
 
-    def __init__(self, shape: ImageShape, *, noise_size: int, width: int, depth: int, norm: str, normal_init: bool) -> None:
+    def __init__(
+        self,
+        shape: ImageShape,
+        *,
+        noise_size: int,
+        width: int,
+        depth: int,
+        norm: str,
+        normal_init: bool,
+        doublings: int = MOST_DOUBLINGS,
+    ) -> None:
         super().__init__()
-        widths = level_widths(width, depth)[::-1]
+        widths = level_widths(width, depth, doublings)[::-1]
         self.start = (widths[0], shape.height >> depth, shape.width >> depth)
         self.embedding = nn.Embedding(shape.num_classes, EMBEDDING_SIZE) if shape.num_classes else None
         inner = noise_size + (EMBEDDING_SIZE if shape.num_classes else 0)

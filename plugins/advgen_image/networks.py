@@ -58,9 +58,9 @@ def _near(side: int, depth: int, up: bool) -> int:
     return int(max(step, side // step * step) + (step if up and side % step else 0))
 
 
-def level_widths(width: int, depth: int) -> list[int]:
+def level_widths(width: int, depth: int, doublings: int = MOST_DOUBLINGS) -> list[int]:
     """Channels from the level next to the image (half size) to the smallest: 16, 32, 64 for width 16."""
-    return [width * 2 ** min(level, MOST_DOUBLINGS) for level in range(depth)]
+    return [width * 2 ** min(level, doublings) for level in range(depth)]
 
 
 def with_label(embedding: nn.Embedding | None, noise: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
@@ -75,9 +75,19 @@ def with_label(embedding: nn.Embedding | None, noise: Tensor, condition: Mapping
 class ImageGenerator(Generator):
     """noise (B, Z), label (B,) -> images (B, C, H, W) in [-1, 1]."""
 
-    def __init__(self, shape: ImageShape, *, noise_size: int, width: int, depth: int, norm: str, normal_init: bool) -> None:
+    def __init__(
+        self,
+        shape: ImageShape,
+        *,
+        noise_size: int,
+        width: int,
+        depth: int,
+        norm: str,
+        normal_init: bool,
+        doublings: int = MOST_DOUBLINGS,
+    ) -> None:
         super().__init__()
-        widths = level_widths(width, depth)[::-1]
+        widths = level_widths(width, depth, doublings)[::-1]
         self.start = (widths[0], shape.height >> depth, shape.width >> depth)
         self.embedding = nn.Embedding(shape.num_classes, EMBEDDING_SIZE) if shape.num_classes else None
         inner = noise_size + (EMBEDDING_SIZE if shape.num_classes else 0)
@@ -100,9 +110,18 @@ class ImageGenerator(Generator):
 class ImageDiscriminator(Discriminator):
     """images (B, C, H, W), label (B,) -> one raw logit per image, (B,)."""
 
-    def __init__(self, shape: ImageShape, *, width: int, depth: int, norm: str, normal_init: bool) -> None:
+    def __init__(
+        self,
+        shape: ImageShape,
+        *,
+        width: int,
+        depth: int,
+        norm: str,
+        normal_init: bool,
+        doublings: int = MOST_DOUBLINGS,
+    ) -> None:
         super().__init__()
-        widths = [shape.channels, *level_widths(width, depth)]
+        widths = [shape.channels, *level_widths(width, depth, doublings)]
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.Conv2d(before, after, 4, 2, 1), make_norm(norm if level else "none", after), nn.LeakyReLU(0.2))
             for level, (before, after) in enumerate(pairwise(widths))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -56,11 +56,22 @@ class DiscriminatorConfig(PlayerConfig):
 
 
 class PenaltyConfig(Section):
-    """One gradient penalty on the discriminator."""
+    """One penalty: on the discriminator, or on the generator for path_length."""
 
-    weight: float = Field(1.0, ge=0, description="gamma of R1/R2 (used as gamma/2), lambda of wgan_gp and dragan.")
-    interval: int = Field(1, ge=1, description="Every k-th D update, with k times the weight.")
+    weight: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        1.0, description="gamma of R1/R2 (used as gamma/2), lambda of the others; auto: by the plugin's rule."
+    )
+    interval: int = Field(1, ge=1, description="Every k-th update, with k times the weight.")
     share: float = Field(1.0, gt=0, le=1, description="Share of the batch that it is measured on.")
+    own_step: bool = Field(
+        False,
+        description="An update of its own after the loss's, Adam's rate and betas corrected for both, as in StyleGAN2.",
+    )
+
+    @property
+    def amount(self) -> float:
+        """The weight as a number; ``auto`` has been replaced before the first step."""
+        return 1.0 if self.weight == "auto" else float(self.weight)
 
 
 class EstimatorConfig(Section):
@@ -90,7 +101,7 @@ class PhaseConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """A multiplier over the plan's progress for any scalar, such as ``generator.learning_rate``."""
+    """A multiplier over the plan's progress for any scalar, such as ``generator.learning_rate``; ``burn_in`` drives several."""
 
     kind: Literal["constant", "linear", "cosine"] = "cosine"
     start: float = 1.0

@@ -123,13 +123,14 @@ def _kept(head: Any) -> Tensor:
 
 
 def judged_rows_are_independent(subject: Subject) -> None:
-    """Where penalties are on, the score of row i depends on sample i alone: they take gradients per sample."""
+    """Where penalties are on, the score of row i depends on sample i alone, or on its ``batch_group``."""
     if not _penalised(subject):
         return
     discriminator, real = subject.networks()[1], subject.real()
     with torch.no_grad():
         seen = discriminator.embed(_sample(real))
-        other = torch.cat([seen[:1], seen[1:].flip(0) + 0.5])
+        kept = discriminator.batch_group
+        other = torch.cat([seen[:kept], seen[kept:].flip(0) + 0.5])
         scores = [reduce_verdict(judge(discriminator, each, real.condition, real.mask))[0] for each in (seen, other)]
     subject.expect(
         same(*scores),
@@ -205,4 +206,4 @@ def likelihood_is_a_cost_per_position(subject: Subject) -> None:
 
 
 def _penalised(subject: Subject) -> bool:
-    return any(penalty.weight > 0 for penalty in subject.config.penalties.values())
+    return any(penalty.amount > 0 for penalty in subject.config.penalties.values())

@@ -21,7 +21,7 @@ from advgen.errors import ContractError
 from advgen.estimators import get_estimator
 from advgen.randomness import keyed_generator, seed_networks
 from advgen.registry import PluginRecord, find_plugin, inspect_module
-from advgen.setup import Setup, make_draw, make_objective, make_players, read_corpus
+from advgen.setup import Setup, make_draw, make_objective, make_players, read_corpus, settle
 from advgen.spec import PluginSpec
 from advgen.step import train_step
 from advgen.world import World
@@ -101,7 +101,7 @@ class Subject:
 
     def setup(self, *more: str) -> Setup:
         """Fresh players over the data that are already read."""
-        config = self.configured(*more)
+        config, _ = settle(self.configured(*more), self.modality)
         objective, players = make_objective(self.record, config), make_players(self.modality, config, CPU)
         draw = make_draw(self.modality, self.corpus.splits["train"], config, players)
         return Setup(config, self.record, self.modality, self.corpus, players, objective, draw, CPU)
