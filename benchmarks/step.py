@@ -156,10 +156,13 @@ def own_step(setup: Setup) -> Callable[[], None]:
 
 
 def seconds(step: Callable[[], None], count: int) -> float:
-    """Wall time of several steps."""
+    """Wall time of several steps, until an accelerator has done them too."""
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    wait()
     started = time.perf_counter()
     for _ in range(count):
         step()
+    wait()
     return time.perf_counter() - started
 
 
@@ -170,31 +173,48 @@ def interval(ratios: list[float]) -> tuple[float, float]:
     return medians[50], medians[1949]
 
 
-def measure(plugin: str, pairs: int, steps: int, overrides: list[str]) -> dict[str, object]:
-    """Ratio advgen / plain of samples per second for one plugin's default."""
-    record = find_plugin(plugin)
-    config = load_config(record, overrides=overrides, cli={"train.steps": 1000}).config
-    setup = build(record, config, join_world("cpu"))
-    ours, plain = own_step(setup), plain_step(setup)
+def alternate(ours: Callable[[], None], plain: Callable[[], None], pairs: int, steps: int) -> list[tuple[float, float]]:
+    """Seconds of ours and of the plain loop, side by side, each first in every other pair; after a warm-up."""
     seconds(ours, 3), seconds(plain, 3)
     times = []
     for index in range(pairs):
         order = (ours, plain) if index % 2 == 0 else (plain, ours)
         spent = {id(step): seconds(step, steps) for step in order}
         times.append((spent[id(ours)], spent[id(plain)]))
+    return times
+
+
+def summary(times: list[tuple[float, float]], batch: int, steps: int) -> dict[str, object]:
+    """Speeds and the median ratio of pairs, with its interval."""
     ratios = [theirs / own for own, theirs in times]
-    batch = config.train.batch_size * steps
-    low, high = interval(ratios)
     return {
-        "plugin": plugin,
-        "advgen_samples_per_second": batch / statistics.median(own for own, _ in times),
-        "plain_samples_per_second": batch / statistics.median(theirs for _, theirs in times),
+        "advgen_samples_per_second": batch * steps / statistics.median(own for own, _ in times),
+        "plain_samples_per_second": batch * steps / statistics.median(theirs for _, theirs in times),
         "ratio": statistics.median(ratios),
-        "ratio_95": [low, high],
-        "pairs": pairs,
+        "ratio_95": list(interval(ratios)),
+        "pairs": len(times),
         "steps_a_turn": steps,
         "peak_resident_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
+
+
+def line(row: dict[str, object], name: str) -> str:
+    """One row in words."""
+    low, high = row["ratio_95"]
+    return (
+        f"{name}: {row['advgen_samples_per_second']:.3g} against {row['plain_samples_per_second']:.3g} samples/s, "
+        f"ratio {row['ratio']:.3f} [{low:.3f}, {high:.3f}], {row['pairs']} pairs, "
+        f"peak resident {row['peak_resident_mb']:.0f} MB"
+    )
+
+
+def measure(plugin: str, pairs: int, steps: int, overrides: list[str]) -> dict[str, object]:
+    """Ratio advgen / plain of samples per second for one plugin's default."""
+    record = find_plugin(plugin)
+    config = load_config(record, overrides=overrides, cli={"train.steps": 1000}).config
+    setup = build(record, config, join_world("cpu"))
+    times = alternate(own_step(setup), plain_step(setup), pairs, steps)
+    return {"plugin": plugin, **summary(times, config.train.batch_size, steps)}
 
 
 def main() -> None:
@@ -212,11 +232,7 @@ def main() -> None:
         print(json.dumps(rows, indent=2))
         return
     for row in rows:
-        print(
-            f"{row['plugin']}: {row['advgen_samples_per_second']:.0f} against {row['plain_samples_per_second']:.0f} samples/s, "
-            f"ratio {row['ratio']:.3f} [{row['ratio_95'][0]:.3f}, {row['ratio_95'][1]:.3f}], {row['pairs']} pairs, "
-            f"peak resident {row['peak_resident_mb']:.0f} MB"
-        )
+        print(line(row, row["plugin"]))
 
 
 if __name__ == "__main__":

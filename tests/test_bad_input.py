@@ -206,6 +206,19 @@ def test_a_configuration_without_permission_is_named(gen: Command, tmp_path: Pat
     assert code == 2 and "run.toml cannot be read: Permission denied" in said
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("loss=hnge", "did you mean 'hinge'?"),
+        ("penalties.wgan_pg.weight=1", "did you mean 'wgan_gp'?"),
+        ("estimator.name='path'", "path"),
+    ],
+)
+def test_a_name_that_training_would_refuse_does_not_validate(override: str, message: str, gen: Command) -> None:
+    code, said = gen("config", "validate", "--plugin", "image", "--set", override)
+    assert code == 2 and message in said, said
+
+
 def test_a_missing_plugin_is_answered_with_the_nearest(gen: Command, tmp_path: Path) -> None:
     code, said = gen("train", "--plugin", "imgae", "--out", tmp_path / "run")
     assert code == 3 and "did you mean 'image'" in said and "gen plugins list" in said
@@ -381,3 +394,30 @@ def test_divergence_is_answered_with_the_learning_rates_of_both_players(gen: Com
     more = ("--set", "generator.learning_rate=1e30", "--steps", 20)
     code, said = gen.train("image", good("image", tmp_path / "data"), *more)
     assert code == 6 and "lower generator.learning_rate or discriminator.learning_rate" in said, said
+
+
+def test_recordings_of_every_kind_train_a_vocoder_and_what_cannot_be_used_is_named(gen: Command, tmp_path: Path) -> None:
+    folder = good("audio", tmp_path / "data", 30)
+    wave = np.random.default_rng(0).uniform(-1, 1, (2000, 2))
+    soundfile.write(folder / "stereo.wav", wave, 16000, subtype="PCM_24")
+    soundfile.write(folder / "coarse.wav", wave[:, 0], 11025, subtype="PCM_U8")
+    soundfile.write(folder / "clipped.wav", np.clip(50 * wave[:, 0], -1, 1), 8000)
+    soundfile.write(folder / "above.wav", 300 * wave[:, 0], 8000, subtype="FLOAT")
+    soundfile.write(folder / "short.wav", wave[:40, 0], 8000)
+    soundfile.write(folder / "one.wav", wave[:1, 0], 8000)
+    soundfile.write(folder / "silent.wav", np.zeros(2000), 8000)
+    soundfile.write(folder / "infinite.wav", np.full(2000, np.inf, np.float32), 8000, subtype="FLOAT")
+    (folder / "empty.wav").write_bytes(b"")
+    (folder / "a folder.wav").mkdir()
+    small = ["options.vocoder_channels=16", "options.vocoder_blocks=1", "options.critics='small'", "options.segment=1024"]
+    sets = [word for each in (*small, "train.log_every=1") for word in ("--set", each)]
+    code, said = gen.train("audio", folder, "--preset", "vocos-small", *sets, "--steps", 2)
+    assert code == 0, said
+    skipped = json.loads((tmp_path / "run" / "run.json").read_text())["skipped"]
+    assert sorted(skipped) == [
+        "empty.wav: 0 bytes",
+        "infinite.wav: holds samples that are not finite",
+        "silent.wav: is silent",
+    ]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 and all(np.isfinite(value) for row in rows for value in row.values())

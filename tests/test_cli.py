@@ -47,6 +47,7 @@ class FakeResult:
     samples: list[Path] = field(default_factory=lambda: [Path("runs/x/samples/a.png")])
     files: tuple[Path, ...] = (Path("runs/x/out/0.png"),)
     overview: tuple[Path, ...] = (Path("runs/x/out/grid.png"),)
+    removed: tuple[Path, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return {"folder": self.folder, "loss": float("nan"), "steps": (1, 2)}
@@ -110,13 +111,20 @@ def test_train_hands_every_flag_on(
     flags = (
         "--data d --preset classic --config a.toml --config b.toml --set loss=hinge --set train.keep=3 --steps 9 --stop-after 4"
     )
-    flags += " --from runs/old --seed 5 --device cpu --out runs/new --max-bad 2"
+    flags += " --from runs/old --from-step 7 --seed 5 --device cpu --out runs/new --max-bad 2"
     Path("a.toml").touch()
     Path("b.toml").touch()
     assert gen("train", "--plugin", plugin, *flags.split()).code == 0
     expected = {"plugin": plugin, "data": Path("d"), "preset": "classic", "config_files": [Path("a.toml"), Path("b.toml")]}
     expected |= {"overrides": ["loss=hinge", "train.keep=3"], "steps": 9, "minutes": None, "stop_after": 4, "options": {}}
-    expected |= {"from_run": Path("runs/old"), "seed": 5, "device": "cpu", "out": Path("runs/new"), "max_bad": 2}
+    expected |= {
+        "from_run": Path("runs/old"),
+        "from_step": 7,
+        "seed": 5,
+        "device": "cpu",
+        "out": Path("runs/new"),
+        "max_bad": 2,
+    }
     assert {name: trained[name] for name in expected} == expected
 
 
@@ -141,7 +149,7 @@ def test_plugin_options_have_their_own_help_panel(gen: Any, plugin: str, monkeyp
     monkeypatch.setenv("COLUMNS", "160")
     text = gen("train", "-p", plugin, "--help").out
     assert "Plugin 'mine' options" in text and "--options.size" in text and "How big." in text
-    assert "ring|grid" in text and "[4, 8]" in text
+    assert "ring|grid  default: ring" in text and "[4, 8]" in text and "integer, 1 or more  default: 8" in text
     assert "--options.size" not in gen("train", "--help").out
 
 
@@ -206,19 +214,20 @@ def test_sample_and_evaluate_hand_their_flags_on(gen: Any, monkeypatch: pytest.M
     import advgen.sampling
 
     calls: list[Any] = []
-    monkeypatch.setattr(advgen.sampling, "sample_run", lambda run, **given: calls.append((run, given)) or FakeResult())
+    monkeypatch.setattr(advgen.sampling, "sample_run", lambda run, **more: calls.append((run, more)) or FakeResult())
     monkeypatch.setattr(
         advgen.evaluation, "evaluate_run", lambda run, **given: calls.append((run, given)) or {"fd": float("inf")}
     )
     monkeypatch.setattr(advgen.evaluation, "format_report", lambda report: f"report {report}")
     answer = gen("sample", "runs/x", "-n", "4", "--seed", "2", "--class", "seven", "--out", "o")
     assert "overview: runs/x/out/grid.png" in answer.out
-    expected = {"num_samples": 4, "seed": 2, "label": "seven", "out": Path("o"), "device": "auto", "plugin": None}
-    assert calls[0] == (Path("runs/x"), expected)
+    place = {"device": "auto", "plugin": None, "step": None}
+    asked = {"num_samples": 4, "seed": 2, "label": "seven", "out": Path("o"), "file_format": None}
+    assert calls[0] == (Path("runs/x"), asked | place)
     assert gen("sample", "runs/x", "--json").json["folder"] == "runs/x"
     assert gen("evaluate", "runs/x", "--json").json == {"fd": None}
     assert gen("evaluate", "runs/x").out == "report {'fd': inf}\n"
-    assert calls[-1] == (Path("runs/x"), {"num_samples": None, "seed": 0, "device": "auto", "plugin": None})
+    assert calls[-1] == (Path("runs/x"), {"num_samples": None, "seed": 0, **place})
 
 
 def test_runs_are_listed_and_described(gen: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -241,7 +250,12 @@ def test_plugins_show_tells_presets_options_and_losses(gen: Any, plugin: str) ->
     text = gen("plugins", "show", plugin).out
     assert "mine: Points." in text and "presets: default, classic" in text and "losses: odd" in text
     facts = gen("plugins", "show", plugin, "--json").json
-    assert facts["options"]["size"] == {"type": "integer", "default": "8", "description": "How big."}
+    assert facts["options"]["size"] == {
+        "type": "integer",
+        "range": "1 or more",
+        "default": "8",
+        "description": "How big.",
+    }
     assert facts["presets"]["classic"] == {"loss": "nonsaturating"} and len(facts["sha256"]) == 64
 
 
@@ -278,7 +292,7 @@ def test_version(gen: Any) -> None:
 
 def test_a_mistyped_command_is_answered_with_the_nearest(gen: Any) -> None:
     answer = gen("tran")
-    assert answer.code == 2 and "Did you mean 'train'" in answer.err
+    assert answer.code == 2 and "did you mean 'train'?" in answer.err
 
 
 HEAVY = (

@@ -33,6 +33,9 @@ CASES = {
     "accumulation": ("image", [*NO_NORM, "train.accumulate=2"]),
     "relativistic_average": ("image", [*NO_NORM, "loss='relativistic_average'"]),
     "dragan": ("image", [*NO_NORM, "penalties={r1=false, r2=false, dragan={weight=1.0}}"]),
+    "penalties_on_a_share": ("image", [*NO_NORM, "train.accumulate=2", "penalties.r1.share=0.25", "penalties.r2.share=0.375"]),
+    "dragan_on_a_share": ("image", [*NO_NORM, "penalties={r1=false, r2=false, dragan={weight=1.0, share=0.125}}"]),
+    "mismatch": ("image", [*NO_NORM, "discriminator.mismatch=1.0"]),
     "balance": ("audio", [*VOCODER, "balance={loss=1.0, mel=2.0, feature_matching=1.0}", "train.accumulate=2"]),
     "text": ("text", ["phases=[{kind='likelihood', share=0.4}, {kind='adversarial', share=0.6}]"]),
 }

@@ -14,15 +14,17 @@ import pytest
 import torch
 
 from advgen.cache import cache_folder
-from advgen.contracts import Batch, Corpus, DataRequest, Modality
+from advgen.contracts import Batch, Corpus, DataRequest, MetricNote, Modality
 from advgen.data import ArraySource
 from advgen.errors import ContractError, DataError, GenError
 from advgen.evaluation import (
+    better_direction,
     compare,
     evaluate_loaded,
     evaluate_modality,
     evaluate_run,
     format_report,
+    pool_features,
     real_samples,
 )
 from advgen.metrics.features import frechet_distance
@@ -151,6 +153,7 @@ def test_the_protocol_stands_beside_the_numbers(run: FakeRun) -> None:
     protocol = evaluate_loaded(run, num_samples=90, seed=3)["protocol"]
     assert protocol == {
         "features": "points",
+        "judge_accuracy": 1.0,
         "split": "test",
         "num_generated": 90,
         "num_real": 300,
@@ -161,6 +164,7 @@ def test_the_protocol_stands_beside_the_numbers(run: FakeRun) -> None:
         "step": 7,
         "data": "0123",
         "data_changed": False,
+        "neighbours": {"num_samples": 90, "num_train": 900},
     }
 
 
@@ -176,7 +180,7 @@ def test_the_report_is_written_into_the_run_as_plain_json(run: FakeRun, monkeypa
     monkeypatch.setitem(sys.modules, "advgen.sampling", sampling)
     monkeypatch.setattr("advgen.evaluation.plugin_metrics", lambda record: ({}, {}))
     report = evaluate_run("somewhere", 60, device="cpu", plugin="./points.py")
-    assert asked == [("somewhere", "cpu", "./points.py")]
+    assert asked == [("somewhere", "cpu", "./points.py", None)]
     assert json.loads((run.folder / "evaluation.json").read_text()) == report
     assert [path.name for path in run.folder.iterdir()] == ["evaluation.json"]
 
@@ -214,7 +218,7 @@ def test_samples_that_are_not_numbers_are_refused_on_the_generated_side(run: Fak
 
 @pytest.mark.parametrize("num_samples", [0, 5])
 def test_too_few_samples_are_refused_before_the_judge_trains(run: FakeRun, num_samples: int) -> None:
-    with pytest.raises(DataError, match=f"{num_samples} samples were asked for, expected more than 5"):
+    with pytest.raises(DataError, match=f"-n {num_samples}: the metrics need more than 5 samples"):
         evaluate_loaded(run, num_samples)
     assert run.modality.caches == ()
 
@@ -331,3 +335,66 @@ def test_data_that_changed_since_training_is_said_below_the_table(run: FakeRun) 
     report = evaluate_loaded(run, 60)
     assert report["protocol"]["data_changed"]
     assert "not what the run was trained on" in format_report(report)
+
+
+def test_neighbours_of_samples_stand_beside_those_of_as_many_held_out_samples(run: FakeRun) -> None:
+    report = evaluate_loaded(run, 90)
+    for name in ("neighbour_distance_train", "neighbour_distance_within"):
+        assert report["generated"][name] == pytest.approx(report["real"][name], rel=0.4)
+    run.shift = 1000.0
+    report = evaluate_loaded(run, 90)
+    assert report["generated"]["neighbour_distance_train"] > 1000 > 10 > report["real"]["neighbour_distance_train"]
+    text = format_report(report)
+    assert "neighbour distances: 90 samples, among themselves and to 900 train samples; column real: 90 test samples" in text
+    assert any(line.startswith("neighbour_distance_within") and line.endswith("as real") for line in text.splitlines())
+
+
+def test_the_training_side_of_neighbours_has_a_limit_and_goes_through_the_judge_in_blocks(
+    run: FakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = PointJudge()
+    corpus = PointModality.read(None, DataRequest(None))
+    features = pool_features(PointModality(None, corpus.facts), corpus, "train", judge, seed=1, limit=600)
+    drawn = real_samples(PointModality(None, corpus.facts), corpus, "train", seed=1, limit=600)
+    assert torch.equal(features, drawn.values.double()) and judge.largest == 256
+    monkeypatch.setattr("advgen.evaluation.MAX_TRAIN", 400)
+    assert evaluate_loaded(run, 90)["protocol"]["neighbours"]["num_train"] == 400
+
+
+class HalfDeafJudge(PointJudge):
+    """Calls everything the first class."""
+
+    def classify(self, batch: Batch) -> torch.Tensor | None:
+        return torch.zeros(len(batch), dtype=torch.int64)
+
+
+def test_the_judges_own_accuracy_on_held_out_samples_is_printed_beside_what_rests_on_it(run: FakeRun) -> None:
+    assert "the judge knows the class of 100.0% of the real test samples" in format_report(evaluate_loaded(run, 60))
+    run.modality.the_judge = HalfDeafJudge()
+    report = evaluate_loaded(run, 60)
+    assert report["protocol"]["judge_accuracy"] == pytest.approx(1 / 3)
+    run.modality.the_judge = BlindJudge()
+    report = evaluate_loaded(run, 60)
+    assert "judge_accuracy" not in report["protocol"] and "the judge knows" not in format_report(report)
+
+
+NOTES = {"mean_gap": MetricNote("|difference of means|"), "clarity": MetricNote("heard", "higher", "install ears")}
+
+
+def test_how_a_metric_is_measured_stands_below_the_table_and_what_is_missing_says_why(
+    run: FakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PointModality, "metric_notes", lambda self: NOTES)
+    report = evaluate_loaded(run, 60)
+    assert list(report["protocol"]["metrics"]) == ["mean_gap"]
+    assert report["left_out"] == {"clarity": "install ears"}
+    lines = format_report(report).splitlines()
+    assert "mean_gap: |difference of means|" in lines and "left out: clarity (install ears)" in lines
+    assert next(line for line in lines if line.startswith("mean_gap ")).endswith("lower")
+
+
+def test_the_direction_of_a_metric_is_the_cores_or_the_modalitys_or_lower(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PointModality, "metric_notes", lambda self: NOTES)
+    modality = PointModality(None, {})
+    found = [better_direction(name, modality) for name in ("coverage", "clarity", "mean_gap", "unheard_of")]
+    assert found == ["higher", "higher", "lower", "lower"]

@@ -14,6 +14,7 @@ from advgen.metrics.features import (
     frechet_distance,
     kernel_distance,
     nearest_neighbours,
+    neighbour_distances,
     neighbour_radii,
     precision_recall_density_coverage,
     vendi_score,
@@ -215,3 +216,22 @@ def test_features_that_are_not_a_table_are_refused(metric) -> None:
 def test_positional_sets_are_refused(metric) -> None:
     with pytest.raises(TypeError):
         metric(gaussian(20), gaussian(20))
+
+
+def test_neighbour_distances_by_hand() -> None:
+    samples = torch.tensor([[0.0], [1.0], [3.0], [100.0]])
+    found = neighbour_distances(samples, torch.tensor([[0.5], [3.0]]), count=3)
+    assert found["neighbour_distance_train"] == pytest.approx((0.5 + 0.5 + 0) / 3)
+    assert found["neighbour_distance_within"] == pytest.approx((1 + 1 + 2) / 3)
+
+
+def test_copies_of_the_training_data_and_a_collapsed_set_are_at_no_distance() -> None:
+    train = gaussian(50)
+    assert neighbour_distances(train[:20], train, count=20)["neighbour_distance_train"] == 0
+    assert neighbour_distances(train[:1].expand(20, 8), gaussian(50, seed=1), count=20)["neighbour_distance_within"] == 0
+
+
+def test_two_draws_of_one_distribution_are_as_far_from_the_training_data_and_themselves() -> None:
+    train = gaussian(1000, width=4)
+    one, other = (neighbour_distances(gaussian(400, width=4, seed=seed), train, count=400) for seed in (1, 2))
+    assert all(one[name] == pytest.approx(other[name], rel=0.1) for name in one)

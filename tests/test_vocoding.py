@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ def test_evaluation_measures_copies_of_the_held_out_clips_beside_griffin_lim(tra
     found = evaluate_run(trained, device="cpu")
     assert found["protocol"]["num_generated"] == found["protocol"]["num_real"]
     measures = found["modality"]
-    assert set(measures) == {f"{way}{name}" for way in ("", "griffin_lim/") for name in ("stft_distance", "mel_l1")}
+    assert {f"{way}{name}" for way in ("", "griffin_lim/") for name in ("stft_distance", "mel_l1", "mcd_db")} <= set(measures)
     assert 0 < measures["griffin_lim/mel_l1"] < measures["mel_l1"]
     assert found["real_modality"] == {}
 
@@ -250,3 +251,92 @@ def test_a_run_that_starts_from_noise_refuses_files(tmp_path: Path) -> None:
     advgen.train("audio", out=tmp_path / "run", overrides=tiny("audio"), steps=1, progress=False, device="cpu")
     with pytest.raises(ConfigError, match="noise"):
         copies(tmp_path / "run", tmp_path / "a.wav", out=tmp_path / "out")
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "advgen"]
+
+
+def test_mels_that_say_nothing_of_their_front_end_are_taken_with_a_word_on_it(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = MelSpec(rate_hz=8000, n_fft=256, hop=64, num_mels=64)
+    np.save(tmp_path / "plain.npy", np.zeros((64, 9), np.float32))
+    np.save(tmp_path / "told.npy", np.zeros((1, 64, 9), np.float32))
+    (tmp_path / "told.json").write_text(json.dumps(spec.to_facts()))
+    (tmp_path / "words.txt").write_text("no mel")
+    found = copies(trained, tmp_path, out=tmp_path / "out")
+    assert [path.name for path in found] == ["plain.wav", "told.wav"]
+    assert said(caplog) == ["plain.npy says nothing of its mel front end; only its number of bands is checked"]
+
+
+NOT_FINITE = {"nan.wav": "samples that are not finite", "nan.npy": "no mel; expected finite floats", "none.wav": "no samples"}
+
+
+@pytest.mark.parametrize("name", NOT_FINITE)
+def test_files_without_finite_content_are_named(name: str, trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if path.suffix == ".wav":
+        soundfile.write(path, np.full(0 if "none" in name else 900, np.nan, np.float32), 8000, subtype="FLOAT")
+    else:
+        np.save(path, np.full((64, 5), np.nan, np.float32))
+    with pytest.raises(DataError, match=f"{name}.*{NOT_FINITE[name]}"):
+        copies(trained, path, out=tmp_path / "out")
+
+
+def test_a_folder_of_other_things_is_refused_with_what_was_expected(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "words.txt").write_text("no sound")
+    with pytest.raises(DataError, match=r"expected \.wav.*or a folder of them"):
+        copies(trained, tmp_path / "in", out=tmp_path / "out")
+
+
+def test_gen_runs_show_states_the_receptive_field(trained: Path, capsys: Any) -> None:
+    vocoder = load_run(trained, "cpu").generator.vocoder
+    with pytest.raises(SystemExit):
+        main(["runs", "show", str(trained)])
+    shown = capsys.readouterr().out
+    frames = vocoder.receptive_field
+    assert f"receptive_field: {frames} frames ({64 * frames} samples, {8 * frames} ms)" in shown
+    assert "generator_parameters: " in shown and "64 bands of 256 samples every 64, 8000 Hz" in shown
+
+
+def notes_of(run: Path) -> str:
+    return (run / "log.txt").read_text()
+
+
+def test_a_warm_start_at_another_width_and_rate_takes_what_fits_and_says_what_differs(
+    trained: Path, clips: Path, tmp_path: Path
+) -> None:
+    more = ["options.vocoder_channels=24", "options.sample_rate_hz=16000", "options.segment=2048"]
+    run(clips, tmp_path / "warm", *more, steps=2, from_run=trained)
+    after = checkpoint.load(tmp_path / "warm" / "checkpoints", 0)[0]
+    weights = checkpoint.load_newest(trained / "checkpoints")[0]["discriminator"]
+    assert set(weights) == set(after["discriminator"])
+    assert all(torch.equal(after["discriminator"][name], tensor) for name, tensor in weights.items())
+    said = notes_of(tmp_path / "warm")
+    assert "discriminator took" in said and "left 0" in said and "generator took" in said
+    for row in (r"! rate_hz +16000 +\| 8000", r"! n_fft +512 +\| 256", r"! num_mels +128 +\| 64", r"  log +e +\| e"):
+        assert re.search(row, said)
+    assert "the rates differ: 8000 Hz there, 16000 Hz here" in said
+    rows = [json.loads(line) for line in (tmp_path / "warm" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+
+
+def test_a_warm_start_on_the_same_front_end_says_nothing_of_it_and_takes_all(
+    trained: Path, clips: Path, tmp_path: Path
+) -> None:
+    run(clips, tmp_path / "warm", steps=1, from_run=trained)
+    said = notes_of(tmp_path / "warm")
+    assert said.count("left 0") == 2 and "differ" not in said
+    taken = checkpoint.load(tmp_path / "warm" / "checkpoints", 0)[0]["generator"]
+    source = checkpoint.load_newest(trained / "checkpoints")[0]["average"]
+    assert all(torch.equal(taken[name], tensor) for name, tensor in source.items())
+
+
+def test_a_front_end_of_equal_shape_and_other_numbers_is_told(trained: Path) -> None:
+    modality = load_run(trained, "cpu").modality
+    other = MelSpec(rate_hz=8000, n_fft=256, hop=64, num_mels=64, log="10")
+    (said,) = modality.differences({**modality.facts, "mel": other.to_facts()})
+    assert "this run" in said and "that run" in said and "! log        e        | 10" in said
+    assert modality.differences(modality.facts) == []

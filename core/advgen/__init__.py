@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Generator,
         Head,
         Judge,
+        MetricNote,
         Modality,
         Mode,
         Sample,
@@ -29,9 +30,13 @@ if TYPE_CHECKING:
     from advgen.errors import ConfigError, DataError, GenError, PluginError
     from advgen.estimators import gumbel, straight_through
     from advgen.hooks import hookimpl
+    from advgen.importing import Imported
     from advgen.losses import Loss
+    from advgen.manifest import ManifestRow, is_manifest, read_manifest
     from advgen.penalties import Penalty
-    from advgen.spec import API_VERSION, PluginConfig, PluginSpec
+    from advgen.report import DataReport, Repeats, Show, Spread, Tally, most_common
+    from advgen.spec import API_VERSION, DataSet, PluginConfig, PluginSpec, RemoteFile
+    from advgen.unpickling import read_pickled
 
 __version__ = "0.1.0"
 
@@ -46,6 +51,7 @@ _HOME = {
         "Generator",
         "Head",
         "Judge",
+        "MetricNote",
         "Modality",
         "Mode",
         "Sample",
@@ -56,9 +62,13 @@ _HOME = {
     "advgen.errors": ("ConfigError", "DataError", "GenError", "PluginError"),
     "advgen.estimators": ("gumbel", "straight_through"),
     "advgen.hooks": ("hookimpl",),
+    "advgen.importing": ("Imported",),
     "advgen.losses": ("Loss",),
+    "advgen.manifest": ("ManifestRow", "is_manifest", "read_manifest"),
     "advgen.penalties": ("Penalty",),
-    "advgen.spec": ("API_VERSION", "PluginConfig", "PluginSpec"),
+    "advgen.report": ("DataReport", "Repeats", "Show", "Spread", "Tally", "most_common"),
+    "advgen.spec": ("API_VERSION", "DataSet", "PluginConfig", "PluginSpec", "RemoteFile"),
+    "advgen.unpickling": ("read_pickled",),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
@@ -69,27 +79,41 @@ __all__ = [
     "ConfigError",
     "Corpus",
     "DataError",
+    "DataReport",
     "DataRequest",
+    "DataSet",
     "Discriminator",
     "GenError",
     "Generator",
     "Head",
+    "Imported",
     "Judge",
     "Loss",
+    "ManifestRow",
+    "MetricNote",
     "Modality",
     "Mode",
     "Penalty",
     "PluginConfig",
     "PluginError",
     "PluginSpec",
+    "RemoteFile",
+    "Repeats",
     "Sample",
+    "Show",
     "Source",
+    "Spread",
+    "Tally",
     "Verdict",
     "cache_folder",
     "content_hash",
     "gumbel",
     "hookimpl",
+    "is_manifest",
     "load_generator",
+    "most_common",
+    "read_manifest",
+    "read_pickled",
     "resume",
     "split_indices",
     "straight_through",

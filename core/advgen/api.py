@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from advgen.config.load import Resolved, load_config, to_toml
-from advgen.errors import CheckpointError, ConfigError
+from advgen.contracts import Corpus
+from advgen.datasets import names_set
+from advgen.errors import CheckpointError, ConfigError, GenError
 from advgen.loggers import open_loggers
 from advgen.progress import Progress
 from advgen.registry import PluginRecord, find_plugin, resolve
-from advgen.runs import RunFolder, checkpoint
+from advgen.runs import RunFolder, checkpoint, warning_of_divergence
+from advgen.runs.ending import note_end, note_failure, note_start
 from advgen.runs.folder import environment, write_text, writing
-from advgen.sampling import LoadedRun, find_run_plugin, load_run
+from advgen.sampling import LoadedRun, find_run_plugin, load_run, refuse_imported
 from advgen.setup import Setup, build, start_anew
 from advgen.state import take_matching, unpack
 from advgen.training import RunResult, Trainer, clock_of
@@ -36,6 +39,7 @@ def train(
     minutes: float | None = None,
     stop_after: int | None = None,
     from_run: Path | str | None = None,
+    from_step: int | None = None,
     seed: int | None = None,
     device: str = "auto",
     out: Path | str | None = None,
@@ -46,12 +50,13 @@ def train(
 
     Args:
         plugin: a name that ``gen plugins list`` shows, or the path of a plugin file.
-        data: file, folder or archive; None means the plugin's embedded corpus.
+        data: file, folder, archive or named set; None means the plugin's embedded corpus.
         overrides: ``"a.b=c"`` as for ``--set``.
         options: the plugin's own options.
         steps, minutes: the plan; one of the two.
         stop_after: save and end at this step without changing the plan.
         from_run: start from another run's weights, as far as they fit.
+        from_step: the checkpoint of that run; None takes its newest.
         out: the run folder; the default is a new one below ``runs/``.
 
     Raises:
@@ -59,8 +64,12 @@ def train(
     """
     if steps is not None and minutes is not None:
         raise ConfigError("--steps and --minutes exclude each other: a run has one plan")
+    if from_step is not None and from_run is None:
+        raise ConfigError(f"--from-step {from_step} names a checkpoint of --from RUN; give that too")
     record = find_plugin(plugin)
-    place = str(Path(data).expanduser().absolute()) if data is not None else None  # a run may be resumed from elsewhere
+    place = str(data) if data is not None else None
+    if place is not None and not names_set(record, place):
+        place = str(Path(place).expanduser().absolute())  # a run may be resumed from elsewhere
     given = {"data.path": place, "train.steps": steps, "train.minutes": minutes}
     given |= {"train.seed": seed, "data.max_bad": max_bad}
     given |= {f"options.{name}": value for name, value in (options or {}).items()}
@@ -71,14 +80,14 @@ def train(
     clock = clock_of(resolved.config, None)
     source = RunFolder.existing(from_run) if from_run is not None else None
     setup = build(record, resolved.config, world, new=True)
-    taken = _warm_start(setup, source) if source is not None else []
-    folder = RunFolder(Path(out) if out is not None else _new_name(record))
+    taken = _warm_start(setup, source, from_step) if source is not None else []
+    folder = RunFolder(Path(out) if out is not None else new_name(record))
     new = not folder.path.exists()
     if world.leads:
         folder.create()
     with folder.discarded_where_nothing_is_saved(new) if world.leads else contextlib.nullcontext():
         if world.leads:
-            _describe(folder, resolved, setup, taken)
+            describe(folder, resolved, record, setup.corpus, taken, {"networks": _networks(setup)})
         world.barrier()
         for line in [
             *taken,
@@ -102,6 +111,7 @@ def resume(
     world, config = join_world(device), folder.config()
     show = Progress(progress and world.leads)
     record, about = find_run_plugin(folder, plugin), folder.read_json("run.json")
+    refuse_imported(folder)
     setup = build(record, config, world)
     if setup.corpus.fingerprint != about["fingerprint"]:
         raise CheckpointError(
@@ -111,6 +121,9 @@ def resume(
     parts, manifest, problems = checkpoint.load_newest(folder.checkpoints)
     for problem in problems:
         show.say(f"warning: {problem}; going back to step {manifest['step']}")
+    anew = start_anew(record, config.data.path, str(folder.path))
+    if warning := warning_of_divergence(folder.path, f"{{it}} is taken anew by: {anew} --from-step {{step}}"):
+        show.say(warning)
     unpack(setup.players, parts)
     clock = clock_of(config, manifest)
     if stop_after is not None and clock.step > stop_after:
@@ -118,9 +131,9 @@ def resume(
     return _sit(setup, folder, clock, show, stop_after)
 
 
-def load_generator(run: Path | str, device: str = "auto", plugin: str | None = None) -> LoadedRun:
-    """A trained generator; ``.draw(num, seed=0, label=None)`` returns a Batch."""
-    return load_run(run, device, plugin)
+def load_generator(run: Path | str, device: str = "auto", plugin: str | None = None, step: int | None = None) -> LoadedRun:
+    """A trained generator, the newest or that of a saved ``step``; ``.draw(num, seed=0, label=None)`` returns a Batch."""
+    return load_run(run, device, plugin, step)
 
 
 def _sit(setup: Setup, folder: RunFolder, clock: Any, show: Progress, stop_after: int | None) -> RunResult:
@@ -131,11 +144,15 @@ def _sit(setup: Setup, folder: RunFolder, clock: Any, show: Progress, stop_after
         checkpoint.set_aside(folder.checkpoints, clock.step)
         specs = setup.record.spec.loggers if setup.record.spec else {}
         loggers = open_loggers(folder.path, [resolve(target) for target in specs.values()])
+        note_start(folder)
         try:
             result = Trainer(setup, folder, clock, show, loggers).run(stop_after)
+        except (GenError, KeyboardInterrupt) as error:
+            note_failure(folder, clock.step, error)
+            raise
         finally:
             loggers.close()
-        folder.write_json("run.json", folder.read_json("run.json") | {"ended": result.reason})
+        note_end(folder, result.reason, as_planned=result.exit_code == 0)
     show.say(result.reason)
     for path in result.samples:
         show.say(f"samples: {path}")
@@ -149,23 +166,29 @@ def open_none() -> Any:
     return Loggers([])
 
 
-def _new_name(record: PluginRecord) -> Path:
+def new_name(record: PluginRecord) -> Path:
+    """A run folder below ``runs/``, named by date, time and plugin."""
     name = re.sub(r"[^A-Za-z0-9_-]", "-", record.name)
     return Path("runs") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"
 
 
-def _describe(folder: RunFolder, resolved: Resolved, setup: Setup, notes: Sequence[str]) -> None:
-    """Write what a new run is made of; run.json, which marks the folder as a run, comes last."""
-    record = setup.record
+def describe(
+    folder: RunFolder,
+    resolved: Resolved,
+    record: PluginRecord,
+    corpus: Corpus,
+    notes: Sequence[str],
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Write what a new run is made of; run.json, which marks the folder as a run and takes ``more``, comes last."""
     about: dict[str, Any] = {
         "plugin": record.name,
         "plugin_distribution": record.distribution,
         "plugin_version": record.version,
         "plugin_sha256": record.sha256,
-        "fingerprint": setup.corpus.fingerprint,
-        "skipped": list(setup.corpus.bad),
+        "fingerprint": corpus.fingerprint,
+        "skipped": list(corpus.bad),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "networks": _networks(setup),
         "sources": resolved.sources,
     }
     if record.path is not None and record.sha256:
@@ -174,11 +197,11 @@ def _describe(folder: RunFolder, resolved: Resolved, setup: Setup, notes: Sequen
             shutil.copy(record.path, folder.path / "plugin" / Path(record.path).name)
         about["plugin_file"] = str(record.path)
     write_text(folder.path / "config.toml", to_toml(resolved.config, resolved.sources))
-    folder.write_json("facts.json", dict(setup.corpus.facts))
+    folder.write_json("facts.json", dict(corpus.facts))
     folder.write_json("environment.json", environment())
     for note in notes:
         folder.note(note)
-    folder.write_json("run.json", about)
+    folder.write_json("run.json", {**about, **(more or {})})
 
 
 def _networks(setup: Setup) -> dict[str, Any]:
@@ -191,15 +214,18 @@ def _networks(setup: Setup) -> dict[str, Any]:
     return {**sizes, **setup.modality.describe(players.generates)}
 
 
-def _warm_start(setup: Setup, source: RunFolder) -> list[str]:
+def _warm_start(setup: Setup, source: RunFolder, step: int | None) -> list[str]:
     """Put another run's weights in as far as they fit; return what was taken, a line for each player.
 
     Raises:
         CheckpointError: where the run cannot be read, or nothing of it fits.
     """
-    parts, manifest, _ = checkpoint.load_newest(source.checkpoints)
-    players, lines, num_taken = setup.players, [], 0
-    weights = {"generator": parts.get("average", parts["generator"]), "discriminator": parts["discriminator"]}
+    parts, manifest, problems = checkpoint.load_chosen(source.checkpoints, step)
+    lines = [f"warning: {problem}; step {manifest['step']} is used instead" for problem in problems]
+    if step is None and (warning := warning_of_divergence(source.path, "--from-step {step} takes {it}")):
+        lines.append(warning)
+    players, num_taken = setup.players, 0
+    weights = {"generator": parts.get("average", parts["generator"]), "discriminator": parts.get("discriminator", {})}
     for player in (players.generator, players.discriminator):
         taken, left = take_matching(player.network, weights[player.name])
         num_taken += len(taken)

@@ -16,7 +16,8 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from advgen.errors import ConfigError, ContractError, GenError
+from advgen.errors import ConfigError, ContractError
+from advgen.report import DataReport, Show
 
 Mode = Literal["values", "relaxed", "log_prob"]
 ConfigT = TypeVar("ConfigT")
@@ -54,6 +55,10 @@ class Batch:
             None if self.mask is None else self.mask[start:stop],
             {name: tensor[start:stop] for name, tensor in self.condition.items()},
         )
+
+    def rolled(self) -> Batch:
+        """Each sample in the place of the one before it, the first in the last place."""
+        return Batch.cat([self.slice(1, len(self)), self.slice(0, 1)])
 
     @staticmethod
     def cat(batches: list[Batch]) -> Batch:
@@ -216,6 +221,21 @@ class Judge(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class MetricNote:
+    """What a reader must know of one of a modality's own metrics, for reports and stop rules.
+
+    Args:
+        protocol: how it is measured: what is compared, window, rate, unit.
+        better: its direction.
+        missing: why it cannot be measured here and what to do about it; empty where it can.
+    """
+
+    protocol: str
+    better: Literal["lower", "higher"] = "lower"
+    missing: str = ""
+
+
 class Modality(ABC, Generic[ConfigT]):
     """Everything the core must know of a modality. Built from the plugin's config and the corpus's facts."""
 
@@ -247,6 +267,12 @@ class Modality(ABC, Generic[ConfigT]):
         Raises:
             DataError: with the file's name, what came, what was expected.
         """
+
+    @classmethod
+    def inspect(cls, config: ConfigT, request: DataRequest, show: Show) -> DataReport | None:
+        """Look through the data of ``request.path`` for ``gen data inspect``, sample by sample, calling ``show`` as it goes.
+        None, the default: the core reads the corpus as for training and reports what it sees of it."""
+        return None
 
     @abstractmethod
     def generator(self) -> Generator:
@@ -296,7 +322,7 @@ class Modality(ABC, Generic[ConfigT]):
         """Conditions drawn as in the training data: ``facts["classes"]`` names, ``facts["class_counts"]`` weights."""
         classes = self.facts.get("classes") or ()
         if label is not None and not 0 <= label < len(classes):
-            raise GenError(f"class {label} does not exist; this run has {len(classes)} classes: {', '.join(classes)}")
+            raise ConfigError(f"class {label} does not exist; this run has {len(classes)} classes: {', '.join(classes)}")
         if not classes:
             return {}
         if label is not None:
@@ -306,7 +332,7 @@ class Modality(ABC, Generic[ConfigT]):
 
     def likelihood(self, generator: Generator, batch: Batch) -> Tensor:
         """Negative log-likelihood of a prepared batch, (B, *positions) in nats; for likelihood phases and anchors."""
-        raise GenError(f"{type(self).__name__} has no likelihood; remove the likelihood phase and anchor")
+        raise ConfigError(f"{type(self).__name__} has no likelihood; remove the likelihood phase and anchor")
 
     def automatic_weight(self, penalty: str, batch_size: int) -> float:
         """The weight of a penalty whose configuration says ``auto``, for the data's size and the global batch."""
@@ -324,10 +350,14 @@ class Modality(ABC, Generic[ConfigT]):
 
     def convert(self, generator: Generator, paths: Sequence[Path], folder: Path) -> list[Path]:
         """Files through G, for ``gen sample --from``: writes one file for each into ``folder``; G is in eval mode."""
-        raise GenError(f"{type(self).__name__} makes samples from noise alone; leave out --from")
+        raise ConfigError(f"{type(self).__name__} makes samples from noise alone; leave out --from")
 
     def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
         """The modality's own metrics (factors read back, validity, BLEU, ...), on prepared-scale batches."""
+        return {}
+
+    def metric_notes(self) -> Mapping[str, MetricNote]:
+        """How those metrics are measured, by name; a metric without a note is reported all the same."""
         return {}
 
 

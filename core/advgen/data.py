@@ -21,8 +21,12 @@ def content_hash(parts: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def split_indices(keys: Sequence[str], request: DataRequest) -> dict[str, Tensor]:
+def split_indices(keys: Sequence[str], request: DataRequest, named: Sequence[str | None] | None = None) -> dict[str, Tensor]:
     """Train, validation and test indices (int64), fixed by a hash of each sample's key: adding files moves no other.
+
+    Args:
+        named: the split of each sample that the data set itself names. A held-out split that no sample is named for is
+            taken by hash from those that are named ``train`` or nothing.
 
     Raises:
         DataError: where a split would be empty.
@@ -30,6 +34,10 @@ def split_indices(keys: Sequence[str], request: DataRequest) -> dict[str, Tensor
     points = [int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little") / 2**64 for key in keys]
     edge = 1.0 - request.test_share
     names = ["train" if p < edge - request.validation_share else "validation" if p < edge else "test" for p in points]
+    if named is not None:
+        fixed = set(named) & {"validation", "test"}
+        hashed = ["train" if name in fixed else name for name in names]
+        names = [own if own is not None and own in fixed else other for own, other in zip(named, hashed, strict=True)]
     splits = {
         name: torch.tensor([i for i, own in enumerate(names) if own == name], dtype=torch.int64)
         for name in ("train", "validation", "test")

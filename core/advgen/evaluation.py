@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from advgen.metrics.features import (
     NEIGHBOURS,
     frechet_distance,
     kernel_distance,
+    neighbour_distances,
     precision_recall_density_coverage,
     within_class_recall,
 )
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 BLOCK = 256
 MAX_SAMPLES = 2000
+MAX_TRAIN = 10_000
 BETTER = {
     "frechet_distance": "lower",
     "kernel_distance": "lower",
@@ -41,10 +43,17 @@ BETTER = {
     "num_classes_hit": "higher",
     "valid_share": "higher",
 }
+AS_REAL = ("neighbour_distance_train", "neighbour_distance_within")
+"""Best where they equal real data's: less is copying or collapse, more is noise."""
 
 
 def evaluate_run(
-    run: Path | str, num_samples: int | None = None, seed: int = 0, device: str = "auto", plugin: str | None = None
+    run: Path | str,
+    num_samples: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    plugin: str | None = None,
+    step: int | None = None,
 ) -> dict[str, Any]:
     """Judge a run's generator on the held-out test split; the report is also written to ``evaluation.json`` in the run.
 
@@ -54,13 +63,14 @@ def evaluate_run(
         seed: of the noise and of the choice of real samples.
         device: where the generator runs.
         plugin: the plugin's file, for a run that was trained from one.
+        step: a saved step; None takes the newest whole checkpoint.
 
     Raises:
         GenError: the run cannot be read, or data or samples do not allow the metrics.
     """
     from advgen.sampling import load_run
 
-    loaded = load_run(run, device, plugin)
+    loaded = load_run(run, device, plugin, step)
     metrics, left_out = plugin_metrics(loaded.record)
     report = evaluate_loaded(loaded, num_samples, seed, metrics)
     report["left_out"] = left_out | report["left_out"]
@@ -73,10 +83,14 @@ def evaluate_loaded(
 ) -> dict[str, Any]:
     """The report of a run that is already open, with further metrics on features; nothing is written."""
     corpus = run.corpus()
-    num_generated = min(MAX_SAMPLES, len(_source(corpus, "test"))) if num_samples is None else num_samples
-    if num_generated <= NEIGHBOURS:
+    held = len(_source(corpus, "test"))
+    num_generated = min(MAX_SAMPLES, held) if num_samples is None else num_samples
+    if num_samples is not None and num_samples <= NEIGHBOURS:
+        raise DataError(f"-n {num_samples}: the metrics need more than {NEIGHBOURS} samples; ask for more")
+    if held <= NEIGHBOURS:
         raise DataError(
-            f"{num_generated} samples were asked for, expected more than {NEIGHBOURS}; raise the number or the test share"
+            f"the test split holds {held} samples, the metrics need more than {NEIGHBOURS}; "
+            "bring more data, or train with a larger data.test_share"
         )
     judge = run.modality.judge(corpus, cache_folder())
     limit = max(MAX_SAMPLES, num_generated)
@@ -88,10 +102,17 @@ def evaluate_loaded(
     generated = run.answer(held_out, seed=seed) if run.modality.paired else run.draw(num_generated, seed=seed)
     names = run.modality.facts.get("classes") or ()
     rows = {"generated": compare(judge, generated, held_out, names), "real": compare(judge, reference, held_out, names)}
+    sizes = {}
+    if not run.modality.paired:  # an answer to a held-out condition is as varied, and as new, as the conditions are
+        train = pool_features(run.modality, corpus, split, judge, seed=seed, limit=MAX_TRAIN)
+        sizes = {"neighbours": _add_neighbours(rows, judge, {"generated": generated, "real": held_out}, train)}
     left_out = _add_plugin_metrics(rows, judge, {"generated": generated, "real": reference}, held_out, metrics or {})
+    own, notes = dict(run.modality.metrics(generated, held_out)), run.modality.metric_notes()
+    left_out |= {name: note.missing for name, note in notes.items() if note.missing and name not in own}
     report = {
         "protocol": {
             "features": judge.name,
+            **judge_accuracy(judge, held_out),
             "split": "test",
             "num_generated": len(generated),
             "num_real": len(held_out),
@@ -102,15 +123,25 @@ def evaluate_loaded(
             "step": run.step,
             "data": corpus.fingerprint,
             "data_changed": corpus.fingerprint != run.fingerprint,
+            **sizes,
+            **({"metrics": {name: vars(note) for name, note in notes.items() if name in own}} if notes else {}),
         },
         **rows,
-        "modality": dict(run.modality.metrics(generated, held_out)),
+        "modality": own,
         # Other real samples are no answer to these conditions.
         "real_modality": {} if run.modality.paired else dict(run.modality.metrics(reference, held_out)),
         "left_out": left_out,
     }
     finite: dict[str, Any] = _jsonable(report)
     return finite
+
+
+def _add_neighbours(rows: dict[str, dict[str, Any]], judge: Judge, sides: Mapping[str, Batch], train: Tensor) -> dict[str, int]:
+    """Complete both rows, from as many samples on each side; returns how many, and of how much training data."""
+    count = min(map(len, sides.values()))
+    for side, batch in sides.items():
+        rows[side] |= neighbour_distances(features_of(judge, batch.slice(0, count)), train, count=count)
+    return {"num_samples": count, "num_train": len(train)}
 
 
 def _add_plugin_metrics(
@@ -159,13 +190,34 @@ def evaluate_modality(
 
 def real_samples(modality: Modality[Any], corpus: Corpus, split: str, *, seed: int = 0, limit: int = MAX_SAMPLES) -> Batch:
     """Up to ``limit`` samples of a split, drawn without replacement by the seed alone, in the prepared scale on the CPU."""
+    return Batch.cat(list(_real_blocks(modality, corpus, split, seed, limit)))
+
+
+def pool_features(modality: Modality[Any], corpus: Corpus, split: str, judge: Judge, *, seed: int, limit: int) -> Tensor:
+    """(M, F) features of the samples that ``real_samples`` draws, which are never all in memory."""
+    return torch.cat([features_of(judge, block) for block in _real_blocks(modality, corpus, split, seed, limit)])
+
+
+def _real_blocks(modality: Modality[Any], corpus: Corpus, split: str, seed: int, limit: int) -> Iterator[Batch]:
     source = _source(corpus, split)
     random = torch.Generator().manual_seed(seed)
-    indices = torch.randperm(len(source), generator=random)[:limit]
-    starts = range(0, len(indices), BLOCK)
-    with torch.no_grad():
-        blocks = [modality.prepare(source.batch(indices[i : i + BLOCK], random)) for i in starts]
-    return Batch.cat([block.to("cpu") for block in blocks])
+    for indices in torch.randperm(len(source), generator=random)[:limit].split(BLOCK):
+        with torch.no_grad():
+            yield modality.prepare(source.batch(indices, random)).to("cpu")
+
+
+def judge_accuracy(judge: Judge, held_out: Batch) -> dict[str, float]:
+    """``judge_accuracy``: share of real held-out samples that the judge knows, which every other number of it rests on."""
+    recognised = _recognised(judge, held_out)
+    if recognised is None or "label" not in held_out.condition:
+        return {}
+    return {"judge_accuracy": float((recognised == held_out.condition["label"].cpu()).double().mean())}
+
+
+def better_direction(metric: str, modality: Modality[Any]) -> str:
+    """``lower`` or ``higher``, as the core or the modality says; ``lower`` where nobody does."""
+    note = modality.metric_notes().get(metric)
+    return BETTER.get(metric) or (note.better if note else "lower")
 
 
 def _source(corpus: Corpus, split: str) -> Source:
@@ -266,24 +318,45 @@ def _write(report: Mapping[str, Any], path: Path) -> None:
 def format_report(report: Mapping[str, Any]) -> str:
     """The report as a plain aligned table: one metric a line, generated beside real."""
     protocol = report["protocol"]
-    head = (
-        f"step {protocol['step']}, {protocol['num_generated']} generated against {protocol['num_real']} real samples "
-        f"of the {protocol['split']} split (seed {protocol['seed']})\n"
-        f"features: {protocol['features']}; k {protocol['k']}; kernel {protocol['kernel']}\n"
-        f"column real: {protocol['num_reference']} train samples instead\n"
-    )
     rows = [("metric", "generated", "real", "better")]
-    rows += _rows(report["generated"], report["real"]) + _rows(report["modality"], report["real_modality"])
+    rows += _rows(report["generated"], report["real"], {})
+    rows += _rows(report["modality"], report["real_modality"], protocol.get("metrics", {}))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     table = [f"{r[0]:<{widths[0]}}  {r[1]:>{widths[1]}}  {r[2]:>{widths[2]}}  {r[3]}".rstrip() for r in rows]
     changed = ["the data is not what the run was trained on: the test split may hold what training saw"]
     left_out = [f"left out: {name} ({reason})" for name, reason in report["left_out"].items()]
-    return "\n".join([head, *table, *_histogram_lines(report), *left_out, *(changed if protocol["data_changed"] else [])])
+    after = [*_histogram_lines(report), *_measured_lines(protocol), *left_out]
+    return "\n".join([*_head(protocol), "", *table, *after, *(changed if protocol["data_changed"] else [])])
 
 
-def _rows(generated: Mapping[str, Any], real: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+def _head(protocol: Mapping[str, Any]) -> list[str]:
+    """The protocol in a few lines."""
+    lines = [
+        f"step {protocol['step']}, {protocol['num_generated']} generated against {protocol['num_real']} real samples "
+        f"of the {protocol['split']} split (seed {protocol['seed']})",
+        f"features: {protocol['features']}; k {protocol['k']}; kernel {protocol['kernel']}",
+    ]
+    if "judge_accuracy" in protocol:
+        lines.append(f"the judge knows the class of {protocol['judge_accuracy']:.1%} of the real {protocol['split']} samples")
+    lines.append(f"column real: {protocol['num_reference']} train samples instead")
+    if "neighbours" in protocol:
+        sizes = protocol["neighbours"]
+        lines.append(
+            f"neighbour distances: {sizes['num_samples']} samples, among themselves and to {sizes['num_train']} train samples; "
+            f"column real: {sizes['num_samples']} {protocol['split']} samples instead"
+        )
+    return lines
+
+
+def _rows(generated: Mapping[str, Any], real: Mapping[str, Any], notes: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    better = BETTER | dict.fromkeys(AS_REAL, "as real") | {name: note["better"] for name, note in notes.items()}
     names = [name for name, value in generated.items() if not isinstance(value, Mapping)]
-    return [(name, _number(generated[name]), _number(real.get(name)), BETTER.get(name, "")) for name in names]
+    return [(name, _number(generated[name]), _number(real.get(name)), better.get(name, "")) for name in names]
+
+
+def _measured_lines(protocol: Mapping[str, Any]) -> list[str]:
+    notes = protocol.get("metrics", {})
+    return ["", *(f"{name}: {note['protocol']}" for name, note in notes.items())] if notes else []
 
 
 def _number(value: Any) -> str:

@@ -17,10 +17,10 @@ import pluggy
 
 from advgen import hooks
 from advgen.errors import PluginError, nearest
-from advgen.spec import API_VERSION, MIN_API_VERSION, PluginSpec
+from advgen.spec import API_VERSION, MIN_API_VERSION, DataSet, PluginSpec
 
 ALIAS = "__plugin__"
-TABLES = ("losses", "penalties", "metrics", "loggers")  # of a spec, name to "module:attr"
+TABLES = ("losses", "penalties", "metrics", "loggers", "importers")  # of a spec, name to "module:attr"
 
 Status = Literal["ok", "found", "conflict", "broken", "incompatible", "disabled", "needs-extra"]
 
@@ -130,7 +130,11 @@ def _fault(spec: PluginSpec, record: PluginRecord) -> str:
     for name in ("name", "summary", "config", "modality"):
         if not isinstance(getattr(spec, name), str):
             return f"spec.{name} is {getattr(spec, name)!r}, expected a string"
-    for name in (*TABLES, "presets", "requires"):
+    if isinstance(spec.reads, str) or not all(isinstance(pattern, str) for pattern in spec.reads):
+        return f"spec.reads is {spec.reads!r}, expected a tuple of patterns such as '*.png'"
+    if hasattr(spec.datasets, "items") and not all(isinstance(entry, DataSet) for entry in spec.datasets.values()):
+        return f"spec.datasets is {spec.datasets!r}, expected DataSet entries"
+    for name in (*TABLES, "presets", "requires", "datasets"):
         if not hasattr(getattr(spec, name), "items"):
             return f"spec.{name} is {getattr(spec, name)!r}, expected a mapping"
     if record.path is None and spec.name != record.name:

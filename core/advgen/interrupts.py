@@ -13,6 +13,7 @@ INTERRUPTED = 130
 NOTHING_SAVED = "interrupted; nothing was saved"
 
 _asked = False
+_held = False
 _outcome = NOTHING_SAVED
 
 
@@ -20,6 +21,29 @@ def saved(step: int, run: object) -> None:
     """Note what there is to go on with, for the line that an interruption ends with."""
     global _outcome
     _outcome = f"interrupted; saved up to step {step}; go on with: gen resume {run}"
+
+
+def note(what: str) -> None:
+    """Note what was written so far, for the same line."""
+    global _outcome
+    _outcome = f"interrupted; {what}"
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Let a Ctrl-C wait for the end of the block, so that no file is cut short; a second one ends the process at once.
+
+    Raises:
+        KeyboardInterrupt: at the end, where it was pressed.
+    """
+    global _held
+    _held = True
+    try:
+        yield
+    finally:
+        _held = False
+    if _asked:
+        raise KeyboardInterrupt
 
 
 def remember_press() -> None:
@@ -48,7 +72,8 @@ def watched() -> Iterator[None]:
         if _asked:
             os._exit(INTERRUPTED)
         _asked = True
-        raise KeyboardInterrupt
+        if not _held:
+            raise KeyboardInterrupt
 
     _asked, _outcome = False, NOTHING_SAVED
     try:

@@ -27,12 +27,16 @@ class Chunk:
         noise: for as many fakes.
         mixing: uniform (B,), for penalties that interpolate.
         uniform: a shape (...) to uniform (B, ...), for penalties that move every value.
+        start: index of its first sample in the global batch.
+        mismatched: the conditions of other samples of the global batch, where D learns to tell them; else None.
     """
 
     real: Batch
     noise: Tensor
     mixing: Tensor
     uniform: Callable[[tuple[int, ...]], Tensor]
+    start: int = 0
+    mismatched: Mapping[str, Tensor] | None = None
 
 
 @dataclass

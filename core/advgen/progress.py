@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 PLAIN_EVERY_SECONDS = 15.0
+COUNT_EVERY = 16
 
 
 class Progress:
@@ -50,6 +51,16 @@ class Progress:
             self.printed = time.monotonic()
             left = (time.monotonic() - self.started) * (1 - share) / max(share, 1e-9)
             print(f"{share:4.0%} {text}  {left / 60:.1f} min left", file=sys.stderr, flush=True)
+
+    def count(self, done: int, total: int | None) -> None:
+        """Show how many samples of a data set were looked at."""
+        if not self.wanted or (done % COUNT_EVERY and done != total):
+            return
+        if self.bar is not None:
+            self.bar.update(self.task, total=total, completed=done, description=f"{done:,} looked at")
+        elif time.monotonic() - max(self.printed, self.started) >= PLAIN_EVERY_SECONDS:
+            self.printed = time.monotonic()
+            print(f"{done:,}{f' of {total:,}' if total else ''} looked at", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""

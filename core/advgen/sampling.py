@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from advgen import interrupts
 from advgen.config.load import options_of
 from advgen.config.model import RunConfig
 from advgen.contracts import Batch, Corpus, Generator, Modality
 from advgen.errors import CheckpointError, ConfigError, DataError, PluginError
 from advgen.randomness import keyed_generator, seed_networks
 from advgen.registry import PluginRecord, find_plugin
-from advgen.runs import RunFolder, checkpoint
+from advgen.runs import RunFolder, checkpoint, warning_of_divergence
 from advgen.setup import modality_class, read_corpus
 from advgen.state import load_network
 from advgen.world import pick_device
+from advgen.written import Written
 
 BLOCK = 64
+WRITE_BLOCK = 16
 REFRESH_BLOCKS = 16
 
 
@@ -116,11 +120,25 @@ class LoadedRun:
 
     @functools.cached_property
     def _corpus(self) -> Corpus:
+        refuse_imported(RunFolder(self.folder))
         return read_corpus(self.record, self.config)[1]
 
     def corpus(self) -> Corpus:
         """The data that the run was trained on, read again."""
         return self._corpus
+
+
+def refuse_imported(folder: RunFolder) -> None:
+    """Refuse what needs a run's data or training state where the run is an imported checkpoint.
+
+    Raises:
+        CheckpointError: with the command that makes a run with data of it.
+    """
+    if folder.read_json("run.json").get("imported"):
+        raise CheckpointError(
+            f"{folder.path} was imported and has neither data nor training state; "
+            f"train on with: gen train --config {folder.path / 'config.toml'} --data DATA --from {folder.path}"
+        )
 
 
 def find_run_plugin(folder: RunFolder, plugin: str | None) -> PluginRecord:
@@ -149,12 +167,12 @@ def load_run(path: Path | str, device: str = "auto", plugin: str | None = None, 
     config, record = folder.config(), find_run_plugin(RunFolder.existing(path), plugin)
     about = folder.read_json("run.json")
     modality = modality_class(record)(options_of(record, config), folder.read_json("facts.json"))
-    if step is None:
-        parts, manifest, problems = checkpoint.load_newest(folder.checkpoints)
-        for problem in problems:
-            logging.getLogger("advgen").warning("%s; step %d is used instead", problem, manifest["step"])
-    else:
-        parts, manifest = checkpoint.load(folder.checkpoints, step)
+    parts, manifest, problems = checkpoint.load_chosen(folder.checkpoints, step)
+    log = logging.getLogger("advgen")
+    for problem in problems:
+        log.warning("warning: %s; step %d is used instead", problem, manifest["step"])
+    if step is None and (warning := warning_of_divergence(folder.path)):
+        log.warning(warning)
     weights = parts.get("average", parts.get("generator"))
     if weights is None:
         raise CheckpointError(f"the checkpoint of {folder.path} holds no generator")
@@ -168,16 +186,17 @@ def load_run(path: Path | str, device: str = "auto", plugin: str | None = None, 
 
 @dataclass
 class SampleResult:
-    """Files that a sampling call wrote."""
+    """Files that a sampling call wrote, and those of an earlier call that it took away for good."""
 
     run: Path
     step: int
     files: list[Path]
     overview: list[Path]
+    removed: list[Path] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        names = {"files": self.files, "overview": self.overview}
+        names = {"files": self.files, "overview": self.overview, "removed": self.removed}
         paths = {name: [str(path) for path in each] for name, each in names.items()}
         return {"run": str(self.run), "step": self.step, **paths}
 
@@ -191,20 +210,37 @@ def sample_run(
     device: str = "auto",
     plugin: str | None = None,
     file_format: str | None = None,
+    step: int | None = None,
 ) -> SampleResult:
-    """Write samples of a run: one file each and one overview."""
+    """Write samples of a run: one file each and one overview. Samples that an earlier call left in the folder are removed."""
     if num_samples < 1:
         raise ConfigError(f"-n {num_samples}: expected at least one sample")
-    loaded = _load_to_write(run, device, plugin, file_format)
+    loaded = _load_to_write(run, device, plugin, file_format, step)
     batch = loaded.draw(num_samples, seed, label)
     folder = Path(out) if out is not None else loaded.folder / "samples" / f"seed-{seed}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        files = loaded.modality.write(batch, folder)
-        overview = loaded.modality.overview(batch.slice(0, loaded.modality.overview_samples), folder / "overview")
-    except OSError as error:
-        raise ConfigError(f"cannot write samples to {folder}: {error.strerror or error}; choose another --out") from error
-    return SampleResult(loaded.folder, loaded.step, files, overview)
+    with _writing(folder):
+        written = Written(folder)
+        with interrupts.held():
+            before = written.clear()
+        files = _write(loaded.modality, batch, written)
+        with interrupts.held():
+            overview = loaded.modality.overview(batch.slice(0, loaded.modality.overview_samples), folder / "overview")
+            written.add(overview)
+    gone = sorted(set(before) - {*files, *overview})
+    return SampleResult(loaded.folder, loaded.step, files, overview, gone)
+
+
+def _write(modality: Modality[Any], batch: Batch, written: Written) -> list[Path]:
+    """One file per sample, in blocks that are noted in the folder's record; Ctrl-C waits for the end of a block."""
+    files: dict[Path, None] = {}
+    for start in range(0, len(batch), WRITE_BLOCK):
+        block = batch.slice(start, start + WRITE_BLOCK)
+        with interrupts.held():
+            new = modality.write(block, written.folder, start=start)
+            written.add(new)
+            files |= dict.fromkeys(new)
+            interrupts.note(f"{start + len(block)} of {len(batch)} samples are in {written.folder}")
+    return list(files)
 
 
 def convert_run(
@@ -214,6 +250,7 @@ def convert_run(
     device: str = "auto",
     plugin: str | None = None,
     file_format: str | None = None,
+    step: int | None = None,
 ) -> SampleResult:
     """Write what a run's generator makes of files or folders, one file each, for plugins that can.
 
@@ -223,24 +260,48 @@ def convert_run(
     missing = [str(path) for path in sources if not path.exists()]
     if missing:
         raise DataError(f"--from: {', '.join(missing)} does not exist; expected files or folders")
-    loaded = _load_to_write(run, device, plugin, file_format)
+    loaded = _load_to_write(run, device, plugin, file_format, step)
     folder = Path(out) if out is not None else loaded.folder / "samples" / "from"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with torch.no_grad():
-            files = loaded.modality.convert(loaded.generator, sources, folder)
-    except OSError as error:
-        raise ConfigError(f"cannot write samples to {folder}: {error.strerror or error}; choose another --out") from error
+    with _writing(folder):
+        before = _states(folder)
+        try:
+            with torch.no_grad():
+                files = loaded.modality.convert(loaded.generator, sources, folder)
+        except KeyboardInterrupt:
+            if new := [path for path, state in _states(folder).items() if before.get(path) != state]:
+                last = max(new, key=lambda path: path.stat().st_mtime_ns)
+                interrupts.note(f"{len(new)} files were written to {folder}; {last.name}, the last, may be cut short")
+            raise
     return SampleResult(loaded.folder, loaded.step, files, [])
 
 
-def _load_to_write(run: Path | str, device: str, plugin: str | None, file_format: str | None) -> LoadedRun:
+def _states(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Time and size of every file in a folder."""
+    stats = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    return {path: (stat.st_mtime_ns, stat.st_size) for path, stat in stats.items()}
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Make the folder; refuse where the system does.
+
+    Raises:
+        ConfigError: with the reason, and that another folder may be named.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise ConfigError(f"cannot write samples to {folder}: {error.strerror or error}; choose another --out") from error
+
+
+def _load_to_write(run: Path | str, device: str, plugin: str | None, file_format: str | None, step: int | None) -> LoadedRun:
     """A run whose modality writes the format that is asked for.
 
     Raises:
         ConfigError: listing the known ones, where it cannot.
     """
-    loaded = load_run(run, device, plugin)
+    loaded = load_run(run, device, plugin, step)
     known = loaded.modality.formats
     if file_format is not None and file_format not in known:
         listed = "; ".join(f"{name} ({about})" for name, about in known.items())

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from advgen.archives import is_archive, unpacked
 from advgen.config.load import options_of
 from advgen.config.model import PlayerConfig, RunConfig
 from advgen.contracts import Batch, Corpus, DataRequest, Discriminator, Generator, Modality, Mode, Source
 from advgen.controllers import CONTROLLERS
+from advgen.datasets import locate, names_set
 from advgen.engine import corrected, make_player
 from advgen.errors import ConfigError, ContractError, DataError, PluginError
 from advgen.estimators import get_estimator
@@ -69,10 +69,10 @@ def read_corpus(record: PluginRecord, config: RunConfig, new: bool = False) -> t
     """
     data, options, kind = config.data, options_of(record, config), modality_class(record)
     given = Path(data.path).expanduser() if data.path else None
-    if given is not None and not given.exists():
+    if given is not None and not given.exists() and not names_set(record, str(data.path)):
         raise DataError(f"data path {given} does not exist; {_way_out(record, new)}")
-    archived = given is not None and is_archive(given)
-    path = unpacked(given) if given is not None and archived else given
+    path = locate(record, str(data.path)) if given is not None else None
+    archived = path != given
     try:
         corpus = kind.read(options, DataRequest(path, data.max_bad, data.validation_share, data.test_share, config.train.seed))
     except DataError as error:
@@ -82,15 +82,16 @@ def read_corpus(record: PluginRecord, config: RunConfig, new: bool = False) -> t
     return kind(options, corpus.facts), corpus
 
 
-def start_anew(record: PluginRecord, data: str, run: str) -> str:
-    """The command that takes a run's weights to other data."""
+def start_anew(record: PluginRecord, data: str | None, run: str) -> str:
+    """The command that takes a run's weights to other data, or for None to the embedded corpus."""
     plugin = record.path if record.path is not None and record.sha256 else record.name
-    return f"gen train --plugin {plugin} --data {data} --from {run}"
+    return f"gen train --plugin {plugin}{f' --data {data}' if data else ''} --from {run}"
 
 
 def _way_out(record: PluginRecord, new: bool) -> str:
     if new:
-        return "--data takes a file, a folder or an archive"
+        sets = f", or a named set: {', '.join(sorted(_spec(record).datasets))}" if _spec(record).datasets else ""
+        return f"--data takes a file, a folder or an archive{sets}"
     anew = start_anew(record, "OTHER_DATA", "RUN")
     return f"the run was trained on what was there: put it back at that path, or start anew with: {anew}"
 
@@ -179,6 +180,8 @@ def make_draw(modality: Modality[Any], source: Source, config: RunConfig, player
     """Batches keyed by stream and update: drawn for the global batch, then cut by rank and micro-batch."""
     train, world, mode = config.train, players.world, get_estimator(config.estimator.name).mode
     share = train.batch_size // (world.size * train.accumulate)
+    # A model without conditions has none to mistake, though its data may have labels for the judge.
+    mistakes = config.discriminator.mismatch > 0 and bool(modality.condition(1, torch.Generator()))
 
     def draw(stream: str, update: int) -> list[Chunk]:
         wanted: Mode = mode if stream == "generator" else "values"
@@ -194,37 +197,42 @@ def make_draw(modality: Modality[Any], source: Source, config: RunConfig, player
             rng = keyed_generator(train.seed, "uniform", stream, update)
             return torch.rand(train.batch_size, *shape, generator=rng, dtype=players.dtype)[cut].to(world.device)
 
-        return [_chunk(modality, batch, cut, (noise, mixing, uniform), players) for cut in cuts]
+        others = batch.rolled() if mistakes and stream == "discriminator" else None
+        return [_chunk(modality, batch, others, cut, (noise, mixing, uniform), players) for cut in cuts]
 
     return draw
 
 
-def _chunk(modality: Modality[Any], batch: Batch, cut: slice, random: tuple[Any, Any, Any], players: Players) -> Chunk:
+def _chunk(
+    modality: Modality[Any], batch: Batch, others: Batch | None, cut: slice, random: tuple[Any, Any, Any], players: Players
+) -> Chunk:
     """One rank's share of a global batch and of its random numbers, on the device."""
     (noise, mixing, uniform), device, dtype = random, players.world.device, players.dtype
     real = modality.prepare(batch.slice(cut.start, cut.stop).to(device))
+    mismatched = None if others is None else modality.prepare(others.slice(cut.start, cut.stop).to(device)).condition
     if real.values.is_floating_point() and real.values.dtype is not dtype:
         real = Batch(real.values.to(dtype), real.mask, real.condition)
     kind = dtype if noise.is_floating_point() else noise.dtype
     own_noise = noise[cut].to(device, kind, non_blocking=True)
-    return Chunk(real, own_noise, mixing[cut].to(device, dtype), functools.partial(uniform, cut))
+    own_mixing = mixing[cut].to(device, dtype)
+    return Chunk(real, own_noise, own_mixing, functools.partial(uniform, cut), cut.start, mismatched)
 
 
 def check_fits(config: RunConfig, corpus: Corpus, world: World) -> None:
     """Refuse a batch that cannot be cut evenly or a corpus that is smaller than a batch."""
     train = config.train
-    parts = world.size * train.accumulate
-    if train.batch_size % parts:
-        raise ConfigError(
-            f"train.batch_size={train.batch_size} is not a multiple of {world.size} ranks x {train.accumulate} micro-batches; "
-            f"nearest: {max(train.batch_size // parts, 1) * parts}"
-        )
-    held = len(corpus.splits["train"])
+    parts, held = world.size * train.accumulate, len(corpus.splits["train"])
+    split = f"{world.size} ranks x {train.accumulate} micro-batches"
+    largest = held // parts * parts
     if held < train.batch_size:
-        raise DataError(
-            f"{held} training samples are fewer than a batch of {train.batch_size}; "
-            f"use --set train.batch_size={max(held // 2, 1)}"
-        )
+        way = f"use --set train.batch_size={largest}, the largest that fits"
+        if not largest:
+            way = f"bring more data, as no batch of {split} fits" if parts > 1 else "bring more data"
+        raise DataError(f"{held} training samples are fewer than a batch of {train.batch_size}; {way}")
+    if train.batch_size % parts:
+        nearest = max(train.batch_size // parts * parts, parts)
+        way = f"nearest: {nearest}" if nearest <= held else f"bring more data: {held} training samples are fewer"
+        raise ConfigError(f"train.batch_size={train.batch_size} is not a multiple of {split}; {way}")
 
 
 def _check_networks(generator: Generator, discriminator: Discriminator) -> None:
@@ -245,6 +253,10 @@ def _check_coupling(networks: tuple[Generator, Discriminator], config: RunConfig
             f"{type(networks[1]).__name__} judges groups of {group} samples together, but each of {parts} parts of a batch of "
             f"{config.train.batch_size} holds {share}; set train.batch_size={max(share // group, 1) * group * parts}"
         )
+    shared = [name for name, penalty in config.penalties.items() if penalty.share < 1 and (group > 1 or name in CONTROLLERS)]
+    if shared:
+        why = "has no share" if shared[0] in CONTROLLERS else f"would cut through the groups of {group} samples that D compares"
+        raise ConfigError(f"penalties.{shared[0]}.share: this penalty {why}; leave share out, or use interval")
     for network in networks:
         coupled = any(isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) for layer in network.modules())
         if coupled and parts > 1:

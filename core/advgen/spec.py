@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,37 @@ class PluginConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
+@dataclass(frozen=True)
+class RemoteFile:
+    """A published file.
+
+    Args:
+        name: what it is called in the data set's folder.
+        sha256: of the file as published; None where what is published changes, so that it cannot be checked.
+    """
+
+    name: str
+    url: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A public data set that ``--data NAME`` fetches.
+
+    Args:
+        home: the page that describes it.
+        files: what is fetched; a single archive is unpacked.
+        inside: the folder of the archive that holds the samples.
+    """
+
+    summary: str
+    home: str
+    licence: str
+    files: tuple[RemoteFile, ...]
+    inside: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PluginSpec:
     """Torch-free facts; the heavy parts are ``"module:attribute"`` strings, imported when a run needs them.
@@ -30,6 +61,9 @@ class PluginSpec:
         presets: name to a partial run configuration (the same tree as a TOML file); ``default`` is always applied first.
         requires: importable modules the plugin needs beyond advgen's own, mapped to the pip requirement that brings each.
         losses, penalties, metrics, loggers: further table entries, name to ``"module:attr"``.
+        importers: formats of other toolkits for ``gen import``, name to ``"module:attr"`` of a function path -> Imported.
+        reads: patterns of the file names that the plugin reads, lower case, such as ``*.png``: tells whose data are given.
+        datasets: public data sets by the name that ``--data`` takes.
         api_version: the plugin interface this plugin was written for.
     """
 
@@ -43,4 +77,7 @@ class PluginSpec:
     penalties: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, str] = field(default_factory=dict)
     loggers: Mapping[str, str] = field(default_factory=dict)
+    importers: Mapping[str, str] = field(default_factory=dict)
+    reads: Sequence[str] = ()
+    datasets: Mapping[str, DataSet] = field(default_factory=dict)
     api_version: int = API_VERSION

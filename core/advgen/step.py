@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from advgen import reduction
 from advgen.balance import Pull, balanced_costs, measure
 from advgen.config.model import RunConfig
-from advgen.contracts import Batch, Discriminator, Mode, Sample, Verdict, check_verdict
+from advgen.contracts import Batch, Discriminator, Mode, Sample, Verdict
 from advgen.controllers import follow_lengths, follow_scores, lecam_cost, path_length_cost
 from advgen.engine import Player, Terms, apply_update, frozen, set_second_beta
 from advgen.errors import ConfigError
 from advgen.estimators import ESTIMATORS, score_function_cost, update_baseline
-from advgen.losses import Loss
-from advgen.penalties import Penalty
+from advgen.losses import LOSSES, Loss
+from advgen.penalising import Side, due_penalties, is_due, judge, penalty_cost, penalty_weight
 from advgen.players import Chunk, Draw, Objective, Players, Turn
 from advgen.randomness import seed_networks
 from advgen.world import World
@@ -95,7 +92,7 @@ def update_discriminator(
             _add(terms.logs, name, value.mean(), len(chunks))
     scale = objective.scale("discriminator.learning_rate", progress)
     logs = apply_update(players.discriminator, terms, scale, players.world)
-    if _due(objective, update, own_step=True):
+    if due_penalties(objective, update, own_step=True):
         own = Terms()
         for chunk in chunks:
             _backward(players, own, penalty_costs(players, objective, chunk, update, progress), len(chunks))
@@ -135,31 +132,34 @@ def discriminator_costs(
     """Named scalar costs of D on one micro-batch, and the scores (B,) of both sides."""
     critic, real = players.judges, chunk.real
     fake = _fakes(players, objective, chunk, progress)
-    due = _due(objective, update)
-    seen = _seen(critic, Sample(real.values, mask=real.mask), bool(due)), _seen(critic, fake, bool(due))
+    due = due_penalties(objective, update)
+    needs_gradient = any(objective.config.penalties[name].share == 1 for name in due)
+    seen_real, seen_fake = (_seen(critic, sample, needs_gradient) for sample in (Sample(real.values, mask=real.mask), fake))
     with players.precision():
-        on_real = _judge(critic, seen[0], real.condition, real.mask)
-        on_fake = _judge(critic, seen[1], real.condition, fake.mask)
+        on_real = judge(critic, seen_real, real.condition, real.mask)
+        on_fake = judge(critic, seen_fake, real.condition, fake.mask)
     means = global_means(objective.loss, on_real, on_fake, players.world)
     costs = {"loss": reduction.discriminator_cost(objective.loss, on_real, on_fake, means).mean()}
-    scores = [reduction.reduce_verdict(verdict) for verdict in (on_real, on_fake)]
-    if _weighs(objective, "lecam", update):
-        weight = _penalty_weight(objective, "lecam", progress)
-        costs["lecam"] = lecam_cost(players.state, scores[0], scores[1], weight)
-    if due:
-        known = (None, None) if players.autocast else (on_real, on_fake)  # penalties are computed in full precision
-        costs |= _penalised(players, objective, chunk, due, (seen, known, fake.mask), progress)
-    return costs, dict(zip(("real_score", "fake_score"), (score.detach() for score in scores), strict=True))
+    scores = {"real_score": reduction.reduce_verdict(on_real), "fake_score": reduction.reduce_verdict(on_fake)}
+    if chunk.mismatched is not None:
+        costs["mismatch"] = _mismatch_cost(players, objective, chunk, seen_real, on_real, progress)
+    if is_due(objective, "lecam", update):
+        weight = penalty_weight(objective, "lecam", progress)
+        costs["lecam"] = lecam_cost(players.state, scores["real_score"], scores["fake_score"], weight)
+    reuse = not players.autocast  # penalties are computed in full precision
+    sides = (Side(seen_real, real.mask, on_real if reuse else None), Side(seen_fake, fake.mask, on_fake if reuse else None))
+    costs |= {name: penalty_cost(players, objective, chunk, sides, name, progress) for name in due}
+    return costs, {name: score.detach() for name, score in scores.items()}
 
 
 def penalty_costs(players: Players, objective: Objective, chunk: Chunk, update: int, progress: float) -> dict[str, Tensor]:
     """Named scalar costs of the penalties that take an update of their own, on one micro-batch."""
-    critic, real, due = players.judges, chunk.real, _due(objective, update, own_step=True)
+    critic, real, due = players.judges, chunk.real, due_penalties(objective, update, own_step=True)
     answer = Sample(real.values, mask=real.mask)
     unused = all(penalty.needs == "real" for penalty in due.values())
     fake = answer if unused else _fakes(players, objective, chunk, progress)
-    seen = _seen(critic, answer, True), _seen(critic, fake, True)
-    return _penalised(players, objective, chunk, due, (seen, (None, None), fake.mask), progress)
+    sides = Side(_seen(critic, answer, True), real.mask, None), Side(_seen(critic, fake, True), fake.mask, None)
+    return {name: penalty_cost(players, objective, chunk, sides, name, progress) for name in due}
 
 
 def _fakes(players: Players, objective: Objective, chunk: Chunk, progress: float) -> Sample:
@@ -170,28 +170,21 @@ def _fakes(players: Players, objective: Objective, chunk: Chunk, progress: float
         return fake.detach()
 
 
-def _penalised(
-    players: Players,
-    objective: Objective,
-    chunk: Chunk,
-    due: dict[str, Penalty],
-    given: tuple[tuple[Tensor, Tensor], tuple[Verdict | None, Verdict | None], Tensor | None],
-    progress: float,
-) -> dict[str, Tensor]:
-    """Each penalty's mean; ``given``: what D sees of real and fake, its verdicts where they may be used again, fake's mask."""
-    critic, real, (seen, known, mask) = players.judges, chunk.real, given
-    common: dict[str, Any] = {
-        "judge_real": _rejudge(critic, real.condition, real.mask, seen[0], known[0]),
-        "judge_fake": _rejudge(critic, real.condition, mask, seen[1], known[1]),
-        "real": seen[0],
-        "fake": seen[1],
-        "noise": chunk.mixing,
-    }
-    costs = dict[str, Tensor]()
-    for name, penalty in due.items():
-        move: dict[str, Any] = {"move": _move(chunk, seen[0], players.world)} if penalty.couples_batch else {}
-        costs[name] = penalty.compute(**common, **move, weight=_penalty_weight(objective, name, progress)).mean()
-    return costs
+def _mismatch_cost(
+    players: Players, objective: Objective, chunk: Chunk, seen: Tensor, matched: Verdict, progress: float
+) -> Tensor:
+    """D's cost of ranking a real sample under another sample's condition as high as under its own, a scalar; log 2 at a tie.
+
+    Always in pairs, whatever the loss: a score that does not depend on the condition gets no gradient from it, and neither
+    does a pair whose conditions are the same.
+
+    Source: a matching-aware critic, Reed et al. 2016, https://arxiv.org/abs/1605.05396, with relativistic pairs
+    """
+    with players.precision():
+        seen = seen.detach() if seen.is_leaf else seen  # an embedding learns; a penalty's leaf needs no second gradient
+        mismatched = judge(players.judges, seen, chunk.mismatched or {}, chunk.real.mask)
+    weight = objective.weight("discriminator.mismatch", objective.config.discriminator.mismatch, progress)
+    return weight * reduction.discriminator_cost(LOSSES["relativistic"], matched, mismatched, None).mean()
 
 
 def update_generator(
@@ -200,7 +193,7 @@ def update_generator(
     """One update of G; D is untouched."""
     seed_networks(objective.config.train.seed, "generator", update)
     terms, turn, pulls = Terms(), Turn(mean_positions(players.world, chunks)), list[Pull]()
-    joined, own_step = (_weighs(objective, "path_length", update, own) for own in (False, True))
+    joined, own_step = (is_due(objective, "path_length", update, own) for own in (False, True))
     lengths, parts = list[Tensor](), len(chunks)
     with frozen(players.discriminator.network):
         for chunk in chunks:
@@ -239,7 +232,7 @@ def _path_length(
     condition = {name: value[::2] for name, value in chunk.real.condition.items()}
     found = players.generates.path_lengths(chunk.noise[::2], condition)
     lengths.append(found.detach())
-    return {"path_length": path_length_cost(players.state, found, _penalty_weight(objective, "path_length", progress))}
+    return {"path_length": path_length_cost(players.state, found, penalty_weight(objective, "path_length", progress))}
 
 
 def generated(players: Players, objective: Objective, chunk: Chunk, progress: float) -> Sample:
@@ -257,13 +250,13 @@ def generator_costs(
     critic, real, on_real = players.judges, chunk.real, None
     if objective.loss.pairs or objective.loss.couples_batch:
         with torch.no_grad():
-            on_real = _judge(critic, critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
+            on_real = judge(critic, critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
     if mode == "log_prob":
         with torch.no_grad():
-            on_fake = _judge(critic, critic.embed(fake), real.condition, fake.mask)
+            on_fake = judge(critic, critic.embed(fake), real.condition, fake.mask)
         costs = {"loss": _score_function(players, objective, fake, on_real or on_fake, on_fake, turn)}
     else:
-        on_fake = _judge(critic, critic.embed(fake), real.condition, fake.mask)
+        on_fake = judge(critic, critic.embed(fake), real.condition, fake.mask)
         means = global_means(objective.loss, on_real or on_fake, on_fake, players.world)
         costs = {"loss": reduction.generator_cost(objective.loss, on_real or on_fake, on_fake, means).mean()}
     extra = _extra_costs(players, objective, real, fake, on_real, on_fake)
@@ -283,7 +276,7 @@ def _extra_costs(
     if wanted - set(offered):
         if on_real is None:
             with torch.no_grad():
-                on_real = _judge(critic, critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
+                on_real = judge(critic, critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
         offered |= modality.verdict_auxiliary(on_real, on_fake)
     for name in sorted(wanted - set(offered)):
         table = "balance" if name in objective.config.balance else "auxiliary"
@@ -362,47 +355,9 @@ def _update_baseline(players: Players, objective: Objective, gains: list[tuple[T
     state["baseline_updates"] = state["baseline_updates"] + mask.any(0)
 
 
-def _due(objective: Objective, update: int, own_step: bool = False) -> dict[str, Penalty]:
-    """Gradient penalties of this update: those inside D's update, or those that take one of their own."""
-    return {name: each for name, each in objective.penalties.items() if _weighs(objective, name, update, own_step)}
-
-
-def _weighs(objective: Objective, name: str, update: int, own_step: bool = False) -> bool:
-    """Whether the penalty of that name is on, due at this update, and of this kind."""
-    settings = objective.config.penalties.get(name)
-    if settings is None or settings.amount == 0:
-        return False
-    return settings.own_step == own_step and update % settings.interval == 0
-
-
-def _penalty_weight(objective: Objective, name: str, progress: float) -> float:
-    """A lazy penalty is k times as strong every k-th update."""
-    settings = objective.config.penalties[name]
-    return objective.weight(f"penalties.{name}.weight", settings.amount, progress) * settings.interval
-
-
-def _judge(critic: Discriminator, seen: Tensor, condition: Mapping[str, Tensor], mask: Tensor | None) -> Verdict:
-    return check_verdict(critic(seen, condition, mask), seen.shape[0], f"discriminator {type(critic).__name__}")
-
-
-def _rejudge(
-    critic: Discriminator, condition: Mapping[str, Tensor], mask: Tensor | None, known: Tensor, verdict: Verdict | None
-) -> Callable[[Tensor], Verdict]:
-    """D as a function of what it sees; the verdict that the loss already has is not computed again."""
-    return lambda seen: verdict if verdict is not None and seen is known else _judge(critic, seen, condition, mask)
-
-
 def _seen(critic: Discriminator, sample: Sample, with_gradient: bool) -> Tensor:
     seen = critic.embed(sample)
     return seen.detach().requires_grad_() if with_gradient and not seen.requires_grad else seen
-
-
-def _move(chunk: Chunk, seen: Tensor, world: World) -> Tensor:
-    """How far each value of real samples moves, (B, ...): uniform up to half the global batch's standard deviation."""
-    values, count = seen.detach().double(), seen.numel() * world.size
-    mean = world.total(values.sum()) / count
-    deviation = (world.total((values - mean).square().sum()) / count).sqrt()
-    return (0.5 * deviation * chunk.uniform(tuple(seen.shape[1:]))).to(seen.dtype)
 
 
 def _temperature(objective: Objective, mode: Mode, progress: float) -> float:

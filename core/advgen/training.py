@@ -102,8 +102,9 @@ class Trainer:
         with _signals(self):
             try:
                 reason, code = self._loop(stop_after)
-            except DivergedError:
-                self.folder.note(f"diverged at step {self.clock.step}")
+            except DivergedError as error:
+                if self.world.leads:
+                    self.folder.note(f"diverged at step {self.clock.step}: {error}")
                 self.save()
                 raise
             finally:
@@ -235,9 +236,9 @@ class Trainer:
         return self.config.stop.metric or "frechet_distance"
 
     def _improves(self, metric: str, value: float, other: float) -> bool:
-        from advgen.evaluation import BETTER
+        from advgen.evaluation import better_direction
 
-        better = self.config.stop.better or BETTER.get(metric, "lower")
+        better = self.config.stop.better or better_direction(metric, self.setup.modality)
         return value > other if better == "higher" else value < other
 
     def save(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from advgen import PluginSpec, hookimpl
+from advgen import DataSet, PluginSpec, RemoteFile, hookimpl
 from advgen_audio.presets import LARGE, VOCODERS, WAVEGAN
 
 DEFAULT: dict[str, Any] = {
@@ -39,6 +39,16 @@ DIGITS: dict[str, Any] = {
 }
 
 
+FSDD = DataSet(
+    summary="spoken digits: 3,000 clips, 6 speakers, 8 kHz; train with --preset digits",
+    home="https://github.com/Jakobovski/free-spoken-digit-dataset",
+    licence="CC BY-SA 4.0",
+    # The host packs the archive anew at times, so its hash is not fixed.
+    files=(RemoteFile("fsdd.zip", "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.zip"),),
+    inside="recordings",
+)
+
+
 @hookimpl
 def advgen_register() -> PluginSpec:
     """Name the plugin's parts."""
@@ -48,5 +58,8 @@ def advgen_register() -> PluginSpec:
         config="advgen_audio.config:AudioConfig",
         modality="advgen_audio.modality:AudioModality",
         presets={"default": DEFAULT, "classic": CLASSIC, "digits": DIGITS, "large": LARGE, "wavegan": WAVEGAN, **VOCODERS},
+        reads=("*.wav", "*.flac", "*.ogg", "*.mp3"),
+        datasets={"fsdd": FSDD},
+        importers={"hifigan": "advgen_audio.imports:import_hifigan"},
         requires={"soundfile": "soundfile>=0.12", "torchaudio": "torchaudio>=2.11,<2.12"},
     )

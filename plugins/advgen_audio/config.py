@@ -50,6 +50,13 @@ class AudioConfig(PluginConfig):
         None, description="A published mel front end; empty: magnitudes of n_fft and hop in num_mels bands."
     )
     num_mels: int | None = Field(None, ge=1, description="Bands of a free front end; empty: a quarter of n_fft.")
+    mel_window: int | None = Field(None, ge=2, description="Window of a free front end; empty: n_fft.")
+    mel_range_hz: tuple[float, float] | None = Field(
+        None, description="Lowest and highest frequency of a free front end; empty: 0 to half the rate."
+    )
+    vocoder_strides: tuple[int, ...] | None = Field(
+        None, description="Upsampling factors of HiFi-GAN and BigVGAN, the hop as their product; empty: from the hop."
+    )
     segment: int | None = Field(
         None, ge=256, description="Samples per training segment, a multiple of the hop; empty: half a second or so."
     )

@@ -1,4 +1,4 @@
-"""Folders of sound files: what is in them, what is wrong with them, and random access to their clips."""
+"""Sound files decoded once, in memory or mapped from the cache, and random access to their clips."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ import soundfile
 import torch
 from torch import Tensor
 
-from advgen import Batch, DataError, DataRequest, PluginError, cache_folder, content_hash, split_indices
+from advgen import Batch, DataError, DataRequest, PluginError, cache_folder, content_hash, is_manifest, split_indices
 from advgen_audio.config import AudioConfig
+from advgen_audio.scanning import Rejects, SoundFile, scan
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 MAX_AUTO_LENGTH = 16384
 MAX_MEMORY_BYTES = 512 * 2**20
 MAX_HASHED_BYTES = 512 * 2**20
@@ -42,17 +42,6 @@ def torchaudio_part(name: str) -> ModuleType:
             f"torchaudio does not load with torch {torch.__version__} ({error}); install the pair torch>=2.11,<2.13 and "
             "torchaudio>=2.11,<2.12 from one index, so that both are built for the same CUDA or both for the CPU"
         ) from error
-
-
-@dataclass(frozen=True)
-class SoundFile:
-    """One file's header and what its name says."""
-
-    path: Path
-    name: str
-    rate_hz: int
-    num_frames: int
-    label: str | None
 
 
 class ClipSource:
@@ -91,70 +80,6 @@ class ClipSource:
         return ClipSource(self.samples, self.starts[indices], self.sizes[indices], labels, self.length)
 
 
-class Rejects:
-    """Files left out, with reasons; refuses the data set when there are too many."""
-
-    def __init__(self, folder: Path, limit: int) -> None:
-        self.folder, self.limit = folder, limit
-        self.reasons: list[str] = []
-
-    def add(self, name: str, reason: str) -> None:
-        self.reasons.append(f"{name}: {reason}")
-        if len(self.reasons) > self.limit:
-            named = "; ".join(self.reasons[:5])
-            raise DataError(
-                f"{self.folder} has more than {self.limit} files that cannot be used: {named}; repair or remove them, "
-                "or raise data.max_bad"
-            )
-
-
-def find_files(folder: Path) -> list[Path]:
-    """Sound files under a folder, sorted by relative name.
-
-    Raises:
-        DataError: where the folder is missing, is a file, or has no sound file.
-    """
-    if not folder.exists():
-        raise DataError(f"{folder} does not exist; expected a folder of {', '.join(SUFFIXES)} files")
-    if not folder.is_dir():
-        raise DataError(f"{folder} is a file; expected a folder of {', '.join(SUFFIXES)} files")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not files:
-        kinds = Counter(path.suffix or "no suffix" for path in folder.rglob("*") if path.is_file())
-        found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(3)) or "no files"
-        raise DataError(f"{folder} holds {found}; expected {', '.join(SUFFIXES)} files, in it or in its sub-folders")
-    return files
-
-
-def scan(folder: Path, config: AudioConfig, rejects: Rejects) -> list[SoundFile]:
-    """Headers and labels of all files that can be opened."""
-    found = []
-    for path in find_files(folder):
-        name = path.relative_to(folder).as_posix()
-        try:
-            info = soundfile.info(path)
-        except (RuntimeError, OSError) as error:
-            size = path.stat().st_size
-            rejects.add(name, "0 bytes" if size == 0 else f"not readable as sound ({error})")
-            continue
-        if config.label_pattern is not None and not re.search(config.label_pattern, path.name):
-            rejects.add(name, f"its name does not match options.label_pattern {config.label_pattern!r}")
-        elif info.frames == 0:
-            rejects.add(name, "holds no samples")
-        else:
-            found.append(SoundFile(path, name, info.samplerate, info.frames, _label(name, path.name, config)))
-    if not found:
-        raise DataError(f"none of the sound files in {folder} can be used: {'; '.join(rejects.reasons[:5])}")
-    return found
-
-
-def _label(name: str, file_name: str, config: AudioConfig) -> str | None:
-    if config.label_pattern is not None:
-        match = re.search(config.label_pattern, file_name)
-        return match["label"] if match else None
-    return name.split("/")[0] if "/" in name else None
-
-
 def common_rate(files: Sequence[SoundFile]) -> int:
     """The most common sample rate; the lower one of a tie."""
     return min(Counter(file.rate_hz for file in files).items(), key=lambda item: (-item[1], item[0]))[0]
@@ -170,13 +95,13 @@ def fitting_length(sizes: Sequence[int]) -> int:
 
 
 def load_clip(file: SoundFile, rate_hz: int, normalise: bool) -> Tensor:
-    """One file as (T,) float32: mixed to one channel, resampled, peak-normalised.
+    """One clip as (T,) float32: mixed to one channel, resampled, peak-normalised.
 
     Raises:
         ValueError: with the reason why the clip cannot be used.
     """
     try:
-        values, own_rate = soundfile.read(file.path, dtype="float32", always_2d=True)
+        values, own_rate = soundfile.read(file.path, file.num_frames, file.start, dtype="float32", always_2d=True)
     except (RuntimeError, OSError) as error:
         raise ValueError(f"cannot be decoded ({error})") from error
     clip = torch.from_numpy(values).mean(1)
@@ -193,6 +118,14 @@ def load_clip(file: SoundFile, rate_hz: int, normalise: bool) -> Tensor:
 
 def fingerprint(folder: Path, files: Sequence[SoundFile]) -> str:
     """sha256 over names and content; over names, sizes and times where the folder exceeds 512 MB."""
+    if is_manifest(folder):
+        parts = [f"{f.name}\t{f.label}\t{f.split}".encode() for f in files]
+        whole = {f.path: replace(f, name=f.path.name) for f in files}  # many clips may be of one file
+        return content_hash([*parts, _content(list(whole.values())).encode()])
+    return _content(files)
+
+
+def _content(files: Sequence[SoundFile]) -> str:
     stats = [file.path.stat() for file in files]
     if sum(stat.st_size for stat in stats) <= MAX_HASHED_BYTES:
         return content_hash(part for file in files for part in (file.name.encode(), file.path.read_bytes()))
@@ -201,10 +134,11 @@ def fingerprint(folder: Path, files: Sequence[SoundFile]) -> str:
 
 @dataclass(frozen=True)
 class LoadedFolder:
-    """A folder after reading: its clips, where they came from, and the classes."""
+    """A folder or list after reading: its clips, where they came from, the splits that a list names, and the classes."""
 
     source: ClipSource
     names: tuple[str, ...]
+    named_splits: tuple[str | None, ...]
     classes: tuple[str, ...]
     rate_hz: int
     fingerprint: str
@@ -220,7 +154,7 @@ class Kept:
 
 
 def load_folder(config: AudioConfig, request: DataRequest) -> LoadedFolder:
-    """Read a folder into memory, or through a memory-mapped cache where it would take more than 512 MB.
+    """Read a folder or list into memory, or through a memory-mapped cache where it would take more than 512 MB.
 
     Raises:
         DataError: where the folder or too many of its files cannot be used.
@@ -245,7 +179,8 @@ def load_folder(config: AudioConfig, request: DataRequest) -> LoadedFolder:
     length = config.length or fitting_length(kept.sizes)
     sizes = torch.tensor(kept.sizes)
     source = ClipSource(samples, sizes.cumsum(0) - sizes, sizes, labels, length)
-    return LoadedFolder(source, tuple(f.name for f in kept.files), classes, rate_hz, mark, tuple(rejects.reasons))
+    names, named = tuple(file.name for file in kept.files), tuple(file.split for file in kept.files)
+    return LoadedFolder(source, names, named, classes, rate_hz, mark, tuple(rejects.reasons))
 
 
 def _usable_clips(
@@ -311,14 +246,16 @@ def _number_labels(files: Sequence[SoundFile], config: AudioConfig) -> tuple[Ten
     return torch.tensor([classes.index(str(name)) for name in names]), classes
 
 
-def split_clips(names: Sequence[str], config: AudioConfig, request: DataRequest) -> Mapping[str, Tensor]:
-    """Indices of each split: by hash of the relative name, or test by ``test_pattern`` and the rest by hash.
+def split_clips(
+    names: Sequence[str], config: AudioConfig, request: DataRequest, named: Sequence[str | None] | None = None
+) -> Mapping[str, Tensor]:
+    """Indices of each split: as ``named`` and by hash of the name, or test by ``test_pattern`` and the rest by hash.
 
     Raises:
         DataError: where a split would be empty.
     """
-    if config.test_pattern is None:
-        return split_indices(names, request)
+    if config.test_pattern is None or any(named or ()):
+        return split_indices(names, request, named)
     held = [re.search(config.test_pattern, name.rsplit("/", 1)[-1]) is not None for name in names]
     rest = torch.tensor([i for i, own in enumerate(held) if not own], dtype=torch.int64)
     if len(rest) in (0, len(names)):

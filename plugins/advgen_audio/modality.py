@@ -15,13 +15,16 @@ from advgen import (
     Batch,
     ConfigError,
     Corpus,
+    DataReport,
     DataRequest,
     Discriminator,
     Generator,
     Judge,
+    MetricNote,
     Modality,
     Mode,
     Sample,
+    Show,
     Verdict,
     content_hash,
     split_indices,
@@ -32,6 +35,7 @@ from advgen_audio.copy_synthesis import copy_files
 from advgen_audio.critics import AudioDiscriminator, CriticShape
 from advgen_audio.data import ClipSource, load_folder, split_clips
 from advgen_audio.features import SPECS
+from advgen_audio.inspection import inspect_sounds
 from advgen_audio.judge import make_judge
 from advgen_audio.networks import GeneratorShape, SpectralGenerator
 from advgen_audio.pictures import Clip, describe_scale, draw_clips, save_picture
@@ -63,10 +67,14 @@ class AudioModality(Modality[AudioConfig]):
         Raises:
             DataError: where the folder or too many of its files cannot be used.
         """
-        if config.task == "vocode" and config.mel is not None and config.sample_rate_hz is None:
-            config = config.model_copy(update={"sample_rate_hz": SPECS[config.mel].rate_hz})
+        config = at_own_rate(config)
         corpus = _read_notes(config, request) if request.path is None else _read_folder(config, request)
         return _segments(config, corpus) if config.task == "vocode" else corpus
+
+    @classmethod
+    def inspect(cls, config: AudioConfig, request: DataRequest, show: Show) -> DataReport:
+        """Rates, lengths, clipping, and what cannot be read."""
+        return inspect_sounds(at_own_rate(config), request, show)
 
     def generator(self) -> Generator:
         """noise (B, Z) or condition["mel"] -> waveform (B, 1, T)."""
@@ -191,6 +199,10 @@ class AudioModality(Modality[AudioConfig]):
         found["between_levels"] = float(reading.between[reading.valid].double().mean()) if reading.valid.any() else 1.0
         return found
 
+    def metric_notes(self) -> Mapping[str, MetricNote]:
+        """How a vocoder's metrics are measured."""
+        return {} if self._vocoding is None else self._vocoding.metric_notes()
+
     def _titles(self, batch: Batch) -> list[str]:
         """The class where there is one, else the place."""
         label, names = batch.condition.get("label"), self.facts.get("classes") or ()
@@ -221,6 +233,13 @@ class AudioModality(Modality[AudioConfig]):
     @property
     def _num_classes(self) -> int:
         return len(self.facts.get("classes") or ())
+
+
+def at_own_rate(config: AudioConfig) -> AudioConfig:
+    """The options with the rate that a published front end brings."""
+    if config.task == "vocode" and config.mel is not None and config.sample_rate_hz is None:
+        return config.model_copy(update={"sample_rate_hz": SPECS[config.mel].rate_hz})
+    return config
 
 
 def frames_at(config: AudioConfig, rate_hz: int) -> tuple[int, int]:
@@ -257,7 +276,7 @@ def _facts(source: ClipSource, classes: tuple[str, ...], train: Tensor, rate_hz:
 
 def _read_folder(config: AudioConfig, request: DataRequest) -> Corpus:
     loaded = load_folder(config, request)
-    splits = split_clips(loaded.names, config, request)
+    splits = split_clips(loaded.names, config, request, loaded.named_splits)
     facts = _facts(loaded.source, loaded.classes, splits["train"], loaded.rate_hz, "folder")
     parts = {name: loaded.source.part(indices) for name, indices in splits.items()}
     return Corpus(facts, parts, loaded.fingerprint, loaded.bad)

@@ -6,17 +6,19 @@ Legend: B batch, M mel bands, F frames, T samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from advgen import Batch, ConfigError, Generator, Mode, Sample, Verdict
+from advgen import Batch, ConfigError, Generator, MetricNote, Mode, Sample, Verdict
 from advgen_audio import discriminators
 from advgen_audio.config import AudioConfig
 from advgen_audio.discriminators import CriticSet, MultiBandCritic, MultiPeriodCritic
 from advgen_audio.features import MelSpec, MelSpectrogram, describe_difference, named_spec, side_by_side
-from advgen_audio.griffin_lim import GriffinLim
+from advgen_audio.measures import CopyMeasures
 from advgen_audio.pictures import Clip
 from advgen_audio.reconstruction import MelDistance, SpectralDistance, feature_matching, loss_spec, multi_scale_specs
 from advgen_audio.segments import unpack_clips
@@ -30,7 +32,6 @@ from advgen_audio.vocoders import (
     hifigan_shape,
 )
 
-BLOCK = 32
 LONGEST_SEGMENT = 8192
 
 
@@ -62,7 +63,19 @@ def mel_spec(config: AudioConfig, rate_hz: int, frames: tuple[int, int]) -> MelS
     """
     if config.mel is None:
         n_fft, hop = frames
-        return MelSpec(rate_hz=rate_hz, n_fft=n_fft, hop=hop, num_mels=config.num_mels or n_fft // 4)
+        low, high = config.mel_range_hz or (0.0, None)
+        try:
+            return MelSpec(
+                rate_hz=rate_hz,
+                n_fft=n_fft,
+                hop=hop,
+                window=config.mel_window,
+                num_mels=config.num_mels or n_fft // 4,
+                fmin_hz=low,
+                fmax_hz=high,
+            )
+        except ValueError as error:
+            raise ConfigError(f"the options ask for a mel front end that is not possible: {error}") from error
     spec = named_spec(config.mel)
     if spec.rate_hz != rate_hz:
         raise ConfigError(
@@ -96,16 +109,12 @@ def make_vocoder(config: AudioConfig, spec: MelSpec) -> Vocoder:
         channels, blocks = width or 512, config.vocoder_blocks or 8
         shape = VocosShape(spec.num_mels, spec.n_fft, spec.hop, channels, 3 * channels, blocks, spec.padding)
         return Vocos(shape)
+    asked: dict[str, Any] = {} if width is None else {"channels": width}
+    asked |= {} if config.vocoder_strides is None else {"strides": config.vocoder_strides}
     if kind.startswith("hifigan"):
-        published = hifigan_shape(int(kind[-1]), num_mels=spec.num_mels, hop=spec.hop)
-        return Hifigan(published if width is None else _wide(published, width))
+        return Hifigan(replace(hifigan_shape(int(kind[-1]), num_mels=spec.num_mels, hop=spec.hop), **asked))
     size: Any = "base" if kind == "bigvgan-base" else "large"
-    large = bigvgan_shape(size, num_mels=spec.num_mels, hop=spec.hop)
-    return Bigvgan(large if width is None else _wide(large, width))
-
-
-def _wide(shape: Any, channels: int) -> Any:
-    return type(shape)(**(vars(shape) | {"channels": channels}))
+    return Bigvgan(replace(bigvgan_shape(size, num_mels=spec.num_mels, hop=spec.hop), **asked))
 
 
 def make_critics(name: str) -> CriticSet:
@@ -201,26 +210,18 @@ class Vocoding:
         ]
 
     def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
-        """Distances of copies from the clips they copy, without padding, beside those of Griffin-Lim on the same mels."""
+        """Measures of copies beside the clips they copy, without padding, and of Griffin-Lim's on the same mels."""
         if len(generated) != len(held_out) or "example" in generated.condition:
             return {}
-        found = self._distances(generated.values[:, 0], held_out)
-        if self.spec.window_length == self.spec.n_fft:
-            mels, griffin_lim = held_out.condition["mel"], self._on(held_out.values, "gl", lambda: GriffinLim(self.spec))
-            copies = torch.cat([griffin_lim(part) for part in mels.split(BLOCK)])
-            found |= {f"griffin_lim/{name}": value for name, value in self._distances(copies, held_out).items()}
-        return found
+        return self._measures(generated.values[:, 0], held_out)
 
-    @torch.no_grad()
-    def _distances(self, copies: Tensor, held_out: Batch) -> dict[str, float]:
-        stft, totals = self._on(copies, "stft", SpectralDistance), torch.zeros(2, dtype=torch.float64)
-        lengths = held_out.condition["length"].tolist()
-        for copy, real, length in zip(copies, held_out.values[:, 0], lengths, strict=True):
-            one, other = real[None, :length], copy[None, :length].clamp(-1, 1)
-            convergence, logarithm = stft(one, other)
-            totals += torch.stack([convergence + logarithm, (self.mel(one) - self.mel(other)).abs().mean()]).double().cpu()
-        stft_distance, mel_distance = (totals / len(lengths)).tolist()
-        return {"stft_distance": stft_distance, "mel_l1": mel_distance}
+    def metric_notes(self) -> Mapping[str, MetricNote]:
+        """How each metric is measured."""
+        return self._measures.notes()
+
+    @cached_property
+    def _measures(self) -> CopyMeasures:
+        return CopyMeasures(self.spec)
 
     def _on(self, like: Tensor, name: str, make: Any) -> Any:
         """A fixed module, made once and moved to where a tensor is; in double precision where that is."""

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from advgen import ArraySource, Batch, Corpus, DataError, DataRequest, Source, content_hash, split_indices
+from advgen import ArraySource, Batch, Corpus, DataError, DataRequest, Source, content_hash, is_manifest, split_indices
 from advgen_image import shapes
 from advgen_image.config import ImageConfig
 from advgen_image.folder import read_folder
@@ -27,6 +27,7 @@ class ImageArrays:
         labels: (N,) int64, or None.
         classes: names of the labels, empty where there are none.
         keys: what each sample's split is hashed from.
+        named_splits: the split of each sample, where the data name them.
         num_test: how many of the last samples are the data set's own test split; 0 where it has none.
     """
 
@@ -37,6 +38,7 @@ class ImageArrays:
     fingerprint: str
     num_test: int = 0
     bad: tuple[str, ...] = ()
+    named_splits: tuple[str | None, ...] | None = None
 
 
 class MappedSource:
@@ -75,10 +77,13 @@ def read_corpus(config: ImageConfig, request: DataRequest) -> Corpus:
         return _shapes_corpus(config, request)
     path = request.path.expanduser()
     if not path.exists():
-        raise DataError(f"data path {path} does not exist; expected a folder of images or of idx files")
-    found = read_idx(path, config) if has_idx(path) else read_folder(path, config, request.max_bad)
+        raise DataError(
+            f"data path {path} does not exist; expected a folder of images or of idx files, or a .csv, .tsv or .jsonl list"
+        )
+    is_idx = not is_manifest(path) and has_idx(path)
+    found = read_idx(path, config) if is_idx else read_folder(path, config, request.max_bad)
     arrays = ImageArrays(**vars(found))
-    kind = "idx" if has_idx(path) else "folder"
+    kind = "idx" if is_idx else "folder"
     return _corpus(arrays, request, {"corpus": kind})
 
 
@@ -102,7 +107,7 @@ def _corpus(arrays: ImageArrays, request: DataRequest, facts: dict[str, Any]) ->
     num_classes = len(arrays.classes)
     labels = arrays.labels if num_classes > 1 else None
     _, channels, height, width = arrays.values.shape
-    rows = _rows(arrays, request)
+    rows = split_rows(arrays, request)
     counts = [] if labels is None else np.bincount(labels[rows["train"].numpy()], minlength=num_classes).tolist()
     facts = facts | {
         "height": height,
@@ -116,10 +121,10 @@ def _corpus(arrays: ImageArrays, request: DataRequest, facts: dict[str, Any]) ->
     return Corpus(facts, splits, arrays.fingerprint, arrays.bad)
 
 
-def _rows(arrays: ImageArrays, request: DataRequest) -> dict[str, Tensor]:
+def split_rows(arrays: ImageArrays, request: DataRequest) -> dict[str, Tensor]:
     """Rows of each split; a data set's own test split is kept whole."""
     if not arrays.num_test:
-        return split_indices(arrays.keys, request)
+        return split_indices(arrays.keys, request, arrays.named_splits)
     half = request.validation_share / 2
     num_train = len(arrays.keys) - arrays.num_test
     hashed = split_indices(arrays.keys[:num_train], replace(request, validation_share=half, test_share=half))

@@ -59,7 +59,7 @@ def read_header(file: Path) -> Header:
     """
     if not file.stat().st_size:
         raise BadImage("the file is empty (0 bytes)")
-    with _open(file) as image:
+    with open_image(file) as image:
         width, height = image.size
         if width * height > LARGEST_PIXELS:
             raise BadImage(f"{width}x{height} pixels are more than the limit of {LARGEST_PIXELS}")
@@ -78,7 +78,7 @@ def decode(file: Path, target: Target) -> NDArray[Any]:
     Raises:
         BadImage: where the file is damaged.
     """
-    with _open(file) as image:
+    with open_image(file) as image:
         try:
             image.load()
             upright = ImageOps.exif_transpose(image)
@@ -87,7 +87,12 @@ def decode(file: Path, target: Target) -> NDArray[Any]:
         return _convert(upright, target)
 
 
-def _open(file: Path) -> Image.Image:
+def open_image(file: Path) -> Image.Image:
+    """A file of a known format, not decoded yet.
+
+    Raises:
+        BadImage: where it is none, damaged or too large.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advgen import Batch, Corpus, DataRequest, Discriminator, Generator, GenError, Judge, Modality, Mode
+from advgen import Batch, Corpus, DataReport, DataRequest, Discriminator, Generator, GenError, Judge, Modality, Mode, Show
 from advgen_image.augmentation import augmented
 from advgen_image.config import ImageConfig
 from advgen_image.data import read_corpus
 from advgen_image.families import make_discriminator, make_generator
 from advgen_image.files import write_grid, write_images
+from advgen_image.inspection import inspect_images
 from advgen_image.judge import train_judge
 from advgen_image.networks import ImageShape, choose_depth
 from advgen_image.shapes import shapes_metrics
@@ -42,6 +43,11 @@ class ImageModality(Modality[ImageConfig]):
         corpus = read_corpus(config, request)
         choose_depth(corpus.facts["height"], corpus.facts["width"], config.depth)
         return corpus
+
+    @classmethod
+    def inspect(cls, config: ImageConfig, request: DataRequest, show: Show) -> DataReport:
+        """Sizes, kinds, and what cannot be read."""
+        return inspect_images(config, request, show)
 
     def generator(self) -> Generator:
         """A generator of the family ``options.family`` that fits the data's size."""

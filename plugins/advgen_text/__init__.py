@@ -1,6 +1,6 @@
 """Text: captions, lines, any sentences, word by word or in byte-pair pieces."""
 
-from advgen import PluginSpec, hookimpl
+from advgen import DataSet, PluginSpec, RemoteFile, hookimpl
 
 _SCHEDULES = {
     "generator.learning_rate": {"kind": "cosine", "start": 1.0, "end": 0.05},
@@ -36,6 +36,22 @@ _CAPTIONS = {
 _RELAXED = {"estimator": {"name": "straight_through", "temperature": 1.0}}
 
 
+_TEXYGEN = "https://raw.githubusercontent.com/geek-ai/Texygen/master/data"
+_COCO = DataSet(
+    summary="image captions: 10,000 to train on and 10,000 to test, the split of the published tables; --preset captions",
+    home="https://github.com/geek-ai/Texygen",
+    licence="captions CC BY 4.0",
+    files=(
+        RemoteFile(
+            "train.txt", f"{_TEXYGEN}/image_coco.txt", "2c0fd1f0f43aac6a9dc3926a535516ccf395de535e15ac1fd17cd569420736f5"
+        ),
+        RemoteFile(
+            "test.txt", f"{_TEXYGEN}/testdata/test_coco.txt", "72e25c9fb4d2cd43182ac602c92f6ffc377762147f9709572943b0b09174bcae"
+        ),
+    ),
+)
+
+
 @hookimpl
 def advgen_register() -> PluginSpec:
     """What the text plugin brings."""
@@ -44,5 +60,7 @@ def advgen_register() -> PluginSpec:
         summary="Text, a sample a line: words or byte-pair pieces, per-token critic, exact fast BLEU.",
         config="advgen_text.config:TextConfig",
         modality="advgen_text.modality:TextModality",
+        reads=("*.txt", "*.jsonl"),
+        datasets={"coco-captions": _COCO},
         presets={"default": _DEFAULT, "classic": _CLASSIC, "captions": _CAPTIONS, "relaxed": _RELAXED},
     )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advgen import Batch, Corpus, DataError, DataRequest, Discriminator, Generator, Judge, Modality, Mode
+from advgen import Batch, Corpus, DataError, DataReport, DataRequest, Discriminator, Generator, Judge, Modality, Mode, Show
 
 from . import phrases
 from .bleu import bleu, self_bleu
@@ -18,6 +18,7 @@ from .config import TextConfig
 from .critic import TextCritic
 from .data import read_corpus
 from .generator import TextGenerator
+from .inspection import inspect_lines
 from .judge import TextJudge
 from .store import TextSource
 from .tokenizer import Tokenizer
@@ -41,6 +42,11 @@ class TextModality(Modality[TextConfig]):
     def read(cls, config: TextConfig, request: DataRequest) -> Corpus:
         """Lines of text, or the embedded grammar's sentences."""
         return read_corpus(config, request)
+
+    @classmethod
+    def inspect(cls, config: TextConfig, request: DataRequest, show: Show) -> DataReport:
+        """Lines, words and what cannot be read."""
+        return inspect_lines(config, request, show)
 
     def generator(self) -> Generator:
         """A fresh LSTM."""

@@ -19,6 +19,7 @@ CHARACTERS_PER_TOKEN = 64
 # A line is not read beyond this, so that a file without line breaks does not fill the memory.
 LINE_BYTES = 2**22
 BLOCK_BYTES = 2**20
+MOST_NAMED = 1000
 
 
 class Line(NamedTuple):
@@ -52,6 +53,7 @@ class Notes:
 
     bad: list[str] = field(default_factory=list)
     num_refused: int = 0
+    num_not_utf8: int = 0
     num_empty: int = 0
     num_shared: int = 0
 
@@ -62,7 +64,8 @@ class Notes:
             DataError: where there are more than ``most``.
         """
         self.num_refused += 1
-        self.bad.append(reason)
+        if len(self.bad) < MOST_NAMED:
+            self.bad.append(reason)
         if self.num_refused > most:
             raise DataError(f"{reason} ({self.num_refused} bad lines, data.max_bad allows {most})")
 
@@ -130,6 +133,7 @@ def _read_file(file: Path, config: TextConfig, request: DataRequest, notes: Note
             line = _decode(raw).strip()
             text, label = _record(line, raw.is_cut, config) if is_json and line else (line, None)
         except ValueError as error:
+            notes.num_not_utf8 += isinstance(error, UnicodeDecodeError)
             notes.refuse(_reason(file, raw, error), request.max_bad)
             continue
         text = " ".join(text[:most].split())

@@ -10,11 +10,13 @@ from typing import Annotated
 import typer
 
 from advgen import interrupts
-from advgen.cli import config, evaluate, plugins, runs, sample, train
-from advgen.errors import GenError
+from advgen.cli import config, data, evaluate, imports, plugins, runs, sample, train, usage
+from advgen.errors import ConfigError, GenError
 
 app = typer.Typer(
     name="gen",
+    cls=usage.Commands,
+    context_settings={"help_option_names": ["--help", "-h"]},
     help="Train, sample, examine and ship adversarial generators of any modality.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -24,6 +26,8 @@ app.command("train", cls=train.TrainCommand)(train.train)
 app.command("resume")(train.resume)
 app.command("sample")(sample.sample)
 app.command("evaluate")(evaluate.evaluate)
+app.command("import")(imports.import_checkpoint)
+app.add_typer(data.app, name="data")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(config.app, name="config")
 app.add_typer(runs.app, name="runs")
@@ -68,27 +72,30 @@ def main(arguments: list[str] | None = None) -> None:
     """Run ``gen``; a refusal is one line on standard error and its exit code. ``ADVGEN_DEBUG=1`` shows the trace."""
     with interrupts.watched():
         try:
-            app(args=arguments, prog_name="gen")
-        except SystemExit as ended:
-            if ended.code == interrupts.INTERRUPTED and interrupts.asked():  # training tells of its own interruptions
-                print(interrupts.outcome(), file=sys.stderr)
-            raise
+            code = int(app(args=arguments, prog_name="gen", standalone_mode=False) or 0)
+            asked = interrupts.asked()  # training tells of its own interruptions
         except KeyboardInterrupt:  # before or after the command itself
-            print(interrupts.outcome(), file=sys.stderr)
-            sys.exit(interrupts.INTERRUPTED)
+            code, asked = interrupts.INTERRUPTED, True
         except Exception as error:
             if os.environ.get("ADVGEN_DEBUG", "") not in ("", "0"):
                 raise
-            sys.exit(_report(error))
+            code, asked = _report(error), interrupts.asked()
+        if code == interrupts.INTERRUPTED and asked:
+            print(interrupts.outcome(), file=sys.stderr)
+    sys.exit(code)
 
 
 def _report(error: Exception) -> int:
+    """Tell what ended the command in one line; returns the exit code."""
     if interrupts.asked():  # an import that was cut short fails in some odd way
-        print(interrupts.outcome(), file=sys.stderr)
         return interrupts.INTERRUPTED
     if isinstance(error, GenError):
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    print(f"error: unexpected {text}; ADVGEN_DEBUG=1 shows the trace", file=sys.stderr)
-    return 1
+        text, code = str(error), error.exit_code
+    elif isinstance(error, usage.Complaint):
+        if usage.asks_for_help(error):
+            return ConfigError.exit_code
+        text, code = usage.explained(error), ConfigError.exit_code
+    else:
+        text, code = f"unexpected {type(error).__name__}: {error}; ADVGEN_DEBUG=1 shows the trace", 1
+    print("error:", " ".join(text.splitlines()), file=sys.stderr)
+    return code

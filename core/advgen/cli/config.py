@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from advgen.cli.output import ConfigOption, JsonFlag, PluginOption, PresetOption, SetOption, say, say_json, to_stderr
+from advgen.cli.usage import Commands
 from advgen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from advgen.config.load import Resolved
     from advgen.registry import PluginRecord
 
-app = typer.Typer(help="Show and check configurations.", no_args_is_help=True)
+app = typer.Typer(cls=Commands, help="Show and check configurations.", no_args_is_help=True)
 
 
 @app.command("show")
@@ -62,8 +63,12 @@ def validate(
     overrides: SetOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check a configuration without training."""
+    """Check a configuration without training: its keys, and the names of losses, penalties and schedules in it."""
     resolved = _resolved(plugin, config, preset, overrides)
+    with to_stderr():
+        from advgen.setup import make_objective
+
+        make_objective(_record(plugin, config), resolved.config)
     if as_json:
         say_json({"valid": True, "plugin": resolved.config.plugin})
     else:

@@ -6,15 +6,16 @@ from typing import Annotated
 
 import typer
 
-from advgen.cli.output import DeviceOption, JsonFlag, RunArgument, TrustOption, say, say_json, to_stderr
+from advgen.cli.output import DeviceOption, JsonFlag, RunArgument, StepOption, TrustOption, say, say_json, to_stderr
 
 
 def evaluate(
     run: RunArgument,
     num_samples: Annotated[
-        int | None, typer.Option("-n", "--num-samples", min=2, metavar="N", help="Samples; default as many as held out.")
+        int | None, typer.Option("-n", "--num-samples", min=6, metavar="N", help="Samples; default as many as held out.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Seed of the samples.")] = 0,
+    step: StepOption = None,
     device: DeviceOption = "auto",
     plugin: TrustOption = None,
     as_json: JsonFlag = False,
@@ -23,7 +24,7 @@ def evaluate(
     from advgen.evaluation import evaluate_run, format_report
 
     with to_stderr():
-        report = evaluate_run(run, num_samples=num_samples, seed=seed, device=device, plugin=plugin)
+        report = evaluate_run(run, num_samples=num_samples, seed=seed, device=device, plugin=plugin, step=step)
     if as_json:
         say_json(report)
     else:

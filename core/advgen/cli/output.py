@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 import sys
@@ -13,7 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON on standard output; all else goes to standard error.")]
+JsonFlag = Annotated[
+    bool, typer.Option("--json", metavar="", help="Print JSON on standard output; all else goes to standard error.")
+]
 PluginOption = Annotated[
     str | None,
     typer.Option("--plugin", "-p", metavar="NAME|FILE.py", help="An installed plugin, or a file such as ./mine.py."),
@@ -27,16 +30,33 @@ SetOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ...")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
+StepOption = Annotated[
+    int | None, typer.Option("--step", min=0, metavar="N", help="A saved step (gen runs show RUN); default the newest.")
+]
 TrustOption = Annotated[
     str | None, typer.Option("--plugin", "-p", metavar="NAME|FILE.py", help="Plugin file of a run that was made with one.")
 ]
 
 
+class _Lines(logging.Handler):
+    """A log record as one plain line on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(" ".join(self.format(record).splitlines()), file=sys.stderr)
+
+
 @contextlib.contextmanager
 def to_stderr() -> Iterator[None]:
-    """Whatever libraries and plugins print goes to standard error."""
-    with contextlib.redirect_stdout(sys.stderr):
-        yield
+    """Whatever libraries and plugins print goes to standard error, and so do the core's own warnings."""
+    log, handler = logging.getLogger("advgen"), _Lines(logging.WARNING)
+    log.addHandler(handler)
+    propagated, log.propagate = log.propagate, False  # else they come twice where a plugin has set up logging
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = propagated
 
 
 def say(text: str) -> None:
@@ -55,6 +75,22 @@ def table(rows: list[list[str]], header: list[str]) -> str:
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [header, *rows]]
     return "\n".join(lines)
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it."""
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def fact_lines(facts: dict[str, Any], indent: str = "") -> list[str]:
+    """Nested facts, one a line."""
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{name}:", *fact_lines(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{name}: {cell(value)}")
+    return lines
 
 
 def _plain(value: Any) -> Any:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from advgen.cli.options import default_text, range_text, type_text
 from advgen.cli.output import JsonFlag, say, say_json, table, to_stderr
+from advgen.cli.usage import Commands
 
 if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-
     from advgen.registry import PluginRecord
 
-app = typer.Typer(help="List and describe plugins.", no_args_is_help=True)
+app = typer.Typer(cls=Commands, help="List and describe plugins.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -50,37 +50,6 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME", help="Plugin, or a 
         say("\n".join(_description(record, facts)))
 
 
-def type_text(field: FieldInfo) -> str:
-    """An option's type for readers: ``integer``, ``batch|none``, ``list of numbers``."""
-    return _type_text(field.annotation)
-
-
-def default_text(field: FieldInfo) -> str:
-    """An option's default as it would be written in TOML."""
-    from advgen.config.toml import value_text
-
-    default = field.get_default(call_default_factory=False) if field.default_factory else field.default
-    if field.is_required():
-        return "required"
-    return "not set" if default is None else value_text(default)
-
-
-def _type_text(annotation: Any) -> str:
-    names = {int: "integer", float: "number", bool: "true|false", str: "text"}
-    if annotation in names:
-        return names[annotation]
-    parts = [part for part in get_args(annotation) if part is not type(None) and part is not Ellipsis]
-    if get_origin(annotation) is Literal:
-        return "|".join(str(part) for part in parts)
-    if get_origin(annotation) in (tuple, list):
-        return f"[{_type_text(parts[0])}, ...]" if parts else "list"
-    return (
-        " or ".join(dict.fromkeys(_type_text(part) for part in parts))
-        if parts
-        else getattr(annotation, "__name__", "value").lower()
-    )
-
-
 def _row(record: PluginRecord) -> list[str]:
     about = record.reason or (record.spec.summary if record.spec else "")
     return [record.name, record.status, record.origin, about]
@@ -92,10 +61,18 @@ def _facts(record: PluginRecord) -> dict[str, Any]:
     assert record.spec is not None  # find_plugin returns loaded records
     fields = options_model(record).model_fields
     options = {
-        name: {"type": type_text(field), "default": default_text(field), "description": field.description or ""}
+        name: {
+            "type": type_text(field),
+            "range": range_text(field),
+            "default": default_text(field),
+            "description": field.description or "",
+        }
         for name, field in fields.items()
     }
-    tables = {table: sorted(getattr(record.spec, table)) for table in ("losses", "penalties", "metrics", "loggers")}
+    tables = {
+        table: sorted(getattr(record.spec, table))
+        for table in ("losses", "penalties", "metrics", "loggers", "importers", "datasets")
+    }
     return record.as_dict() | {"presets": {k: dict(v) for k, v in record.spec.presets.items()}, "options": options} | tables
 
 
@@ -106,6 +83,7 @@ def _description(record: PluginRecord, facts: dict[str, Any]) -> list[str]:
         "",
         f"presets: {', '.join(facts['presets']) or 'none'}",
     ]
-    lines += [f"{name}: {', '.join(facts[name])}" for name in ("losses", "penalties", "metrics", "loggers") if facts[name]]
-    rows = [[name, o["type"], o["default"], o["description"]] for name, o in facts["options"].items()]
-    return [*lines, "", table(rows, ["option", "type", "default", "about"])]
+    kinds = ("losses", "penalties", "metrics", "loggers", "importers", "datasets")
+    lines += [f"{name}: {', '.join(facts[name])}" for name in kinds if facts[name]]
+    rows = [[name, o["type"], o["range"], o["default"], o["description"]] for name, o in facts["options"].items()]
+    return [*lines, "", table(rows, ["option", "type", "range", "default", "about"])]

@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from advgen.cli.output import JsonFlag, RunArgument, say, say_json, table, to_stderr
+from advgen.cli.output import JsonFlag, RunArgument, cell, fact_lines, say, say_json, table, to_stderr
+from advgen.cli.usage import Commands
+from advgen.errors import ConfigError
 
-app = typer.Typer(help="List and describe runs.", no_args_is_help=True)
+WAY = "gen sample RUN --step {step} and gen evaluate RUN --step {step} take {it}"
+
+app = typer.Typer(cls=Commands, help="List and describe runs.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_runs(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder that holds runs.")] = Path("runs"),
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="FOLDER", help="Folder that holds runs; default runs.", show_default=False)
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """The runs in a folder."""
     from advgen import runs
 
     with to_stderr():
-        found = runs.list_runs(folder)
+        _check(folder)
+        place = folder or Path("runs")
+        found = runs.list_runs(place)
+        diverged = [run["path"] for run in found if run.get("diverged")]
+        if diverged:
+            print(f"warning: {', '.join(diverged)} diverged; gen runs show RUN tells what to use instead")
     if as_json:
         say_json(found)
     elif not found:
-        say(f"no runs in {folder}")
+        say(f"no runs in {place}")
     else:
-        names = [name for name in found[0] if all(not isinstance(run.get(name), dict | list) for run in found)]
-        say(table([[_cell(run.get(name)) for name in names] for run in found], names))
+        names = [name for name in found[0] if not any(isinstance(run.get(name), dict | list) for run in found)]
+        names = [name for name in names if any(run.get(name) is not None for run in found)]
+        say(table([[cell(run.get(name)) for name in names] for run in found], names))
 
 
 @app.command("show")
@@ -38,23 +50,23 @@ def show(run: RunArgument, as_json: JsonFlag = False) -> None:
 
     with to_stderr():
         facts = runs.describe_run(run)
+        if facts.get("diverged") and (warning := runs.warning_of_divergence(run, WAY)):
+            print(warning)
     if as_json:
         say_json(facts)
     else:
-        for line in _lines(facts):
+        for line in fact_lines(facts):
             say(line)
 
 
-def _cell(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+def _check(folder: Path | None) -> None:
+    """Refuse a folder that the user named and that cannot hold runs.
 
-
-def _lines(facts: dict[str, Any], indent: str = "") -> list[str]:
-    """Nested facts, one a line."""
-    lines = []
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
-        else:
-            lines.append(f"{indent}{name}: {_cell(value)}")
-    return lines
+    Raises:
+        ConfigError: where it does not exist, or is a file.
+    """
+    if folder is not None and not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise ConfigError(f"{folder} {what}; expected a folder that holds runs, such as runs/")
+    if folder is not None and (folder / "run.json").is_file():
+        raise ConfigError(f"{folder} is a run itself; use: gen runs show {folder}, or gen runs list {folder.parent}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from advgen.cli.options import PluginCommand
 from advgen.cli.output import (
     ConfigOption,
     DeviceOption,
@@ -38,7 +40,9 @@ StopAfter = Annotated[int | None, typer.Option("--stop-after", min=1, metavar="N
 def train(
     context: typer.Context,
     plugin: PluginOption = None,
-    data: Annotated[Path | None, typer.Option("--data", help="File, folder or archive; default: the embedded corpus.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="File, folder, archive or named set; default: the embedded corpus.")
+    ] = None,
     preset: PresetOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -46,6 +50,9 @@ def train(
     minutes: Annotated[float | None, typer.Option("--minutes", metavar="M", help="The run's plan, in minutes.")] = None,
     stop_after: StopAfter = None,
     from_run: Annotated[Path | None, typer.Option("--from", metavar="RUN", help="Start from another run's weights.")] = None,
+    from_step: Annotated[
+        int | None, typer.Option("--from-step", min=0, metavar="N", help="The saved step of --from; default the newest.")
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, metavar="S", help="Seed of everything random.")] = None,
     device: DeviceOption = "auto",
     out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Run folder to make; default runs/NAME.")] = None,
@@ -72,6 +79,7 @@ def train(
             minutes=minutes,
             stop_after=stop_after,
             from_run=from_run,
+            from_step=from_step,
             seed=seed,
             device=device,
             out=out,
@@ -138,11 +146,12 @@ def _values(args: list[str], *flags: str) -> list[str]:
 def _command(record: PluginRecord | None) -> Any:
     """The parser of ``gen train``: core flags, and one ``--options.NAME`` for each option of the plugin."""
     parameters = list(inspect.signature(train, eval_str=True).parameters.values())
+    fields: Mapping[str, FieldInfo] = {}
     if record is not None:
         from advgen.config.load import options_model
 
         fields = options_model(record).model_fields
-        parameters += [_flag(name, field, record.name) for name, field in fields.items()]
+        parameters += [_flag(name, field) for name, field in fields.items()]
 
     def command(**values: Any) -> None:
         train(**{name: value for name, value in values.items() if not name.startswith(PREFIX)})
@@ -151,20 +160,14 @@ def _command(record: PluginRecord | None) -> Any:
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-    app.command("train")(command)
-    return typer.main.get_command(app)
+    app.command("train", cls=PluginCommand)(command)
+    parser: Any = typer.main.get_command(app)
+    parser.plugin, parser.fields = record.name if record else "", fields
+    return parser
 
 
-def _flag(name: str, field: FieldInfo, plugin: str) -> inspect.Parameter:
-    from advgen.cli.plugins import default_text, type_text
-
-    option = typer.Option(
-        f"--options.{name}",
-        metavar=type_text(field),
-        help=field.description or "",
-        show_default=default_text(field),
-        rich_help_panel=f"Plugin '{plugin}' options",
-    )
+def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
+    option = typer.Option(f"--options.{name}", help=field.description or "")
     return inspect.Parameter(
         PREFIX + name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
     )

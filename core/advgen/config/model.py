@@ -47,6 +47,14 @@ class PlayerConfig(Section):
     clip: ClipConfig = ClipConfig()
 
 
+class DiscriminatorConfig(PlayerConfig):
+    """Optimizer of D, and what it learns besides telling real from generated."""
+
+    mismatch: float = Field(
+        0.0, ge=0, description="Weight of ranking each real sample under its own condition above itself under another's."
+    )
+
+
 class PenaltyConfig(Section):
     """One penalty: on the discriminator, or on the generator for path_length."""
 
@@ -58,6 +66,7 @@ class PenaltyConfig(Section):
         False,
         description="An update of its own after the loss's, Adam's rate and betas corrected for both, as in StyleGAN2.",
     )
+    share: float = Field(1.0, gt=0, le=1, description="Share of the batch that it is measured on.")
 
     @property
     def amount(self) -> float:
@@ -144,7 +153,7 @@ class RunConfig(Section):
         description="Shares of G's costs, loss and auxiliary ones, by the gradient that each sends to the sample; empty: none.",
     )
     generator: PlayerConfig = PlayerConfig()
-    discriminator: PlayerConfig = PlayerConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
     average: AverageConfig = AverageConfig()
     phases: tuple[PhaseConfig, ...] = (PhaseConfig(),)
     schedules: dict[str, ScheduleConfig] = Field(default_factory=dict)

@@ -242,6 +242,32 @@ def nearest_neighbours(features: Tensor, others: Tensor | None = None) -> tuple[
     return torch.cat([found.values for found in nearest]), torch.cat([found.indices for found in nearest])
 
 
+def neighbour_distances(features: Tensor, train: Tensor, *, count: int) -> dict[str, float]:
+    """Mean distance of samples to their nearest neighbour in the training data, and among themselves.
+
+    Below real data's value, the first says that samples were copied from the training data, the second that they repeat each
+    other. Both shrink as sets grow, so the sets that are compared are cut to one ``count`` and share one ``train``.
+
+    Args:
+        features: (N, F) of the samples.
+        train: (M, F) of training samples.
+        count: the first so many samples are used; at least 2.
+
+    Returns:
+        ``neighbour_distance_train`` and ``neighbour_distance_within``, Euclidean, in the features' unit; a copy counts 0.
+
+    Raises:
+        DataError: fewer than two samples, or features that are not finite.
+
+    Source: Donahue et al. 2019 (WaveGAN), https://arxiv.org/abs/1802.04208
+    """
+    own = features[:count]
+    return {
+        "neighbour_distance_train": float(nearest_neighbours(own, train)[0].mean()),
+        "neighbour_distance_within": float(nearest_neighbours(own)[0].mean()),
+    }
+
+
 def vendi_score(features: Tensor) -> float:
     """Effective number of distinct samples: exp of the entropy of the cosine kernel's spectrum, in [1, min(N, F)].
 

@@ -118,6 +118,20 @@ def load_newest(folder: Path) -> tuple[dict[str, Tensors], dict[str, Any], list[
     raise CheckpointError(f"no whole checkpoint in {folder}; {'; '.join(problems) or 'none was saved'}")
 
 
+def load_chosen(folder: Path, step: int | None) -> tuple[dict[str, Tensors], dict[str, Any], list[str]]:
+    """The checkpoint of a step, or for None ``load_newest``.
+
+    Raises:
+        CheckpointError: where there is none of that step, with the saved ones, or it is damaged.
+    """
+    if step is None:
+        return load_newest(folder)
+    if step not in steps(folder):
+        saved = ", ".join(map(str, steps(folder))) or "none"
+        raise CheckpointError(f"{folder.parent} has no checkpoint of step {step}; saved: {saved}")
+    return *load(folder, step), []
+
+
 def rotate(folder: Path, keep: int, spare: set[int]) -> None:
     """Keep the newest ``keep`` checkpoints and those in ``spare``; sweep half-written ones."""
     for step in steps(folder)[:-keep]:

@@ -39,6 +39,8 @@ class RunFolder:
         """
         folder = cls(path)
         if not (folder.path / "run.json").is_file():
+            if inside := [str(folder.path / each["name"]) for each in list_runs(folder.path)]:
+                raise CheckpointError(f"{folder.path} holds runs and is none itself; name one of them: {', '.join(inside)}")
             around = [each["name"] for each in list_runs(folder.path.parent)]
             raise CheckpointError(f"{folder.path} is not a run folder (no run.json); {nearest(folder.path.name, around)}")
         return folder
@@ -223,7 +225,7 @@ def _described(path: Path) -> dict[str, Any]:
     except CheckpointError as error:
         steps = saved_steps(path / "checkpoints")
         facts = {"name": path.name, "path": str(path), "plugin": None, "created": None, "checkpoints": steps}
-        return facts | {"step": steps[-1] if steps else 0, "ended": f"damaged: {error}", "best": None}
+        return facts | {"step": steps[-1] if steps else 0, "ended": f"damaged: {error}", "diverged": None, "best": None}
 
 
 def saved_steps(checkpoints: Path) -> list[int]:
@@ -252,5 +254,6 @@ def describe_run(run: Path | str) -> dict[str, Any]:
         "checkpoints": steps,
         "step": steps[-1] if steps else 0,
         "ended": about.get("ended"),
+        "diverged": about.get("diverged"),
         "best": folder.read_json("best.json") if (folder.path / "best.json").exists() else None,
     }

@@ -1,0 +1,128 @@
+"""Named data sets: fetched once from where they are published, checked, and kept in the cache. Torch-free."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from advgen.archives import BLOCK, is_archive, unpacked
+from advgen.cache import cache_folder
+from advgen.errors import DataError
+from advgen.registry import PluginRecord, discover
+from advgen.spec import DataSet, RemoteFile
+
+PATIENCE_SECONDS = 60
+
+
+def named_sets(record: PluginRecord | None = None) -> dict[str, tuple[str, DataSet]]:
+    """Every named set with its plugin's name; of one plugin, or of all that work."""
+    records = [record] if record is not None else [each for each in discover().records if each.status == "ok"]
+    tables: list[tuple[str, Mapping[str, DataSet]]] = [(each.name, each.spec.datasets) for each in records if each.spec]
+    return {name: (plugin, entry) for plugin, table in tables for name, entry in table.items()}
+
+
+def names_set(record: PluginRecord | None, data: str) -> bool:
+    """Whether this is a named set: a file or folder of that name comes first."""
+    return not Path(data).expanduser().exists() and data in named_sets(record)
+
+
+def locate(record: PluginRecord | None, data: str) -> Path:
+    """Where data lie: a path as it is, an archive and a named set by way of the cache.
+
+    Raises:
+        DataError: where a set cannot be fetched or an archive not unpacked.
+    """
+    if names_set(record, data):
+        return fetch(data, named_sets(record)[data][1])
+    path = Path(data).expanduser()
+    return unpacked(path) if is_archive(path) else path
+
+
+def is_fetched(name: str, entry: DataSet) -> bool:
+    """Whether the set is in the cache."""
+    return _place(name, entry).is_dir()
+
+
+def fetch(name: str, entry: DataSet) -> Path:
+    """A set's folder in the cache; its files are downloaded where they are not there, all or none.
+
+    Raises:
+        DataError: where a file cannot be had or is not the published one.
+    """
+    target = _place(name, entry)
+    if not target.is_dir():
+        try:
+            _download_all(name, entry, target)
+        except OSError as error:
+            raise DataError(
+                f"data set {name} cannot be kept in {target.parent}: {error.strerror or error}; make room there, or set "
+                "XDG_CACHE_HOME to another place"
+            ) from error
+    files = sorted(target.iterdir())
+    place = unpacked(files[0]) if len(files) == 1 and is_archive(files[0]) else target
+    return place / entry.inside if (place / entry.inside).exists() else place
+
+
+def _place(name: str, entry: DataSet) -> Path:
+    """A folder of the set's own, another one where its files change."""
+    facts = [[file.name, file.url, file.sha256] for file in entry.files]
+    return cache_folder() / "sets" / f"{name}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]}"
+
+
+def _download_all(name: str, entry: DataSet, target: Path) -> None:
+    """Beside the target, then renamed: nobody sees half a set."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=".fetching-", dir=target.parent))
+    try:
+        for file in entry.files:
+            note = "" if file.sha256 else " (not checked: no hash of it is published)"
+            print(f"fetching {name}: {file.url}{note}", file=sys.stderr, flush=True)
+            _download(name, file, draft / file.name)
+        try:
+            draft.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another process was quicker
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _download(name: str, file: RemoteFile, target: Path) -> None:
+    way = f"download {file.url} yourself and give its place with --data PATH"
+    digest, num_bytes = hashlib.sha256(), 0
+    try:
+        with urllib.request.urlopen(file.url, timeout=PATIENCE_SECONDS) as stream, target.open("wb") as out:
+            for block in _blocks(stream):
+                digest.update(block)
+                num_bytes += len(block)
+                out.write(block)
+    except urllib.error.HTTPError as error:
+        raise DataError(f"data set {name}: {file.url} answers {error.code} {error.reason}; {way}") from error
+    except (urllib.error.URLError, TimeoutError, ConnectionError, EOFError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise DataError(f"data set {name} is not in the cache and cannot be fetched: no network ({reason}); {way}") from error
+    if file.sha256 is not None and digest.hexdigest() != file.sha256:
+        raise DataError(
+            f"data set {name}: {file.url} gave {num_bytes} bytes with sha256 {digest.hexdigest()}, expected {file.sha256}; "
+            f"nothing was kept. Try again, or {way}"
+        )
+
+
+def _blocks(stream: Any) -> Iterator[bytes]:
+    """The answer's body in blocks, to its announced end."""
+    left = stream.headers.get("Content-Length")
+    expected = int(left) if left is not None else None
+    got = 0
+    while block := stream.read(BLOCK):
+        got += len(block)
+        yield block
+    if expected is not None and got != expected:
+        raise EOFError(f"the connection ended after {got} of {expected} bytes")

@@ -1,0 +1,115 @@
+"""Runs made of what other toolkits trained. Plugins bring the importers; the core knows only how a run is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from advgen.api import describe, new_name
+from advgen.config.load import Resolved, load_config, options_of
+from advgen.contracts import Corpus
+from advgen.errors import ConfigError, ContractError, DataError, nearest
+from advgen.registry import PluginRecord, discover, find_plugin, resolve
+from advgen.runs import RunFolder, checkpoint
+from advgen.setup import modality_class
+from advgen.state import load_network
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A foreign checkpoint as an importer read it.
+
+    Args:
+        source: the file that the weights come from.
+        generator: the generator's tensors, by the names that this plugin's generator has.
+        facts: what rebuilds the modality without data, as in ``Corpus``.
+        preset: the plugin's preset that comes closest, to train on with.
+        options: the plugin's options, over that preset; None unsets what the preset says.
+        notes: what the user should know.
+    """
+
+    source: Path
+    generator: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+    preset: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+Importer = Callable[[Path], Imported]
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """A run that was made."""
+
+    run: Path
+    plugin: str
+    source: Path
+    num_tensors: int
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {**vars(self), "run": str(self.run), "source": str(self.source), "notes": list(self.notes)}
+
+
+def import_run(kind: str, path: Path | str, out: Path | str | None = None, plugin: str | None = None) -> ImportResult:
+    """Make a run of a foreign checkpoint; ``kind`` names an importer of a plugin.
+
+    Raises:
+        GenError: where no plugin has such an importer, the file cannot be used, or ``out`` is taken.
+    """
+    record, read = find_importer(kind, plugin)
+    source = Path(path).expanduser()
+    if not source.exists():
+        raise DataError(f"{source} does not exist; expected a checkpoint to import as {kind}")
+    imported = read(source)
+    if not isinstance(imported, Imported):
+        raise ContractError(f"plugin {record.name}: importer {kind} returned {type(imported).__name__}, expected Imported")
+    resolved = _configuration(record, imported)
+    generator = modality_class(record)(options_of(record, resolved.config), imported.facts).generator()
+    load_network(generator, dict(imported.generator), f"{imported.source}: the generator")
+    with imported.source.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    folder = RunFolder(Path(out) if out is not None else new_name(record))
+    new = not folder.path.exists()
+    folder.create()
+    with folder.discarded_where_nothing_is_saved(new):
+        corpus = Corpus(imported.facts, {}, f"imported {digest}")
+        origin = {"format": kind, "file": str(imported.source.absolute()), "sha256": digest}
+        describe(folder, resolved, record, corpus, imported.notes, {"imported": origin, "ended": f"imported from {kind}"})
+        checkpoint.save(folder.checkpoints, 0, {"generator": dict(generator.state_dict())}, {})
+    return ImportResult(folder.path, record.name, imported.source, len(imported.generator), imported.notes)
+
+
+def _configuration(record: PluginRecord, imported: Imported) -> Resolved:
+    """The preset with the importer's options; None takes back what the preset says."""
+    options = {f"options.{name}": value for name, value in imported.options.items()}
+    unset = [name for name, value in options.items() if value is None]
+    return load_config(record, preset=imported.preset, overrides=[f"unset={json.dumps(unset)}"] if unset else [], cli=options)
+
+
+def find_importer(kind: str, plugin: str | None) -> tuple[PluginRecord, Importer]:
+    """The plugin that imports this kind, and its importer.
+
+    Raises:
+        ConfigError: where none does (listing the known), or several do.
+    """
+    records = [find_plugin(plugin)] if plugin else [each for each in discover().records if each.status == "ok"]
+    found = [(record, record.spec.importers) for record in records if record.spec is not None]
+    having = [(record, table[kind]) for record, table in found if kind in table]
+    if not having:
+        known = nearest(kind, [name for _, table in found for name in table])
+        raise ConfigError(f"no plugin imports {kind!r}; {known}")
+    if len(having) > 1:
+        names = ", ".join(record.name for record, _ in having)
+        raise ConfigError(f"{kind!r} is imported by {names}; choose one with --plugin")
+    ((record, reference),) = having
+    return record, resolve(reference)

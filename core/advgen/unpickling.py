@@ -1,0 +1,90 @@
+"""Tensors out of a torch pickle, for importers: a process of its own reads it and runs no code from it.
+
+Never on the path that loads runs; those are safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from advgen.errors import DataError
+
+LIMIT_SECONDS = 600
+
+
+def read_pickled(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ``torch.save`` file by place: ``generator/conv_pre.bias``; what is no tensor is left out.
+
+    Raises:
+        DataError: where the file is no such pickle, holds code, or holds no tensor.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "tensors.safetensors"
+        paths = os.pathsep.join(entry for entry in sys.path if entry)
+        command = [sys.executable, "-P", "-m", "advgen.unpickling", str(path.absolute()), str(target)]
+        try:
+            ended = subprocess.run(
+                command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=LIMIT_SECONDS
+            )
+        except subprocess.TimeoutExpired as error:
+            raise DataError(f"{path} was not read within {LIMIT_SECONDS} seconds and given up") from error
+        if ended.returncode or not target.is_file():
+            raise DataError(_refusal(path, ended.stdout, ended.stderr))
+        return {name: tensor.clone() for name, tensor in load_file(target).items()}  # not mapped: the folder goes
+
+
+def _refusal(path: Path, said: str, complained: str) -> str:
+    try:
+        found = json.loads(said)
+    except ValueError:
+        last = (complained.strip().splitlines() or ["no message"])[-1]
+        return f"{path} could not be read: the process that reads it ended early ({last[:200]})"
+    if found["code"]:
+        return f"{path} holds code ({found['code']}), not tensors alone; it was not run. Ask its author for the weights alone"
+    return f"{path} is not a checkpoint that torch can read ({found['reason']}); expected a file written by torch.save"
+
+
+def _tensors(value: Any, place: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in nested tables and lists, with its place."""
+    if isinstance(value, Tensor):
+        yield place or "tensor", value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _tensors(item, f"{place}/{name}" if place else str(name))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _tensors(item, f"{place}/{index}" if place else str(index))
+
+
+def _convert(source: str, target: str) -> dict[str, str] | None:
+    """Write a pickle's tensors as safetensors; what was wrong, where something was."""
+    try:
+        found = dict(_tensors(torch.load(source, map_location="cpu", weights_only=True)))
+    except Exception as error:  # damaged files raise many kinds
+        text = " ".join(str(error).split())
+        code = re.search(r"(?:GLOBAL|global|function|object for) `?([\w.]+\.\w+)`?", text)
+        # Torch's advice to load it without protection is not passed on.
+        reason = text.split("WeightsUnpickler error:")[-1].split("Check the documentation")[0].strip()
+        return {"code": code[1] if code else "", "reason": reason[:200] or type(error).__name__}
+    if not found:
+        return {"code": "", "reason": "it holds no tensor"}
+    save_file({name: tensor.detach().contiguous().clone() for name, tensor in found.items()}, target)
+    return None
+
+
+if __name__ == "__main__":
+    if (problem := _convert(*sys.argv[1:3])) is not None:
+        print(json.dumps(problem))
+        sys.exit(1)

@@ -1,0 +1,244 @@
+"""HiFi-GAN checkpoints as their authors publish them, read into a run of this plugin.
+
+A checkpoint is a pickle ``g_XXXXXXXX`` with the generator's tensors under ``generator``, beside a ``config.json``.
+Source: Kong et al. 2020, https://arxiv.org/abs/2010.05646 and https://github.com/jik876/hifi-gan
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advgen import DataError, Imported, read_pickled
+from advgen_audio import notes
+from advgen_audio.config import AudioConfig
+from advgen_audio.data import torchaudio_part
+from advgen_audio.features import SPECS, MelSpec
+from advgen_audio.segments import pack_clips
+from advgen_audio.vocoders import HifiganShape, Vocoder, hifigan_shape, upsampling_strides
+from advgen_audio.vocoding import make_vocoder, segment_length
+
+TABLE = "generator/"
+OURS = "vocoder."
+# Weight norm's two parts: published name, and that of torch's parametrization.
+PARTS = {".weight_g": ".parametrizations.weight.original0", ".weight_v": ".parametrizations.weight.original1"}
+NUM_EXAMPLES = 8
+MOST_NAMED = 5
+
+
+def import_hifigan(path: Path) -> Imported:
+    """A published generator, with the front end and sizes of its config.json.
+
+    Raises:
+        DataError: where a file is missing or no checkpoint, or sizes or tensors do not fit, each named.
+    """
+    checkpoint, about = _find_files(path)
+    settings = _Settings.read(about)
+    shape, spec = _shape(settings), _front_end(settings)
+    preset, options = _options(shape, spec)
+    vocoder = make_vocoder(config := AudioConfig(**options), spec)
+    tensors = _fitting(_published(checkpoint), vocoder, checkpoint)
+    segment = segment_length(config, spec)
+    facts = {
+        "corpus": "imported",
+        "sample_rate_hz": spec.rate_hz,
+        "length": segment,
+        "classes": [],
+        "mel": spec.to_facts(),
+        "examples": _examples(spec.rate_hz, segment),
+    }
+    note = "without --from, gen sample shows copies of the plugin's own notes: the checkpoint brings no sound"
+    return Imported(checkpoint, tensors, facts, preset, options, (note,))
+
+
+def _find_files(path: Path) -> tuple[Path, Path]:
+    """The checkpoint, the newest one of a folder, and its config.json."""
+    folder = path if path.is_dir() else path.parent
+    if path.is_dir():
+        found = sorted(each for each in path.iterdir() if re.fullmatch(r"(g|generator)_\w+(\.pth?)?", each.name))
+        if not found:
+            raise DataError(f"{path} holds no file named like g_02500000; expected a generator's checkpoint, or name the file")
+        path = found[-1]
+    about = folder / "config.json"
+    if not about.is_file():
+        raise DataError(f"{about} is missing; the checkpoint does not say its sizes: put the config.json it came with there")
+    return path, about
+
+
+class _Settings:
+    """Entries of a config.json, each refused by name where it is missing or of another kind."""
+
+    def __init__(self, file: Path, entries: Mapping[str, Any]) -> None:
+        self.file, self.entries = file, entries
+
+    @classmethod
+    def read(cls, file: Path) -> _Settings:
+        try:
+            entries = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file} cannot be read as JSON ({error})") from error
+        if not isinstance(entries, dict):
+            raise DataError(f"{file} holds {type(entries).__name__}, expected a table")
+        return cls(file, entries)
+
+    def number(self, name: str) -> int:
+        """A whole number above 0."""
+        value = self.entries.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self.refusal(name, "expected a whole number above 0")
+        return value
+
+    def frequency(self, name: str) -> float | None:
+        """A frequency in Hz, or none."""
+        value = self.entries.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise self.refusal(name, "expected a frequency in Hz or null")
+        return None if value is None else float(value)
+
+    def numbers(self, name: str) -> tuple[Any, ...]:
+        """A list of whole numbers, or of such lists."""
+        value = self.entries.get(name)
+        if not isinstance(value, list) or not value:
+            raise self.refusal(name, "expected a list of whole numbers")
+        found = tuple(tuple(item) if isinstance(item, list) else item for item in value)
+        flat = [number for item in found for number in (item if isinstance(item, tuple) else (item,))]
+        if any(not isinstance(number, int) or number < 1 for number in flat):
+            raise self.refusal(name, "expected whole numbers above 0")
+        return found
+
+    def refusal(self, name: str, expected: str) -> DataError:
+        came = repr(self.entries[name]) if name in self.entries else "missing"
+        return DataError(f"{self.file}: {name} is {came}; {expected}")
+
+
+def _shape(settings: _Settings) -> HifiganShape:
+    """Sizes of the generator.
+
+    Raises:
+        DataError: where this plugin's network cannot have them.
+    """
+    strides, kernels = settings.numbers("upsample_rates"), settings.numbers("upsample_kernel_sizes")
+    if kernels != tuple(2 * stride for stride in strides) or any(stride % 2 for stride in strides):
+        # With an odd stride the published layers give one sample too many at each stage.
+        raise settings.refusal("upsample_kernel_sizes", f"only even rates and kernels of twice the rates {strides} are read")
+    hop = settings.number("hop_size")
+    kinds = {version: hifigan_shape(version, num_mels=settings.number("num_mels"), hop=hop) for version in (1, 3)}
+    if str(settings.entries.get("resblock")) not in ("1", "2"):
+        raise settings.refusal("resblock", "expected '1' or '2'")
+    shape = kinds[1 if str(settings.entries["resblock"]) == "1" else 3]
+    for name, own in (("resblock_kernel_sizes", shape.kernels), ("resblock_dilation_sizes", shape.dilations)):
+        if settings.numbers(name) != own:
+            raise settings.refusal(name, f"only {own} is read with this resblock")
+    product = int(torch.tensor(strides).prod())
+    if product != hop:
+        raise settings.refusal("hop_size", f"expected the product of upsample_rates, {product}")
+    return replace(shape, channels=settings.number("upsample_initial_channel"), strides=strides)
+
+
+def _front_end(settings: _Settings) -> MelSpec:
+    fmin, fmax = settings.frequency("fmin") or 0.0, settings.frequency("fmax")
+    try:
+        return MelSpec(
+            rate_hz=settings.number("sampling_rate"),
+            n_fft=settings.number("n_fft"),
+            hop=settings.number("hop_size"),
+            window=settings.number("win_size"),
+            num_mels=settings.number("num_mels"),
+            fmin_hz=fmin,
+            fmax_hz=fmax,
+        )
+    except ValueError as error:
+        raise DataError(f"{settings.file}: its mel front end is not possible: {' '.join(str(error).split())}") from error
+
+
+def _options(shape: HifiganShape, spec: MelSpec) -> tuple[str, dict[str, Any]]:
+    """The preset that comes closest, and this plugin's options that make the same network and front end."""
+    versions = {version: hifigan_shape(version) for version in (1, 2, 3)}
+    alike = [number for number, own in versions.items() if (own.paired, own.kernels) == (shape.paired, shape.kernels)]
+    version = next((number for number in alike if versions[number].channels == shape.channels), alike[0])
+    published, options = versions[version], dict[str, Any](task="vocode", vocoder=f"hifigan-v{version}", critics="hifigan")
+    if published.channels != shape.channels:
+        options["vocoder_channels"] = shape.channels
+    if upsampling_strides(shape.hop, published.num_stages) != shape.strides:
+        options["vocoder_strides"] = shape.strides
+    if spec.model_copy(update={"window": None}) == SPECS["hifigan"] and spec.window == spec.n_fft:
+        return f"hifigan-v{version}", options | {"mel": "hifigan"}
+    front = {"mel": None, "sample_rate_hz": spec.rate_hz, "n_fft": spec.n_fft, "hop": spec.hop, "num_mels": spec.num_mels}
+    front |= {"mel_window": spec.window, "mel_range_hz": (spec.fmin_hz, spec.highest_hz)}
+    segment = max(1, round(8192 / spec.hop)) * spec.hop
+    return f"hifigan-v{version}", options | front | {"segment": segment}
+
+
+def _published(checkpoint: Path) -> dict[str, Tensor]:
+    """The generator's tensors by published name.
+
+    Raises:
+        DataError: where the file holds something else.
+    """
+    found = read_pickled(checkpoint)
+    own = {name.removeprefix(TABLE): tensor for name, tensor in found.items() if name.startswith(TABLE)}
+    if not own:
+        tables = ", ".join(sorted({name.split("/")[0] for name in found})[:MOST_NAMED])
+        raise DataError(f"{checkpoint} holds {tables}; expected a HiFi-GAN generator, a table 'generator' of tensors")
+    return own
+
+
+def _fitting(published: Mapping[str, Tensor], vocoder: Vocoder, checkpoint: Path) -> dict[str, Tensor]:
+    """Tensors by the names of this plugin's generator.
+
+    Raises:
+        DataError: naming, as published, those that are missing, unknown, or of another shape.
+    """
+    names = {_published_name(name): name for name in vocoder.state_dict()}
+    tensors = dict(_with_weight_norm(published, names))
+    wanted = {name: tuple(vocoder.state_dict()[own].shape) for name, own in names.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    wrong = [f"{n} is {shapes[n]}, expected {wanted[n]}" for n in sorted(wanted.keys() & shapes) if shapes[n] != wanted[n]]
+    problems = [
+        _some("missing", sorted(wanted.keys() - shapes)),
+        _some("not known", sorted(shapes.keys() - wanted)),
+        _some("of another shape", wrong),
+    ]
+    if any(problems):
+        raise DataError(f"{checkpoint} does not fit its config.json: {'; '.join(filter(None, problems))}")
+    bad = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if bad:
+        raise DataError(f"{checkpoint}: {_some('not finite', bad)}")
+    return {OURS + names[name]: tensor.float() for name, tensor in tensors.items()}
+
+
+def _some(what: str, names: list[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"{what}: {', '.join(names[:MOST_NAMED])}{more}" if names else ""
+
+
+def _published_name(name: str) -> str:
+    for published, own in PARTS.items():
+        name = name.replace(own, published)
+    return name
+
+
+def _with_weight_norm(published: Mapping[str, Tensor], names: Mapping[str, str]) -> Mapping[str, Tensor]:
+    """Weights that were saved without weight norm, split into length and direction as the others are."""
+    found = dict[str, Tensor]()
+    for name, tensor in published.items():
+        if name.endswith(".weight") and f"{name}_g" in names and tensor.dim() == 3:
+            found |= {f"{name}_g": tensor.norm(dim=(1, 2), keepdim=True), f"{name}_v": tensor}
+        else:
+            found[name] = tensor
+    return found
+
+
+def _examples(rate_hz: int, segment: int) -> list[str]:
+    """Notes to show the copies of, one after the other to fill each segment."""
+    waveforms, _ = notes.make_notes()
+    spread = waveforms[:: len(waveforms) // NUM_EXAMPLES][:NUM_EXAMPLES]
+    clips = torchaudio_part("functional").resample(spread, notes.RATE_HZ, rate_hz)
+    return pack_clips(clips.repeat(1, -(-segment // clips.shape[1]))[:, :segment])

@@ -1,0 +1,161 @@
+"""What is in a folder, list or idx files of images, looked through one by one for ``gen data inspect``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from advgen import (
+    DataError,
+    DataReport,
+    DataRequest,
+    ManifestRow,
+    Repeats,
+    Show,
+    Spread,
+    Tally,
+    is_manifest,
+    most_common,
+    split_indices,
+)
+from advgen_image.config import ImageConfig
+from advgen_image.data import ImageArrays, split_rows
+from advgen_image.decoding import BadImage, open_image, read_header
+from advgen_image.folder import list_images
+from advgen_image.idx import has_idx, read_idx
+
+TINY_PIXELS = 16
+HUGE_PIXELS = 2048
+
+
+class _Findings:
+    """Figures over all images."""
+
+    def __init__(self) -> None:
+        self.sizes, self.modes, self.formats, self.bits = Counter[str](), Counter[str](), Counter[str](), Counter[int]()
+        self.heights, self.widths, self.repeats = Spread(), Spread(), Repeats()
+        self.animated, self.transparent, self.tiny, self.huge = Tally(), Tally(), Tally(), Tally()
+        self.grey, self.grey_in_colour = Tally(), Tally()
+        self.kept: list[ManifestRow] = []
+
+    def take(self, row: ManifestRow) -> None:
+        """Look at one file.
+
+        Raises:
+            BadImage: where it cannot be used.
+        """
+        header = read_header(row.path)
+        with open_image(row.path) as image:
+            animated, mode, kind = getattr(image, "n_frames", 1) > 1, image.mode, image.format or "unknown"
+            try:
+                image.load()
+            except Exception as error:  # Pillow's decoders raise many kinds on damaged data
+                raise BadImage(f"damaged: {error}") from error
+            self._look(row.name, image, header.colour)
+        self.sizes[f"{header.height}x{header.width}"] += 1
+        self.heights.add(header.height)
+        self.widths.add(header.width)
+        self.modes[mode] += 1
+        self.formats[kind] += 1
+        self.bits[16 if header.deep else 8] += 1
+        small, large = min(header.height, header.width), max(header.height, header.width)
+        named = {"animated": animated, "transparent": header.alpha, "tiny": small < TINY_PIXELS, "huge": large > HUGE_PIXELS}
+        for name, applies in named.items():
+            if applies:
+                getattr(self, name).add(row.name)
+        self.kept.append(row)
+
+    def _look(self, name: str, image: Image.Image, colour: bool) -> None:
+        """Content: hashed as colours where it has any, so that a format does not matter."""
+        pixels = np.asarray(image.convert("RGBA") if colour or image.mode in ("1", "LA", "La") else image)
+        self.repeats.add(name, hashlib.blake2b(str(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest())
+        if not colour:
+            self.grey.add(name)
+        elif bool((pixels[..., :1] == pixels[..., 1:3]).all()):
+            self.grey_in_colour.add(name)
+
+
+def inspect_images(config: ImageConfig, request: DataRequest, show: Show) -> DataReport:
+    """A report on every image that training would read, and on those that it could not.
+
+    Raises:
+        DataError: where there is no image at all.
+    """
+    place = Path(request.path or ".")
+    if not is_manifest(place) and has_idx(place):
+        return _inspect_idx(place, config, request)
+    listing, report, found = list_images(place), DataReport("images"), _Findings()
+    for reason in listing.bad:
+        report.refuse(*reason.split(": ", 1))
+    for number, row in enumerate(listing.rows.values(), start=1):
+        try:
+            found.take(row)
+        except (BadImage, OSError) as error:
+            report.refuse(row.name, str(error))
+        show(number, len(listing.rows))
+    report.count, report.duplicates, report.details = len(found.kept), found.repeats.summary(), _details(found)
+    if found.kept:
+        _add_training(report, found, config, request)
+    return report
+
+
+def _details(found: _Findings) -> dict[str, object]:
+    return {
+        "sizes": most_common(found.sizes),
+        "height": found.heights.summary(),
+        "width": found.widths.summary(),
+        "modes": most_common(found.modes),
+        "formats": most_common(found.formats),
+        "bits": most_common(found.bits),
+        "grey": found.grey.summary(),
+        "grey_in_colour_files": found.grey_in_colour.summary(),
+        "transparent": found.transparent.summary(),
+        "animated": found.animated.summary(),
+        f"below_{TINY_PIXELS}_pixels": found.tiny.summary(),
+        f"above_{HUGE_PIXELS}_pixels": found.huge.summary(),
+    }
+
+
+def _add_training(report: DataReport, found: _Findings, config: ImageConfig, request: DataRequest) -> None:
+    kept, remarks = found.kept, report.remarks
+    labels = Counter(row.label for row in kept)
+    report.classes = {str(name): labels[name] for name in sorted(labels, key=str) if name is not None}
+    if report.classes and labels[None]:
+        remarks.append(f"{labels[None]} of {len(kept)} images have no label, so a run would have no classes; label them all")
+    try:
+        parts = split_indices([row.name for row in kept], request, [row.split for row in kept])
+        report.splits = {name: len(indices) for name, indices in parts.items()}
+    except DataError as error:
+        remarks.append(str(error))
+    if len(found.sizes) > 1 and not (config.image_height and config.image_width):
+        remarks.append(
+            f"{len(found.sizes)} sizes: training wants options.image_height and options.image_width to resize and crop to"
+        )
+    if found.animated.count:
+        remarks.append(f"of {found.animated.count} animated images the first picture alone is used")
+
+
+def _inspect_idx(place: Path, config: ImageConfig, request: DataRequest) -> DataReport:
+    """idx files are read whole, as training reads them: a byte a pixel."""
+    arrays, report, repeats = ImageArrays(**vars(read_idx(place, config))), DataReport("images"), Repeats()
+    for number, image in enumerate(arrays.values):
+        repeats.add(f"image {number}", hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+    _, channels, height, width = arrays.values.shape
+    report.count, report.duplicates = len(arrays.values), repeats.summary()
+    report.details = {
+        "sizes": {f"{height}x{width}": report.count},
+        "channels": {str(channels): report.count},
+        "bits": {"8": report.count},
+    }
+    if arrays.labels is not None:
+        counts = np.bincount(arrays.labels, minlength=len(arrays.classes)).tolist()
+        report.classes = dict(zip(arrays.classes, counts, strict=True))
+    try:
+        report.splits = {name: len(rows) for name, rows in split_rows(arrays, request).items()}
+    except DataError as error:
+        report.remarks.append(str(error))
+    return report

@@ -1,0 +1,75 @@
+"""What is in text files, read line by line for ``gen data inspect``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from advgen import DataReport, DataRequest, Repeats, Show, Spread, most_common
+
+from .config import TextConfig
+from .data import SPLITS, split_of
+from .reading import Notes, find_files, read_lines
+from .tokenizer import split_words
+
+MOST_WORDS = 1_000_000
+SHOWN_CHARACTERS = 60
+
+
+def inspect_lines(config: TextConfig, request: DataRequest, show: Show) -> DataReport:
+    """A report on every line that training would read, and on those that it could not.
+
+    Raises:
+        DataError: where there is no text file.
+    """
+    files, report, notes = find_files(request.path or Path(".")), DataReport("lines"), Notes()
+    words, characters, repeats = Spread(), Spread(), Repeats(named=False)
+    vocabulary, classes, splits, num_cut = Counter[str](), Counter[str](), Counter[str](), 0
+    for line in read_lines(files, config, replace(request, max_bad=2**62), notes):
+        found = split_words(line.text.lower() if config.lower_case else line.text)
+        report.count += 1
+        words.add(len(found))
+        characters.add(len(line.text))
+        num_cut += len(found) >= config.max_length  # the end mark takes a place too
+        repeats.add(line.text[:SHOWN_CHARACTERS], hashlib.blake2b(line.text.encode(), digest_size=8).digest())
+        for word in found:
+            if word in vocabulary or len(vocabulary) < MOST_WORDS:
+                vocabulary[word] += 1
+        if line.label is not None:
+            classes[line.label] += 1
+        splits[split_of(line, request)[0]] += 1
+        show(report.count, None)
+    report.num_bad, report.bad = notes.num_refused, notes.bad
+    report.classes = {name: classes[name] for name in sorted(classes)}
+    report.splits = {name: splits[name] for name in SPLITS}
+    report.duplicates = repeats.summary()
+    report.details = {
+        "files": {file.name: file.stat().st_size for file in files[:20]},
+        "empty_lines": notes.num_empty,
+        "not_utf8_lines": notes.num_not_utf8,
+        "words": words.summary(),
+        "characters": characters.summary(),
+        "vocabulary": {"words": len(vocabulary), "once": sum(number == 1 for number in vocabulary.values())},
+        "most_frequent": most_common(vocabulary, 10),
+    }
+    report.remarks = _remarks(config, notes, len(vocabulary), num_cut, [name for name in SPLITS if not splits[name]])
+    return report
+
+
+def _remarks(config: TextConfig, notes: Notes, num_words: int, num_cut: int, empty: list[str]) -> list[str]:
+    found = []
+    if num_words >= MOST_WORDS:
+        found.append(f"words after the first {MOST_WORDS:,} different ones are not counted")
+    if num_words + 4 > config.vocabulary_size and config.tokenizer == "word":
+        found.append(f"options.vocabulary_size {config.vocabulary_size} holds the most frequent of {num_words} words alone")
+    if num_cut:
+        found.append(f"{num_cut} lines are longer than options.max_length {config.max_length} and would be cut")
+    if notes.num_shared:
+        found.append(f"{notes.num_shared} lines are left out of training, they are in test.txt too")
+    if empty:
+        found.append(
+            f"nothing is left for {' and '.join(empty)}; bring more data or change data.validation_share and data.test_share"
+        )
+    return found
