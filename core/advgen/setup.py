@@ -148,6 +148,8 @@ def make_players(modality: Modality[Any], config: RunConfig, world: World) -> Pl
     discriminator = modality.discriminator().to(world.device, dtype)
     _check_networks(generator, discriminator)
     _check_coupling((generator, discriminator), config, world)
+    if "path_length" in config.penalties and type(generator).path_lengths is Generator.path_lengths:
+        generator.path_lengths(torch.empty(0), {})  # which says what is missing, before the first step
     average = copy.deepcopy(generator).requires_grad_(False) if config.average.enabled else None
     half = config.train.precision
     autocast = half == "bfloat16" or (half == "auto" and world.device.type == "cuda" and torch.cuda.is_bf16_supported())
