@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 import advgen
-from advgen import ConfigError
+from advgen import ConfigError, Corpus, DataRequest
 from advgen.config.load import load_config
 from advgen.config.model import PlayerConfig, RunConfig
 from advgen.controllers import LECAM_START, follow_lengths, follow_scores, lecam, lecam_cost, path_length_cost
@@ -22,11 +23,24 @@ from advgen.schedules import make_scale
 from advgen.setup import Setup, build
 from advgen.step import train_step
 from advgen.world import World
+from advgen_image.config import ImageConfig
+from advgen_image.modality import ImageModality
 
 ALONE = World(0, 1, torch.device("cpu"))
 TINY = ["options.width=4", "options.noise_size=8", "train.batch_size=8", "train.log_every=1"]
 STYLED = [*TINY, "options.family=stylegan2", "options.doublings=1", "options.minibatch_group=4", "penalties.r2=false"]
 LAZY = ["penalties.r1={weight=1.0, interval=2, own_step=true}", "penalties.path_length={weight=2.0, interval=2, own_step=true}"]
+
+
+@functools.cache
+def corpus() -> Corpus:
+    return ImageModality.read(ImageConfig(), DataRequest(None))
+
+
+@pytest.fixture(autouse=True)
+def _corpus_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = corpus()
+    monkeypatch.setattr(ImageModality, "read", classmethod(lambda cls, config, request: found))
 
 
 def made(*overrides: str) -> Setup:

@@ -32,6 +32,8 @@ CASES = {
     "lazy_penalty": ("image", [*NO_NORM, "penalties.r1.interval=2", "penalties.r2.interval=2"]),
     "accumulation": ("image", [*NO_NORM, "train.accumulate=2"]),
     "relativistic_average": ("image", [*NO_NORM, "loss='relativistic_average'"]),
+    "lecam": ("image", [*NO_NORM, "penalties.lecam.weight=0.3"]),
+    "r3": ("image", ["options.family='r3'", "options.doublings=1", "options.blocks=1"]),
     "dragan": ("image", [*NO_NORM, "penalties={r1=false, r2=false, dragan={weight=1.0}}"]),
     "penalties_on_a_share": ("image", [*NO_NORM, "train.accumulate=2", "penalties.r1.share=0.25", "penalties.r2.share=0.375"]),
     "dragan_on_a_share": ("image", [*NO_NORM, "penalties={r1=false, r2=false, dragan={weight=1.0, share=0.125}}"]),

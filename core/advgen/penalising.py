@@ -37,12 +37,12 @@ class Side:
 
 
 def due_penalties(objective: Objective, update: int, own_step: bool = False) -> dict[str, Penalty]:
-    """Gradient penalties of this update: those inside D's update, or those that take one of their own."""
-    return {name: each for name, each in objective.penalties.items() if weighs(objective, name, update, own_step)}
+    """The penalties of this update: those inside D's update, or those that take one of their own."""
+    return {name: each for name, each in objective.penalties.items() if is_due(objective, name, update, own_step)}
 
 
-def weighs(objective: Objective, name: str, update: int, own_step: bool = False) -> bool:
-    """Whether the penalty of that name is on, due at this update, and of this kind."""
+def is_due(objective: Objective, name: str, update: int, own_step: bool = False) -> bool:
+    """Whether the penalty of that name is on, due at this update, and inside it or not."""
     settings = objective.config.penalties.get(name)
     if settings is None or settings.amount == 0:
         return False
@@ -50,7 +50,7 @@ def weighs(objective: Objective, name: str, update: int, own_step: bool = False)
 
 
 def penalty_weight(objective: Objective, name: str, progress: float) -> float:
-    """Its scheduled weight; a lazy penalty is k times as strong every k-th update."""
+    """A lazy penalty is k times as strong every k-th update."""
     settings = objective.config.penalties[name]
     return objective.weight(f"penalties.{name}.weight", settings.amount, progress) * settings.interval
 
@@ -60,10 +60,11 @@ def penalty_cost(
 ) -> Tensor:
     """One penalty of real and generated samples, a scalar.
 
-    Where it is measured on a share of the batch, those samples are
-    chosen by their place in the global batch, so that ranks and micro-batches choose the same ones.
+    Where it is measured on a share of the batch, those samples are chosen by their place in the global batch, so that ranks
+    and micro-batches choose the same ones.
     """
     settings, penalty = objective.config.penalties[name], objective.penalties[name]
+    weight = penalty_weight(objective, name, progress)
     condition, mixing, parts = chunk.real.condition, chunk.mixing, 1.0
     move = _move(chunk, sides[0].seen, players.world) if penalty.couples_batch else None
     if settings.share < 1:
@@ -78,7 +79,7 @@ def penalty_cost(
     judges = {f"judge_{key}": _rejudge(players.judges, condition, side) for key, side in zip(KEYS, sides, strict=True)}
     given: dict[str, Any] = {key: side.seen for key, side in zip(KEYS, sides, strict=True)} | judges
     given |= {} if move is None else {"move": move}
-    return penalty.compute(**given, noise=mixing, weight=penalty_weight(objective, name, progress)).mean() * parts
+    return penalty.compute(**given, noise=mixing, weight=weight).mean() * parts
 
 
 def _rows(chunk: Chunk, share: float, batch_size: int, name: str) -> tuple[Tensor, int]:

@@ -40,11 +40,11 @@ def schedulable(config: RunConfig) -> list[str]:
     return [
         "generator.learning_rate",
         "discriminator.learning_rate",
-        "discriminator.mismatch",
         "generator.beta2",
         "discriminator.beta2",
         "discriminator.augmentation",
         "average.half_life_steps",
+        "discriminator.mismatch",
         "estimator.temperature",
         *(f"penalties.{name}.weight" for name in config.penalties),
         *(f"auxiliary.{name}" for name in config.auxiliary if name not in config.balance),

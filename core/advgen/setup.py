@@ -148,6 +148,8 @@ def make_players(modality: Modality[Any], config: RunConfig, world: World) -> Pl
     discriminator = modality.discriminator().to(world.device, dtype)
     _check_networks(generator, discriminator)
     _check_coupling((generator, discriminator), config, world)
+    if "path_length" in config.penalties and type(generator).path_lengths is Generator.path_lengths:
+        generator.path_lengths(torch.empty(0), {})  # which says what is missing, before the first step
     average = copy.deepcopy(generator).requires_grad_(False) if config.average.enabled else None
     half = config.train.precision
     autocast = half == "bfloat16" or (half == "auto" and world.device.type == "cuda" and torch.cuda.is_bf16_supported())
@@ -253,6 +255,10 @@ def _check_coupling(networks: tuple[Generator, Discriminator], config: RunConfig
             f"{type(networks[1]).__name__} judges groups of {group} samples together, but each of {parts} parts of a batch of "
             f"{config.train.batch_size} holds {share}; set train.batch_size={max(share // group, 1) * group * parts}"
         )
+    shared = [name for name, penalty in config.penalties.items() if penalty.share < 1 and (group > 1 or name in CONTROLLERS)]
+    if shared:
+        why = "has no share" if shared[0] in CONTROLLERS else f"would cut through the groups of {group} samples that D compares"
+        raise ConfigError(f"penalties.{shared[0]}.share: this penalty {why}; leave share out, or use interval")
     for network in networks:
         coupled = any(isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) for layer in network.modules())
         if coupled and parts > 1:

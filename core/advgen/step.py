@@ -14,7 +14,7 @@ from advgen.engine import Player, Terms, apply_update, frozen, set_second_beta
 from advgen.errors import ConfigError
 from advgen.estimators import ESTIMATORS, score_function_cost, update_baseline
 from advgen.losses import LOSSES, Loss
-from advgen.penalising import Side, due_penalties, judge, penalty_cost, penalty_weight, weighs
+from advgen.penalising import Side, due_penalties, is_due, judge, penalty_cost, penalty_weight
 from advgen.players import Chunk, Draw, Objective, Players, Turn
 from advgen.randomness import seed_networks
 from advgen.world import World
@@ -140,24 +140,25 @@ def discriminator_costs(
         on_fake = judge(critic, seen_fake, real.condition, fake.mask)
     means = global_means(objective.loss, on_real, on_fake, players.world)
     costs = {"loss": reduction.discriminator_cost(objective.loss, on_real, on_fake, means).mean()}
-    scores = [reduction.reduce_verdict(verdict) for verdict in (on_real, on_fake)]
-    if weighs(objective, "lecam", update):
-        costs["lecam"] = lecam_cost(players.state, scores[0], scores[1], penalty_weight(objective, "lecam", progress))
+    scores = {"real_score": reduction.reduce_verdict(on_real), "fake_score": reduction.reduce_verdict(on_fake)}
     if chunk.mismatched is not None:
         costs["mismatch"] = _mismatch_cost(players, objective, chunk, seen_real, on_real, progress)
+    if is_due(objective, "lecam", update):
+        weight = penalty_weight(objective, "lecam", progress)
+        costs["lecam"] = lecam_cost(players.state, scores["real_score"], scores["fake_score"], weight)
     reuse = not players.autocast  # penalties are computed in full precision
     sides = (Side(seen_real, real.mask, on_real if reuse else None), Side(seen_fake, fake.mask, on_fake if reuse else None))
     costs |= {name: penalty_cost(players, objective, chunk, sides, name, progress) for name in due}
-    return costs, dict(zip(("real_score", "fake_score"), (score.detach() for score in scores), strict=True))
+    return costs, {name: score.detach() for name, score in scores.items()}
 
 
 def penalty_costs(players: Players, objective: Objective, chunk: Chunk, update: int, progress: float) -> dict[str, Tensor]:
     """Named scalar costs of the penalties that take an update of their own, on one micro-batch."""
-    critic, due = players.judges, due_penalties(objective, update, own_step=True)
-    answer = Sample(chunk.real.values, mask=chunk.real.mask)
+    critic, real, due = players.judges, chunk.real, due_penalties(objective, update, own_step=True)
+    answer = Sample(real.values, mask=real.mask)
     unused = all(penalty.needs == "real" for penalty in due.values())
     fake = answer if unused else _fakes(players, objective, chunk, progress)
-    sides = (Side(_seen(critic, answer, True), answer.mask, None), Side(_seen(critic, fake, True), fake.mask, None))
+    sides = Side(_seen(critic, answer, True), real.mask, None), Side(_seen(critic, fake, True), fake.mask, None)
     return {name: penalty_cost(players, objective, chunk, sides, name, progress) for name in due}
 
 
@@ -192,7 +193,7 @@ def update_generator(
     """One update of G; D is untouched."""
     seed_networks(objective.config.train.seed, "generator", update)
     terms, turn, pulls = Terms(), Turn(mean_positions(players.world, chunks)), list[Pull]()
-    joined, own_step = (weighs(objective, "path_length", update, own) for own in (False, True))
+    joined, own_step = (is_due(objective, "path_length", update, own) for own in (False, True))
     lengths, parts = list[Tensor](), len(chunks)
     with frozen(players.discriminator.network):
         for chunk in chunks:
