@@ -278,6 +278,8 @@ def test_config_commands_show_schema_and_validate(gen: Any, plugin: str, tmp_pat
     assert answer["sources"]["train.minutes"] == "preset default" and answer["config"]["options"]["size"] == 8
     schema = gen("config", "schema", "--plugin", plugin).json
     assert schema["properties"]["options"]["properties"]["size"]["minimum"] == 1
+    assert gen("config", "validate", "--plugin", plugin, "--config", str(file)).code == 3  # its loss is missing
+    Path(plugin).write_text(PLUGIN.replace('losses={"odd": "mine:odd"}, ', ""))
     assert gen("config", "validate", "--plugin", plugin, "--config", str(file)).code == 0
     file.write_text("[options]\nsize = 0\n")
     refused = gen("config", "validate", "--plugin", plugin, "--config", str(file))
