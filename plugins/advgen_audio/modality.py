@@ -283,10 +283,10 @@ def _read_folder(config: AudioConfig, request: DataRequest) -> Corpus:
 
 
 def _read_notes(config: AudioConfig, request: DataRequest) -> Corpus:
-    """The embedded corpus at its own rate and length; the class is the pitch. Loudness is a factor: no normalisation."""
+    """The embedded corpus at its own rate and length; the class is pitch and timbre. Loudness is a factor: no normalisation."""
     waveforms, factors = notes.make_notes()
     num = len(waveforms)
-    labels = factors["pitch"] if config.conditional else None
+    labels = notes.class_of(factors) if config.conditional else None
     sizes = torch.full((num,), notes.LENGTH)
     source = ClipSource(waveforms.flatten().numpy(), torch.arange(num) * notes.LENGTH, sizes, labels, notes.LENGTH)
     splits = split_indices([f"note-{index:05d}" for index in range(num)], request)

@@ -26,8 +26,9 @@ FACTOR_SIZES = {
     "decay": len(DECAY_SECONDS),
     "brightness": len(BRIGHTNESS),
 }
-CLASS_NAMES = tuple(f"{pitch:.0f}Hz" for pitch in PITCHES_HZ)
-DESCRIPTION = "notes 4: " + repr((RATE_HZ, LENGTH, NUM_REPEATS, PITCHES_HZ, LOUDNESS_RMS, DECAY_SECONDS, BRIGHTNESS))
+TIMBRES = ("mellow", "bright")
+CLASS_NAMES = tuple(f"{pitch:.0f}Hz-{timbre}" for pitch in PITCHES_HZ for timbre in TIMBRES)
+DESCRIPTION = "notes 5: " + repr((RATE_HZ, LENGTH, NUM_REPEATS, PITCHES_HZ, LOUDNESS_RMS, DECAY_SECONDS, BRIGHTNESS))
 
 _FRAME, _FRAME_HOP = 256, 64
 _WINDOW, _PADDED = 2048, 16384
@@ -52,6 +53,11 @@ def make_notes() -> tuple[Tensor, dict[str, Tensor]]:
     factors = dict(zip(FACTOR_SIZES, grid.unbind(1), strict=True))
     rng = torch.Generator().manual_seed(20)
     return torch.cat([_render(part, rng) for part in grid.split(512)]), factors
+
+
+def class_of(factors: dict[str, Tensor]) -> Tensor:
+    """Labels (N,) int64: what one would ask an instrument for, the pitch and the timbre."""
+    return factors["pitch"] * len(TIMBRES) + factors["brightness"]
 
 
 def _render(levels: Tensor, rng: torch.Generator) -> Tensor:
