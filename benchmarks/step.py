@@ -88,6 +88,9 @@ def plain_step(setup: Setup) -> Callable[[], None]:
         seen_real, seen_fake = (x if x.requires_grad else x.requires_grad_() for x in (seen_real, seen_fake))
         on_real, on_fake = critic(seen_real, real.condition, real.mask), critic(seen_fake, real.condition, fake.mask)
         cost = pair_cost(on_real, on_fake)
+        if config.discriminator.mismatch:
+            others = {name: tensor.roll(-1, 0) for name, tensor in real.condition.items()}
+            cost = cost + config.discriminator.mismatch * pair_cost(on_real, critic(seen_real.detach(), others, real.mask))
         for name, verdict, seen in (("r1", on_real, seen_real), ("r2", on_fake, seen_fake)):
             gradient = torch.autograd.grad(score(verdict).sum(), seen, create_graph=True)[0]
             cost = cost + config.penalties[name].amount / 2 * gradient.square().flatten(1).sum(1).mean()
