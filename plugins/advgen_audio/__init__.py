@@ -12,7 +12,8 @@ DEFAULT: dict[str, Any] = {
     "penalties": {"r1": {"weight": 3.0, "interval": 1}, "r2": {"weight": 3.0, "interval": 1}},
     "generator": {"learning_rate": 3e-3, "betas": (0.0, 0.99)},
     "discriminator": {"learning_rate": 3e-3, "betas": (0.0, 0.99)},
-    "average": {"enabled": True, "half_life_steps": 100.0},
+    # A longer average moves the shares of loud and soft notes: the generator still turns while it is averaged.
+    "average": {"enabled": True, "half_life_steps": 40.0},
     "schedules": {
         "generator.learning_rate": {"kind": "cosine", "end": 0.05},
         "discriminator.learning_rate": {"kind": "cosine", "end": 0.05},
