@@ -83,9 +83,11 @@ def cell(value: Any) -> str:
 
 
 def fact_lines(facts: dict[str, Any], indent: str = "") -> list[str]:
-    """Nested facts, one a line."""
-    lines = []
+    """Nested facts, one a line; what is not known is left out."""
+    lines: list[str] = []
     for name, value in facts.items():
+        if value is None:
+            continue
         if isinstance(value, dict):
             lines += [f"{indent}{name}:", *fact_lines(value, indent + "  ")]
         else:
