@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -113,11 +114,10 @@ def apply_update(player: Player, terms: Terms, learning_rate_scale: float, world
     """
     world.average_gradients(player.parameters)
     gradients = [parameter.grad for parameter in player.parameters if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-    finite = torch.isfinite(norm) & torch.stack([torch.isfinite(cost) for cost in terms.costs.values()]).all()
-    if world.size > 1:
-        finite = world.total((~finite).double()) == 0
-    player.non_finite = player.non_finite | ~finite  # told at the next log step, which may be later
+    norm = _norm(gradients)
+    finite = _finite(norm, terms, world)
+    if finite is not True:
+        player.non_finite = player.non_finite | ~finite  # told at the next log step, which may be later
     _clip(player, gradients, norm, finite)
     for group in player.optimizer.param_groups:
         group["lr"] = group["base_learning_rate"] * learning_rate_scale
@@ -127,8 +127,24 @@ def apply_update(player: Player, terms: Terms, learning_rate_scale: float, world
     return {f"{player.name}/gradient_norm": norm.detach(), f"{player.name}/non_finite": player.non_finite}
 
 
-def _step(player: Player, terms: Terms, finite: Tensor) -> None:
-    if finite.device.type == "cpu" or player.settings.optimizer == "rmsprop":
+def _norm(gradients: list[Tensor]) -> Tensor:
+    """Norm of all gradients together, a scalar; 0 without any."""
+    if not gradients:
+        return torch.zeros(())
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    return norm
+
+
+def _finite(norm: Tensor, terms: Terms, world: World) -> Tensor | Literal[True]:
+    """Whether gradient and costs are finite on every rank; a sum is finite where each number is."""
+    if norm.device.type == "cpu" and world.size == 1 and math.isfinite(sum(map(float, terms.costs.values()), float(norm))):
+        return True
+    finite = torch.isfinite(torch.stack([norm.detach(), *terms.costs.values()]).sum())
+    return finite if world.size == 1 else world.total((~finite).double()) == 0
+
+
+def _step(player: Player, terms: Terms, finite: Tensor | Literal[True]) -> None:
+    if finite is True or finite.device.type == "cpu" or player.settings.optimizer == "rmsprop":
         if not finite:
             player.optimizer.zero_grad(set_to_none=True)
             raise diverged(player.name, terms.costs)
@@ -146,7 +162,7 @@ def diverged(player: str, costs: dict[str, Tensor]) -> DivergedError:
     )
 
 
-def _clip(player: Player, gradients: list[Tensor], norm: Tensor, finite: Tensor) -> None:
+def _clip(player: Player, gradients: list[Tensor], norm: Tensor, finite: Tensor | Literal[True]) -> None:
     clip = player.settings.clip
     if clip.kind == "none":
         return
@@ -156,6 +172,7 @@ def _clip(player: Player, gradients: list[Tensor], norm: Tensor, finite: Tensor)
     limit: Tensor | float = clip.limit
     if clip.kind == "quantile":
         slot = player.num_updates % CLIP_HISTORY
-        player.norms[slot] = torch.where(finite, norm.to(player.norms.dtype), player.norms[slot])
+        usable = torch.isfinite(norm) if finite is True else finite
+        player.norms[slot] = torch.where(usable, norm.to(player.norms.dtype), player.norms[slot])
         limit = torch.nanquantile(player.norms, clip.limit).nan_to_num(torch.inf)
     torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0).to(norm.dtype))

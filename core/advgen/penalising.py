@@ -79,7 +79,8 @@ def penalty_cost(
     judges = {f"judge_{key}": _rejudge(players.judges, condition, side) for key, side in zip(KEYS, sides, strict=True)}
     given: dict[str, Any] = {key: side.seen for key, side in zip(KEYS, sides, strict=True)} | judges
     given |= {} if move is None else {"move": move}
-    return penalty.compute(**given, noise=mixing, weight=weight).mean() * parts
+    cost = penalty.compute(**given, noise=mixing, weight=weight).mean()
+    return cost if parts == 1 else cost * parts
 
 
 def _rows(chunk: Chunk, share: float, batch_size: int, name: str) -> tuple[Tensor, int]:

@@ -43,20 +43,26 @@ def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     """
     if mask is not None and mask.shape != values.shape:
         raise ContractError(f"mask of shape {tuple(mask.shape)} for values of shape {tuple(values.shape)}; expected the same")
-    values = _full(values).reshape(len(values), -1)
+    values = _full(values)
+    if mask is None and values.dim() == 1:
+        return values
+    values = values.reshape(len(values), -1)
     if mask is None:
         return values.mean(1)
     valid = mask.reshape(len(mask), -1)
     return torch.where(valid, values, torch.zeros_like(values)).sum(1) / valid.sum(1).clamp(min=1)
 
 
-def _total(parts: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(parts)).sum(0)
+def _total(heads: Sequence[tuple[float, Tensor]]) -> Tensor:
+    """Weighted sum; the one head that most discriminators have is not multiplied by 1 and added to nothing."""
+    if len(heads) == 1 and heads[0][0] == 1:
+        return heads[0][1]
+    return torch.stack([weight * part for weight, part in heads]).sum(0)
 
 
 def reduce_verdict(verdict: Verdict) -> Tensor:
     """One score per sample, (B,): the weighted sum over heads of the mean over valid positions."""
-    return _total([head.weight * masked_mean(head.scores, head.mask) for head in verdict.heads])
+    return _total([(head.weight, masked_mean(head.scores, head.mask)) for head in verdict.heads])
 
 
 def head_means(verdict: Verdict) -> list[tuple[Tensor, Tensor]]:
@@ -130,7 +136,7 @@ def _over_heads(
         means = _local_means(real, fake)
     given = means if loss.couples_batch and means is not None else [None] * len(fake.heads)
     heads = zip(real.heads, fake.heads, given, strict=True)
-    return _total([other.weight * cost(one, other, mean) for one, other, mean in heads])
+    return _total([(other.weight, cost(one, other, mean)) for one, other, mean in heads])
 
 
 def discriminator_cost(loss: Loss, real: Verdict, fake: Verdict, means: Means | None = None) -> Tensor:

@@ -104,7 +104,8 @@ def update_discriminator(
 
 def _backward(players: Players, terms: Terms, costs: dict[str, Tensor], chunks: int) -> None:
     """Gradients of one of ``chunks`` micro-batches' costs, which are added to the update's."""
-    torch.stack([cost.to(players.dtype) for cost in costs.values()]).sum().div(chunks).backward()
+    total = torch.stack([cost.to(players.dtype) for cost in costs.values()]).sum()
+    (total if chunks == 1 else total / chunks).backward()
     for name, cost in costs.items():
         _add(terms.costs, name, cost, chunks)
 
@@ -368,5 +369,5 @@ def _temperature(objective: Objective, mode: Mode, progress: float) -> float:
 
 
 def _add(into: dict[str, Tensor], name: str, value: Tensor, chunks: int) -> None:
-    part = value.detach() / chunks
+    part = value.detach() if chunks == 1 else value.detach() / chunks
     into[name] = into[name] + part if name in into else part
