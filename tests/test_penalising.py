@@ -82,12 +82,13 @@ def test_a_penalty_on_a_share_is_the_mean_over_its_samples() -> None:
 
 def test_micro_batches_without_a_chosen_sample_cost_nothing_and_the_others_make_up_for_it() -> None:
     players, objective = parties(4, share=0.25)
-    seen = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    seen = torch.tensor([[1.0], [2.0], [3.0], [4.0]], requires_grad=True)
     parts = [
         penalty_cost(players, objective, chunk(2, start), (Side(seen[start : start + 2], None, None),) * 2, "r1", 0.0)
         for start in (0, 2)
     ]
     whole = penalty_cost(players, objective, chunk(4), (Side(seen, None, None),) * 2, "r1", 0.0)
+    parts[1].backward()  # alone, as in an update of its own
     assert parts[1].item() == 0 and sum(part.item() for part in parts) / 2 == pytest.approx(whole.item())
 
 

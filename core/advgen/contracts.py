@@ -137,7 +137,7 @@ class Generator(nn.Module, ABC):
         """How far a sample moves for a step of its latent, (B,), with its graph; for the penalty ``path_length``."""
         raise ConfigError(
             f"penalties.path_length: {type(self).__name__} has no latent to measure paths in; take the penalty out, "
-            "or use networks that have one (image: options.family=stylegan2)"
+            "or use networks that have one (gen plugins show NAME lists a plugin's presets)"
         )
 
 

@@ -70,7 +70,7 @@ def penalty_cost(
     if settings.share < 1:
         rows, total = _rows(chunk, settings.share, objective.config.train.batch_size, name)
         if not len(rows):
-            return mixing.new_zeros(())
+            return sides[0].seen[:0].sum()  # 0 that can be differentiated: it may be the only cost of an update of its own
         rows = rows.to(players.world.device, non_blocking=True)
         condition, mixing = {key: value[rows] for key, value in condition.items()}, mixing[rows]
         sides, move = (_chosen(sides[0], rows), _chosen(sides[1], rows)), None if move is None else move[rows]
