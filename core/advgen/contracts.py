@@ -102,7 +102,7 @@ class Head:
         scores: (B, *positions) raw logits; (B,) is one score a sample.
         mask: (B, *positions) bool, or None where every position counts.
         weight: share of this head in the sum over heads.
-        features: inner activations, for feature matching.
+        features: inner activations (B, ...), for feature matching.
     """
 
     scores: Tensor
@@ -110,12 +110,21 @@ class Head:
     weight: float = 1.0
     features: tuple[Tensor, ...] = ()
 
+    def slice(self, start: int, stop: int) -> Head:
+        """Samples ``start`` to ``stop``; inner activations too, batch first."""
+        mask = None if self.mask is None else self.mask[start:stop]
+        return Head(self.scores[start:stop], mask, self.weight, tuple(each[start:stop] for each in self.features))
+
 
 @dataclass(frozen=True)
 class Verdict:
     """What a discriminator returns: one or more heads."""
 
     heads: tuple[Head, ...]
+
+    def slice(self, start: int, stop: int) -> Verdict:
+        """Samples ``start`` to ``stop``."""
+        return Verdict(tuple(head.slice(start, stop) for head in self.heads))
 
     @staticmethod
     def of(*scores: Tensor, mask: Tensor | None = None) -> Verdict:
@@ -376,4 +385,7 @@ def check_verdict(verdict: Verdict, num_samples: int, who: str) -> Verdict:
             raise ContractError(f"{who} returned scores of shape {shape} for head {index}, expected {expected}")
         if head.mask is not None and head.mask.shape != head.scores.shape:
             raise ContractError(f"{who} returned a mask of shape {tuple(head.mask.shape)} at head {index}, expected {shape}")
+        if any(len(each) != num_samples for each in head.features):
+            shapes = ", ".join(str(tuple(each.shape)) for each in head.features)
+            raise ContractError(f"{who} returned features of shapes {shapes} at head {index}, expected ({num_samples}, ...)")
     return verdict

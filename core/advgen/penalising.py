@@ -5,15 +5,15 @@ Legend: B samples of a micro-batch, b of those that a penalty is measured on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from advgen.contracts import Discriminator, Verdict, check_verdict
 from advgen.errors import ConfigError
+from advgen.judging import Judge, Side, judge_both
 from advgen.penalties import Penalty
 from advgen.players import Chunk, Objective, Players
 from advgen.world import World
@@ -22,18 +22,23 @@ KEYS = ("real", "fake")
 
 
 @dataclass(frozen=True)
-class Side:
-    """What D saw of real or of generated samples.
+class Measured:
+    """The samples of a micro-batch that penalties are measured on.
 
     Args:
-        seen: (B, ...).
-        mask: (B, *positions) bool, or None.
-        verdict: what the loss has already made of it, in full precision; None where it must be made again.
+        sides: what D saw of them.
+        condition: theirs.
+        mixing: theirs, (b,).
+        rows: which samples of the micro-batch, (b,) int64; None for all.
+        part: what their mean is multiplied by, because the caller takes the mean over micro-batches, which may hold more or
+            fewer of the chosen samples.
     """
 
-    seen: Tensor
-    mask: Tensor | None
-    verdict: Verdict | None
+    sides: tuple[Side, Side]
+    condition: Mapping[str, Tensor]
+    mixing: Tensor
+    rows: Tensor | None = None
+    part: float = 1.0
 
 
 def due_penalties(objective: Objective, update: int, own_step: bool = False) -> dict[str, Penalty]:
@@ -55,32 +60,71 @@ def penalty_weight(objective: Objective, name: str, progress: float) -> float:
     return objective.weight(f"penalties.{name}.weight", settings.amount, progress) * settings.interval
 
 
-def penalty_cost(
-    players: Players, objective: Objective, chunk: Chunk, sides: tuple[Side, Side], name: str, progress: float
-) -> Tensor:
-    """One penalty of real and generated samples, a scalar.
+def one_sided(due: Mapping[str, Penalty]) -> bool:
+    """Whether they look at real samples alone, or at generated ones alone: a slope at both would be half in vain."""
+    return {penalty.needs for penalty in due.values()} in ({"real"}, {"fake"})
 
-    Where it is measured on a share of the batch, those samples are chosen by their place in the global batch, so that ranks
-    and micro-batches choose the same ones.
+
+def penalty_costs(
+    players: Players,
+    objective: Objective,
+    chunk: Chunk,
+    sides: tuple[Side, Side],
+    due: Mapping[str, Penalty],
+    progress: float,
+) -> dict[str, Tensor]:
+    """Named scalar costs of penalties of real and generated samples of one micro-batch.
+
+    Where one is measured on a share of the batch, those samples are chosen by their place in the global batch, so that ranks
+    and micro-batches choose the same ones. Penalties of the same share look at the same pass of D.
     """
-    settings, penalty = objective.config.penalties[name], objective.penalties[name]
-    weight = penalty_weight(objective, name, progress)
-    condition, mixing, parts = chunk.real.condition, chunk.mixing, 1.0
-    move = _move(chunk, sides[0].seen, players.world) if penalty.couples_batch else None
-    if settings.share < 1:
-        rows, total = _rows(chunk, settings.share, objective.config.train.batch_size, name)
-        if not len(rows):
-            return sides[0].seen[:0].sum()  # 0 that can be differentiated: it may be the only cost of an update of its own
-        rows = rows.to(players.world.device, non_blocking=True)
-        condition, mixing = {key: value[rows] for key, value in condition.items()}, mixing[rows]
-        sides, move = (_chosen(sides[0], rows), _chosen(sides[1], rows)), None if move is None else move[rows]
-        # The caller takes the mean over micro-batches, which may hold more or fewer of the chosen samples.
-        parts = objective.config.train.batch_size * len(rows) / (len(chunk.real) * total)
-    judges = {f"judge_{key}": _rejudge(players.judges, condition, side) for key, side in zip(KEYS, sides, strict=True)}
-    given: dict[str, Any] = {key: side.seen for key, side in zip(KEYS, sides, strict=True)} | judges
-    given |= {} if move is None else {"move": move}
-    cost = penalty.compute(**given, noise=mixing, weight=weight).mean()
-    return cost if parts == 1 else cost * parts
+    shares, measured, costs = dict[float, dict[str, Penalty]](), dict[float, Measured](), dict[str, Tensor]()
+    for name, penalty in due.items():
+        shares.setdefault(objective.config.penalties[name].share, {})[name] = penalty
+    for share, group in shares.items():
+        measured[share] = _judged(players, _measured(players, objective, chunk, sides, share, next(iter(group))), group)
+    for name, penalty in due.items():
+        weight = penalty_weight(objective, name, progress)
+        # The whole batch's, on every rank: also where none of the chosen samples is.
+        move = _move(chunk, sides[0].seen, players.world) if penalty.couples_batch else None
+        costs[name] = _cost(players, measured[objective.config.penalties[name].share], penalty, weight, move)
+    return costs
+
+
+def _cost(players: Players, measured: Measured, penalty: Penalty, weight: float, move: Tensor | None) -> Tensor:
+    real = measured.sides[0]
+    if not len(real.seen):
+        return real.seen.sum()  # 0 that can be differentiated: it may be the only cost of an update of its own
+    given: dict[str, Any] = {key: side.seen for key, side in zip(KEYS, measured.sides, strict=True)}
+    for key, side in zip(KEYS, measured.sides, strict=True):
+        given[f"judge_{key}"] = Judge(players.judges, measured.condition, side)
+    if move is not None:
+        given["move"] = move if measured.rows is None else move[measured.rows]
+    cost = penalty.compute(**given, noise=measured.mixing, weight=weight).mean()
+    return cost if measured.part == 1 else cost * measured.part
+
+
+def _measured(
+    players: Players, objective: Objective, chunk: Chunk, sides: tuple[Side, Side], share: float, name: str
+) -> Measured:
+    """All samples, or the chosen ones of a share."""
+    if share == 1:
+        return Measured(sides, chunk.real.condition, chunk.mixing)
+    batch_size = objective.config.train.batch_size
+    rows, total = _rows(chunk, share, batch_size, name)
+    rows = rows.to(players.world.device, non_blocking=True)
+    condition = {key: value[rows] for key, value in chunk.real.condition.items()}
+    part = batch_size * len(rows) / (len(chunk.real) * total)
+    return Measured((_chosen(sides[0], rows), _chosen(sides[1], rows)), condition, chunk.mixing[rows], rows, part)
+
+
+def _judged(players: Players, measured: Measured, group: Mapping[str, Penalty]) -> Measured:
+    """With D's verdicts from one pass over both sides, in full precision, where penalties of the group look at both."""
+    real, fake = measured.sides
+    alone = {"real", "fake"} - {penalty.needs for penalty in group.values()}
+    if real.verdict is not None or players.mixes_samples or alone or not len(real.seen):
+        return measured
+    return replace(measured, sides=judge_both(players.judges, real, fake, measured.condition))
 
 
 def _rows(chunk: Chunk, share: float, batch_size: int, name: str) -> tuple[Tensor, int]:
@@ -96,23 +140,7 @@ def _rows(chunk: Chunk, share: float, batch_size: int, name: str) -> tuple[Tenso
 
 def _chosen(side: Side, rows: Tensor) -> Side:
     seen = side.seen[rows]
-    return Side(seen if seen.requires_grad else seen.requires_grad_(), None if side.mask is None else side.mask[rows], None)
-
-
-def judge(critic: Discriminator, seen: Tensor, condition: Mapping[str, Tensor], mask: Tensor | None) -> Verdict:
-    """D's verdict, checked."""
-    return check_verdict(critic(seen, condition, mask), seen.shape[0], f"discriminator {type(critic).__name__}")
-
-
-def _rejudge(critic: Discriminator, condition: Mapping[str, Tensor], side: Side) -> Callable[[Tensor], Verdict]:
-    """D as a function of what it sees; the verdict that the loss already has is not computed again."""
-
-    def again(seen: Tensor) -> Verdict:
-        if side.verdict is not None and seen is side.seen:
-            return side.verdict
-        return judge(critic, seen, condition, side.mask)
-
-    return again
+    return Side(seen if seen.requires_grad else seen.requires_grad_(), None if side.mask is None else side.mask[rows])
 
 
 def _move(chunk: Chunk, seen: Tensor, world: World) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from advgen.contracts import Verdict
 from advgen.controllers import CONTROLLERS
 from advgen.errors import ConfigError, ContractError, nearest
+from advgen.judging import Judge
 from advgen.reduction import reduce_verdict
 
 JudgeCall = Callable[[Tensor], Verdict]
@@ -58,20 +59,26 @@ class Penalty:
 def _squared_gradient(judge: JudgeCall, seen: Tensor) -> Tensor:
     """Squared norm of each sample's score gradient at ``seen``, (B,), with a graph to the judge's parameters.
 
-    A tensor that requires gradients is judged as it is, because the judge may know this very tensor's verdict.
+    A tensor that requires gradients is judged as it is, because the judge may know this very tensor's verdict, or its slope.
     """
-    with torch.enable_grad():
-        seen = seen if seen.requires_grad else seen.detach().requires_grad_()
-        scores = reduce_verdict(judge(seen)).sum()
-        gradient = None
-        if scores.requires_grad:
-            (gradient,) = torch.autograd.grad(scores, seen, create_graph=True, allow_unused=True)
+    gradient = judge.known_gradient(seen) if isinstance(judge, Judge) else None
+    gradient = _gradient(judge, seen) if gradient is None else gradient
     if gradient is None:
         raise ContractError(
             f"the discriminator's scores do not depend on the {tuple(seen.shape)} tensor it was given, so a gradient "
             "penalty has nothing to differentiate; use the input, without detach or no_grad, or remove the penalty"
         )
     return gradient.flatten(1).square().sum(1)
+
+
+def _gradient(judge: JudgeCall, seen: Tensor) -> Tensor | None:
+    with torch.enable_grad():
+        seen = seen if seen.requires_grad else seen.detach().requires_grad_()
+        scores = reduce_verdict(judge(seen)).sum()
+        if not scores.requires_grad:
+            return None
+        gradient: Tensor | None = torch.autograd.grad(scores, seen, create_graph=True, allow_unused=True)[0]
+    return gradient
 
 
 def _squared_distance_from_one(judge: JudgeCall, seen: Tensor) -> Tensor:

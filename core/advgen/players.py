@@ -92,6 +92,8 @@ class Players:
     world: World
     dtype: torch.dtype = torch.float32
     autocast: bool = False
+    mixes_samples: bool = False
+    """D's verdict on a sample depends on the whole batch (BatchNorm), so real and generated samples stay apart."""
     state: dict[str, Tensor] = field(default_factory=dict)
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:

@@ -20,6 +20,7 @@ from advgen.datasets import locate, names_set
 from advgen.engine import corrected, make_player
 from advgen.errors import ConfigError, ContractError, DataError, PluginError
 from advgen.estimators import get_estimator
+from advgen.judging import mixes_samples
 from advgen.losses import LOSSES, Loss, get_loss
 from advgen.penalties import PENALTIES, Penalty, get_penalty, plays
 from advgen.players import Chunk, Draw, Objective, Players
@@ -161,6 +162,7 @@ def make_players(modality: Modality[Any], config: RunConfig, world: World) -> Pl
         world,
         dtype,
         autocast,
+        mixes_samples(discriminator),
     )
 
 
