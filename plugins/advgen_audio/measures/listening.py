@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advgen_audio.data import torchaudio_part
+from advgen_audio.torchaudio_parts import torchaudio_part
 
 Pairs = list[tuple[np.ndarray, np.ndarray]]
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from advgen_audio.data import torchaudio_part
+from advgen_audio.torchaudio_parts import torchaudio_part
 
 LOWEST_HZ, HIGHEST_HZ = 50.0, 550.0
 HOP_SECONDS = 0.01

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -10,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,30 +16,16 @@ import soundfile
 import torch
 from torch import Tensor
 
-from advgen import Batch, DataError, DataRequest, PluginError, cache_folder, content_hash, is_manifest, split_indices
+from advgen import Batch, DataError, DataRequest, cache_folder, content_hash, is_manifest, split_indices
 from advgen_audio.config import AudioConfig
-from advgen_audio.scanning import Rejects, SoundFile, scan
+from advgen_audio.data.scanning import Rejects, SoundFile, scan
+from advgen_audio.torchaudio_parts import torchaudio_part
 
 MAX_AUTO_LENGTH = 16384
 MAX_MEMORY_BYTES = 512 * 2**20
 MAX_HASHED_BYTES = 512 * 2**20
 SILENT_PEAK = 1e-4
 PEAK = 0.95
-
-
-def torchaudio_part(name: str) -> ModuleType:
-    """Import ``torchaudio.<name>``; a build that does not match torch fails here, and says which pair does.
-
-    Raises:
-        PluginError: naming the pair of versions to install.
-    """
-    try:
-        return importlib.import_module(f"torchaudio.{name}")
-    except (ImportError, OSError, RuntimeError) as error:
-        raise PluginError(
-            f"torchaudio does not load with torch {torch.__version__} ({error}); install the pair torch>=2.11,<2.13 and "
-            "torchaudio>=2.11,<2.12 from one index, so that both are built for the same CUDA or both for the CPU"
-        ) from error
 
 
 class ClipSource:

@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from advgen import ConfigError, DataError
-from advgen_audio.data import torchaudio_part
-from advgen_audio.features import MelMismatchError, MelSpec, MelSpectrogram, require_same
-from advgen_audio.files import DEFAULT_FORMAT, FORMATS, SoundWriter
-from advgen_audio.scanning import SUFFIXES
+from advgen_audio.data.files import DEFAULT_FORMAT, FORMATS, SoundWriter
+from advgen_audio.data.scanning import SUFFIXES
+from advgen_audio.spectra.front_ends import MelMismatchError, MelSpec, MelSpectrogram, require_same
+from advgen_audio.torchaudio_parts import torchaudio_part
 from advgen_audio.vocoders import Vocoder, stream
 
 MEL_SUFFIXES = (".npy", ".safetensors")

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from advgen import DataError, DataReport, DataRequest, Repeats, Show, Spread, Tally, most_common
 from advgen_audio.config import AudioConfig
-from advgen_audio.data import SILENT_PEAK, fitting_length, split_clips
-from advgen_audio.scanning import Rejects, SoundFile, look_at, rows
+from advgen_audio.data.loading import SILENT_PEAK, fitting_length, split_clips
+from advgen_audio.data.scanning import Rejects, SoundFile, look_at, rows
 
 BLOCK_FRAMES = 2**16
 # The largest 16-bit sample is 1 - 2**-15.

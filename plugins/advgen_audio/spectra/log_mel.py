@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from advgen_audio.data import torchaudio_part
+from advgen_audio.torchaudio_parts import torchaudio_part
 
 NUM_MELS = 64
 FLOOR = 1e-5

@@ -1,0 +1,25 @@
+"""torchaudio, loaded when it is needed, and refused with a way out where its build does not fit torch's."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+import torch
+
+from advgen import PluginError
+
+
+def torchaudio_part(name: str) -> ModuleType:
+    """Import ``torchaudio.<name>``; a build that does not match torch fails here, and says which pair does.
+
+    Raises:
+        PluginError: naming the pair of versions to install.
+    """
+    try:
+        return importlib.import_module(f"torchaudio.{name}")
+    except (ImportError, OSError, RuntimeError) as error:
+        raise PluginError(
+            f"torchaudio does not load with torch {torch.__version__} ({error}); install the pair torch>=2.11,<2.13 and "
+            "torchaudio>=2.11,<2.12 from one index, so that both are built for the same CUDA or both for the CPU"
+        ) from error
