@@ -36,12 +36,12 @@ from advgen.config.load import load_config, options_of
 from advgen.registry import find_plugin
 from advgen.setup import Setup, build
 from advgen.world import join_world
-from advgen_audio.features import MelSpec, MelSpectrogram, named_spec
+from advgen_audio.data.segments import pack_clips
 from advgen_audio.modality import AudioModality, frames_at
 from advgen_audio.presets import VOCODERS
 from advgen_audio.reconstruction import loss_spec
-from advgen_audio.segments import pack_clips
-from advgen_audio.vocoding import mel_spec
+from advgen_audio.spectra.front_ends import MelSpec, MelSpectrogram, named_spec
+from advgen_audio.vocoding.task import mel_spec
 
 # Clips of a second at the rate that a preset is meant for; WaveGAN's published clip is 16,384 samples.
 SAMPLES = {"default": (8000, 8000), "large": (16000, 16000), "wavegan": (16000, 16384), "vocos-small": (8000, 8000)}

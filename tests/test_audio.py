@@ -14,13 +14,14 @@ from pydantic import ValidationError
 
 import advgen_audio
 from advgen import Batch, Corpus, DataError, DataRequest, PluginError, Sample
-from advgen_audio import data as audio_data
-from advgen_audio import notes
+from advgen_audio import torchaudio_parts
 from advgen_audio.config import AudioConfig
-from advgen_audio.critics import AudioDiscriminator, CriticShape, shuffle_phase
-from advgen_audio.files import to_int16
+from advgen_audio.data import loading as audio_data
+from advgen_audio.data import notes
+from advgen_audio.data.files import to_int16
 from advgen_audio.modality import AudioModality
-from advgen_audio.spectrum import InverseShortTimeFourier, PhaseAdvance
+from advgen_audio.networks.critics import AudioDiscriminator, CriticShape, shuffle_phase
+from advgen_audio.spectra.fourier import InverseShortTimeFourier, PhaseAdvance
 
 SMALL = {"channels": 8, "blocks": 1, "noise_size": 8, "wave_critic_channels": 2, "spectral_critic_channels": 4}
 
@@ -218,9 +219,9 @@ def test_a_torchaudio_that_does_not_load_names_the_pair_to_install(monkeypatch):
     def broken(name: str) -> None:
         raise OSError("libcudart.so.13: cannot open shared object file")
 
-    monkeypatch.setattr(audio_data.importlib, "import_module", broken)
+    monkeypatch.setattr(torchaudio_parts.importlib, "import_module", broken)
     with pytest.raises(PluginError, match=r"torch>=2.11,<2.13 and torchaudio>=2.11,<2.12"):
-        audio_data.torchaudio_part("functional")
+        torchaudio_parts.torchaudio_part("functional")
 
 
 def test_a_pattern_without_a_label_or_that_does_not_compile_is_refused():
@@ -331,8 +332,8 @@ def test_one_wav_per_sample_and_one_overview(tmp_path):
 
 
 def test_the_judge_hears_the_pitch_and_is_loaded_the_second_time(notes_corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("advgen_audio.judge.NUM_STEPS", 40)
-    monkeypatch.setattr("advgen_audio.judge.MAX_CLIPS", 600)
+    monkeypatch.setattr("advgen_audio.measures.judge.NUM_STEPS", 40)
+    monkeypatch.setattr("advgen_audio.measures.judge.MAX_CLIPS", 600)
     modality = AudioModality(AudioConfig(), notes_corpus.facts)
     before = torch.get_rng_state()
     judge = modality.judge(notes_corpus, tmp_path)

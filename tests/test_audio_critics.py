@@ -28,7 +28,6 @@ from advgen_audio.discriminators import (
     vocos_critics,
 )
 from advgen_audio.discriminators.spectral import normalise
-from advgen_audio.features import SPECS, MelSpec
 from advgen_audio.reconstruction import (
     MelDistance,
     SpectralDistance,
@@ -36,6 +35,7 @@ from advgen_audio.reconstruction import (
     loss_spec,
     multi_scale_specs,
 )
+from advgen_audio.spectra.front_ends import SPECS, MelSpec
 
 SMALL_RESOLUTIONS = ((64, 16, 48), (128, 30, 128))
 SMALL: dict[str, Callable[[], WaveformCritic]] = {

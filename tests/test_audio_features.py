@@ -12,7 +12,7 @@ import torchaudio
 from pydantic import ValidationError
 
 from advgen import ConfigError
-from advgen_audio.features import (
+from advgen_audio.spectra.front_ends import (
     SPECS,
     MelMismatchError,
     MelSpec,

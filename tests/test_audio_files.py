@@ -19,7 +19,7 @@ from advgen.cli import main
 from advgen.data import ArraySource
 from advgen.sampling import draw_samples, load_run, sample_run
 from advgen.showing import held_out_like
-from advgen_audio.files import FORMATS, write_clips
+from advgen_audio.data.files import FORMATS, write_clips
 from advgen_audio.pictures import MEL_HEIGHT, TITLE, WAVE_HEIGHT, WIDTH, Clip, draw_clips
 
 sys.path.insert(0, str(Path(__file__).parent))

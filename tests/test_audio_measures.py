@@ -11,7 +11,6 @@ from torch import Tensor
 
 from advgen import Batch
 from advgen_audio.config import AudioConfig
-from advgen_audio.features import MelSpec, MelSpectrogram
 from advgen_audio.measures import (
     CopyMeasures,
     Pitch,
@@ -24,6 +23,7 @@ from advgen_audio.measures import (
 )
 from advgen_audio.measures.cepstra import DECIBELS, ORDER, cepstral_spec, mel_cepstra
 from advgen_audio.modality import AudioModality
+from advgen_audio.spectra.front_ends import MelSpec, MelSpectrogram
 
 RATE = 8000
 SPEC = MelSpec(rate_hz=RATE, n_fft=256, hop=64, num_mels=64)
@@ -231,7 +231,7 @@ def test_without_the_packages_rows_are_absent_and_a_line_says_how_to_get_them(mo
 
 
 def test_the_modality_says_how_each_of_its_metrics_is_measured() -> None:
-    from advgen_audio.segments import pack_clips
+    from advgen_audio.data.segments import pack_clips
 
     facts = {"sample_rate_hz": RATE, "length": RATE, "mel": SPEC.to_facts(), "examples": pack_clips(voice(150.0))}
     modality = AudioModality(AudioConfig(task="vocode"), facts)

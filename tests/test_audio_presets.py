@@ -18,13 +18,13 @@ from advgen.config.load import load_config
 from advgen.registry import find_plugin
 from advgen.runs import checkpoint
 from advgen_audio.config import AudioConfig
-from advgen_audio.critics import AudioDiscriminator
-from advgen_audio.features import MelSpec
+from advgen_audio.data.segments import pack_clips
 from advgen_audio.modality import AudioModality
-from advgen_audio.networks import SpectralGenerator
-from advgen_audio.segments import pack_clips
-from advgen_audio.vocoding import Vocoding
-from advgen_audio.wavegan import WaveganDiscriminator
+from advgen_audio.networks.critics import AudioDiscriminator
+from advgen_audio.networks.spectral import SpectralGenerator
+from advgen_audio.networks.wavegan import WaveganDiscriminator
+from advgen_audio.spectra.front_ends import MelSpec
+from advgen_audio.vocoding.task import Vocoding
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_vocoding import SMALL, tone

@@ -17,7 +17,7 @@ from advgen import DataRequest, Repeats, Spread
 from advgen.cli import main
 from advgen.report import MOST_NAMED
 from advgen_audio.config import AudioConfig
-from advgen_audio.inspection import BLOCK_FRAMES, clipped_samples, inspect_sounds
+from advgen_audio.data.inspection import BLOCK_FRAMES, clipped_samples, inspect_sounds
 from advgen_audio.modality import AudioModality
 from advgen_image.config import ImageConfig
 from advgen_image.modality import ImageModality

@@ -14,7 +14,7 @@ from PIL import Image
 
 from advgen import DataError, DataRequest, ManifestRow, read_manifest, split_indices
 from advgen_audio.config import AudioConfig
-from advgen_audio.data import load_folder
+from advgen_audio.data.loading import load_folder
 from advgen_audio.modality import AudioModality
 from advgen_image.config import ImageConfig
 from advgen_image.modality import ImageModality

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from advgen import ConfigError
-from advgen_audio.features import SPECS, MelSpectrogram
+from advgen_audio.spectra.front_ends import SPECS, MelSpectrogram
 from advgen_audio.vocoders import (
     Bigvgan,
     BigvganShape,

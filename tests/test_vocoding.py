@@ -21,10 +21,10 @@ from advgen.errors import GenError
 from advgen.runs import checkpoint
 from advgen.sampling import convert_run, load_run
 from advgen_audio.config import AudioConfig
-from advgen_audio.copy_synthesis import save_mel
-from advgen_audio.features import MelMismatchError, MelSpec, MelSpectrogram
-from advgen_audio.griffin_lim import GriffinLim
+from advgen_audio.measures.griffin_lim import GriffinLim
 from advgen_audio.modality import AudioModality
+from advgen_audio.spectra.front_ends import MelMismatchError, MelSpec, MelSpectrogram
+from advgen_audio.vocoding.copy_synthesis import save_mel
 
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import tiny

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from advgen_audio.wavegan import WaveganDiscriminator, WaveganGenerator, WaveganShape
+from advgen_audio.networks.wavegan import WaveganDiscriminator, WaveganGenerator, WaveganShape
 
 SMALL = WaveganShape(length=1024, channels=2, noise_size=6)
 
@@ -72,7 +72,7 @@ def test_a_gradient_penalty_reaches_every_weight():
 
 def test_the_phase_is_shuffled_between_layers_and_not_after_the_last(monkeypatch):
     calls = []
-    monkeypatch.setattr("advgen_audio.wavegan.shuffle_phase", lambda hidden, largest: calls.append(largest) or hidden)
+    monkeypatch.setattr("advgen_audio.networks.wavegan.shuffle_phase", lambda hidden, largest: calls.append(largest) or hidden)
     with torch.device("meta"):
         WaveganDiscriminator(WaveganShape())(torch.zeros(1, 1, 16384), {})
     assert calls == [2, 2, 2, 2]

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
+
+from advgen.errors import DataError
 
 MOST_NAMED = 1000
 MOST_COMPARED = 1_000_000
@@ -50,6 +52,18 @@ class DataReport:
         self.num_bad += 1
         if len(self.bad) < MOST_NAMED:
             self.bad.append(f"{name}: {reason}")
+
+    def divide(self, labels: Sequence[str | None], split: Callable[[], Mapping[str, Sized]]) -> None:
+        """Take each usable sample's class and the splits of training; what would stand in the way becomes a remark."""
+        counts = Counter(labels)
+        self.classes = {str(name): counts[name] for name in sorted(counts, key=str) if name is not None}
+        if self.classes and counts[None]:
+            some = f"{counts[None]} of {len(labels)} {self.unit} have no label"
+            self.remarks.append(f"{some}, so a run would have no classes; label them all")
+        try:
+            self.splits = {name: len(indices) for name, indices in split().items()}
+        except DataError as error:
+            self.remarks.append(str(error))
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""

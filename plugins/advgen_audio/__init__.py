@@ -62,6 +62,6 @@ def advgen_register() -> PluginSpec:
         presets={"default": DEFAULT, "classic": CLASSIC, "digits": DIGITS, "large": LARGE, "wavegan": WAVEGAN, **VOCODERS},
         reads=("*.wav", "*.flac", "*.ogg", "*.mp3"),
         datasets={"fsdd": FSDD},
-        importers={"hifigan": "advgen_audio.imports:import_hifigan"},
+        importers={"hifigan": "advgen_audio.vocoding.imports:import_hifigan"},
         requires={"soundfile": "soundfile>=0.12", "torchaudio": "torchaudio>=2.11,<2.12"},
     )

@@ -29,19 +29,19 @@ from advgen import (
     content_hash,
     split_indices,
 )
-from advgen_audio import files, notes
 from advgen_audio.config import AudioConfig
-from advgen_audio.copy_synthesis import copy_files
-from advgen_audio.critics import AudioDiscriminator, CriticShape
-from advgen_audio.data import ClipSource, load_folder, split_clips
-from advgen_audio.features import SPECS
-from advgen_audio.inspection import inspect_sounds
-from advgen_audio.judge import make_judge
-from advgen_audio.networks import GeneratorShape, SpectralGenerator
+from advgen_audio.data import files, notes
+from advgen_audio.data.inspection import inspect_sounds
+from advgen_audio.data.loading import ClipSource, load_folder, split_clips
+from advgen_audio.data.segments import SegmentSource, pack_clips
+from advgen_audio.measures.judge import make_judge
+from advgen_audio.networks.critics import AudioDiscriminator, CriticShape
+from advgen_audio.networks.spectral import GeneratorShape, SpectralGenerator
+from advgen_audio.networks.wavegan import WaveganDiscriminator, WaveganGenerator, WaveganShape
 from advgen_audio.pictures import Clip, describe_scale, draw_clips, save_picture
-from advgen_audio.segments import SegmentSource, pack_clips
-from advgen_audio.vocoding import VocoderGenerator, Vocoding, make_critics, mel_spec, segment_length
-from advgen_audio.wavegan import WaveganDiscriminator, WaveganGenerator, WaveganShape
+from advgen_audio.spectra.front_ends import SPECS
+from advgen_audio.vocoding.copy_synthesis import copy_files
+from advgen_audio.vocoding.task import VocoderGenerator, Vocoding, make_critics, mel_spec, segment_length
 
 NUM_EXAMPLES = 8
 NUM_SHOWN = 16

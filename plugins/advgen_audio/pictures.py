@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from advgen_audio.mel import log_mel
+from advgen_audio.spectra.log_mel import log_mel
 
 PANELS_PER_ROW = 4
 WIDTH, WAVE_HEIGHT, MEL_HEIGHT = 256, 44, 84

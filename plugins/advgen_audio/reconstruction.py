@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from advgen import ConfigError, Head, Verdict
 from advgen_audio.discriminators.spectral import Resolution, Spectrum
-from advgen_audio.features import MelSpec, MelSpectrogram
+from advgen_audio.spectra.front_ends import MelSpec, MelSpectrogram
 
 STFT_RESOLUTIONS: tuple[Resolution, ...] = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))  # n_fft, hop, window
 # Least squared magnitude; it also keeps the logarithm and the relative error of silence finite.

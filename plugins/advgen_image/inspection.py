@@ -122,15 +122,8 @@ def _details(found: _Findings) -> dict[str, object]:
 
 def _add_training(report: DataReport, found: _Findings, config: ImageConfig, request: DataRequest) -> None:
     kept, remarks = found.kept, report.remarks
-    labels = Counter(row.label for row in kept)
-    report.classes = {str(name): labels[name] for name in sorted(labels, key=str) if name is not None}
-    if report.classes and labels[None]:
-        remarks.append(f"{labels[None]} of {len(kept)} images have no label, so a run would have no classes; label them all")
-    try:
-        parts = split_indices([row.name for row in kept], request, [row.split for row in kept])
-        report.splits = {name: len(indices) for name, indices in parts.items()}
-    except DataError as error:
-        remarks.append(str(error))
+    names, named = [row.name for row in kept], [row.split for row in kept]
+    report.divide([row.label for row in kept], lambda: split_indices(names, request, named))
     if len(found.sizes) > 1 and not (config.image_height and config.image_width):
         remarks.append(
             f"{len(found.sizes)} sizes: training wants options.image_height and options.image_width to resize and crop to"

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations
 
 from advgen import Head
 from advgen_audio.discriminators.base import WaveformCritic, judge_layers
-from advgen_audio.features import reflect_pad
+from advgen_audio.spectra.front_ends import reflect_pad
 from advgen_audio.vocoders.base import weight_normed
 
 PERIODS = (2, 3, 5, 7, 11)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from advgen import ConfigError, Head
 from advgen_audio.discriminators.base import SLOPE, WaveformCritic, judge_layers
-from advgen_audio.features import reflect_pad
+from advgen_audio.spectra.front_ends import reflect_pad
 from advgen_audio.vocoders.base import weight_normed
 
 Resolution = tuple[int, int, int]

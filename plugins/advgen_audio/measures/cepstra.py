@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from advgen_audio.features import MelSpec, MelSpectrogram
+from advgen_audio.spectra.front_ends import MelSpec, MelSpectrogram
 
 ORDER = 13
 NUM_BANDS = 40

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from advgen import Batch, MetricNote, content_hash
-from advgen_audio.features import MelSpec, MelSpectrogram
-from advgen_audio.griffin_lim import GriffinLim
 from advgen_audio.measures import cepstra, listening, pitch
 from advgen_audio.measures.cepstra import mel_cepstral_distortion
+from advgen_audio.measures.griffin_lim import GriffinLim
 from advgen_audio.measures.listening import listen, missing
 from advgen_audio.measures.voice import voice_errors
 from advgen_audio.reconstruction import STFT_RESOLUTIONS, SpectralDistance
+from advgen_audio.spectra.front_ends import MelSpec, MelSpectrogram
 
 BLOCK = 32
 HIGHER = ("voicing_f1", "pesq_nb", "pesq_wb", "stoi")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advgen_audio.data import torchaudio_part
+from advgen_audio.torchaudio_parts import resample
 
 Pairs = list[tuple[np.ndarray, np.ndarray]]
 
@@ -90,10 +90,7 @@ def _scores(package: ModuleType, pairs: Pairs, rate_hz: int, mode: str, at_hz: i
 
 
 def _resampled(values: np.ndarray, rate_hz: int, at_hz: int) -> np.ndarray:
-    if rate_hz == at_hz:
-        return values
-    resampled: np.ndarray = torchaudio_part("functional").resample(torch.from_numpy(values), rate_hz, at_hz).numpy()
-    return resampled
+    return resample(torch.from_numpy(values), rate_hz, at_hz).numpy()
 
 
 def _stoi(pairs: Pairs, rate_hz: int) -> dict[str, float]:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from advgen_audio.data import torchaudio_part
+from advgen_audio.torchaudio_parts import resample
 
 LOWEST_HZ, HIGHEST_HZ = 50.0, 550.0
 HOP_SECONDS = 0.01
@@ -70,7 +70,7 @@ def track_pitch(waveforms: Tensor, rate_hz: int, lengths: Tensor | None = None) 
     within = torch.arange(waveforms.shape[1]) < lengths[:, None]
     clips = torch.where(within.to(waveforms.device), waveforms.float(), 0)
     if rate_hz > MAX_RATE_HZ:
-        clips = torchaudio_part("functional").resample(clips, rate_hz, MAX_RATE_HZ)
+        clips = resample(clips, rate_hz, MAX_RATE_HZ)
         lengths, rate_hz = (lengths * MAX_RATE_HZ + rate_hz - 1) // rate_hz, MAX_RATE_HZ
     hop = round(HOP_SECONDS * rate_hz)
     frames = _frames(clips, hop, round(WINDOW_SECONDS * rate_hz))

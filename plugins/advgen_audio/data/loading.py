@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -10,38 +9,22 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 
-from advgen import Batch, DataError, DataRequest, PluginError, cache_folder, content_hash, is_manifest, split_indices
+from advgen import Batch, DataError, DataRequest, cache_folder, content_hash, is_manifest, split_indices
 from advgen_audio.config import AudioConfig
-from advgen_audio.scanning import Rejects, SoundFile, scan
+from advgen_audio.data.decoding import SILENT_PEAK, read_channels, silence
+from advgen_audio.data.scanning import Rejects, SoundFile, scan
+from advgen_audio.torchaudio_parts import resample
 
 MAX_AUTO_LENGTH = 16384
 MAX_MEMORY_BYTES = 512 * 2**20
 MAX_HASHED_BYTES = 512 * 2**20
-SILENT_PEAK = 1e-4
 PEAK = 0.95
-
-
-def torchaudio_part(name: str) -> ModuleType:
-    """Import ``torchaudio.<name>``; a build that does not match torch fails here, and says which pair does.
-
-    Raises:
-        PluginError: naming the pair of versions to install.
-    """
-    try:
-        return importlib.import_module(f"torchaudio.{name}")
-    except (ImportError, OSError, RuntimeError) as error:
-        raise PluginError(
-            f"torchaudio does not load with torch {torch.__version__} ({error}); install the pair torch>=2.11,<2.13 and "
-            "torchaudio>=2.11,<2.12 from one index, so that both are built for the same CUDA or both for the CPU"
-        ) from error
 
 
 class ClipSource:
@@ -100,19 +83,11 @@ def load_clip(file: SoundFile, rate_hz: int, normalise: bool) -> Tensor:
     Raises:
         ValueError: with the reason why the clip cannot be used.
     """
-    try:
-        values, own_rate = soundfile.read(file.path, file.num_frames, file.start, dtype="float32", always_2d=True)
-    except (RuntimeError, OSError) as error:
-        raise ValueError(f"cannot be decoded ({error})") from error
-    clip = torch.from_numpy(values).mean(1)
-    if not len(clip):
-        raise ValueError("holds no samples")
-    if not torch.isfinite(clip).all():
-        raise ValueError("holds samples that are not finite")
+    channels, own_rate_hz = read_channels(file.path, file.start, file.num_frames)
+    clip = channels.mean(1)
     if float(clip.abs().max()) < SILENT_PEAK:
-        raise ValueError("is silent")
-    if own_rate != rate_hz:
-        clip = torchaudio_part("functional").resample(clip, own_rate, rate_hz)
+        raise ValueError(silence(channels.shape[1]))
+    clip = resample(clip, own_rate_hz, rate_hz)
     return clip * (PEAK / clip.abs().max().clamp_min(SILENT_PEAK)) if normalise else clip.clamp(-1, 1)
 
 

@@ -12,6 +12,7 @@ import soundfile
 
 from advgen import DataError, ManifestRow, is_manifest, read_manifest
 from advgen_audio.config import AudioConfig
+from advgen_audio.data.decoding import unreadable
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 # A list's times are often rounded to hundredths.
@@ -100,8 +101,7 @@ def look_at(row: ManifestRow, config: AudioConfig, rejects: Rejects) -> SoundFil
     try:
         info = soundfile.info(row.path)
     except (RuntimeError, OSError) as error:
-        size = row.path.stat().st_size
-        rejects.add(row.name, "0 bytes" if size == 0 else f"not readable as sound ({error})")
+        rejects.add(row.name, unreadable(row.path, error))
         return None
     label, problem = row.label, _problem(row, info.frames, info.samplerate)
     if label is None and config.label_pattern is not None:

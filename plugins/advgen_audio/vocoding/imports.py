@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from advgen import DataError, Imported, read_pickled
-from advgen_audio import notes
 from advgen_audio.config import AudioConfig
-from advgen_audio.data import torchaudio_part
-from advgen_audio.features import SPECS, MelSpec
-from advgen_audio.segments import pack_clips
+from advgen_audio.data import notes
+from advgen_audio.data.segments import pack_clips
+from advgen_audio.spectra.front_ends import SPECS, MelSpec
+from advgen_audio.torchaudio_parts import resample
 from advgen_audio.vocoders import HifiganShape, Vocoder, hifigan_shape, upsampling_strides
-from advgen_audio.vocoding import make_vocoder, segment_length
+from advgen_audio.vocoding.task import make_vocoder, segment_length
 
 TABLE = "generator/"
 OURS = "vocoder."
@@ -240,5 +240,5 @@ def _examples(rate_hz: int, segment: int) -> list[str]:
     """Notes to show the copies of, one after the other to fill each segment."""
     waveforms, _ = notes.make_notes()
     spread = waveforms[:: len(waveforms) // NUM_EXAMPLES][:NUM_EXAMPLES]
-    clips = torchaudio_part("functional").resample(spread, notes.RATE_HZ, rate_hz)
+    clips = resample(spread, notes.RATE_HZ, rate_hz)
     return pack_clips(clips.repeat(1, -(-segment // clips.shape[1]))[:, :segment])

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advgen import Generator, Mode, Sample
-from advgen_audio.spectrum import InverseShortTimeFourier
+from advgen_audio.spectra.fourier import InverseShortTimeFourier
 
 UPSAMPLING = 16
 # exp(2) is far above any spectrum of a waveform in [-1, 1], and still finite in every precision.

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advgen import Discriminator, Sample, Verdict
-from advgen_audio.spectrum import PhaseAdvance
+from advgen_audio.spectra.fourier import PhaseAdvance
 
 SLOPE = 0.2
 

@@ -11,17 +11,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from advgen import ConfigError, DataError
-from advgen_audio.data import torchaudio_part
-from advgen_audio.features import MelMismatchError, MelSpec, MelSpectrogram, require_same
-from advgen_audio.files import DEFAULT_FORMAT, FORMATS, SoundWriter
-from advgen_audio.scanning import SUFFIXES
+from advgen_audio.data.decoding import read_channels
+from advgen_audio.data.files import DEFAULT_FORMAT, FORMATS, SoundWriter
+from advgen_audio.data.scanning import SUFFIXES
+from advgen_audio.spectra.front_ends import MelMismatchError, MelSpec, MelSpectrogram, require_same
+from advgen_audio.torchaudio_parts import resample
 from advgen_audio.vocoders import Vocoder, stream
 
 MEL_SUFFIXES = (".npy", ".safetensors")
@@ -62,16 +62,10 @@ def read_sound(path: Path, rate_hz: int) -> Tensor:
         DataError: naming the file and what is wrong with it.
     """
     try:
-        values, own_rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (RuntimeError, OSError) as error:
-        what = "0 bytes" if path.stat().st_size == 0 else f"not readable as sound ({error})"
-        raise DataError(f"{path}: {what}") from error
-    waveform = torch.from_numpy(values).mean(1)
-    if not len(waveform) or not bool(torch.isfinite(waveform).all()):
-        raise DataError(f"{path}: holds {'samples that are not finite' if len(waveform) else 'no samples'}")
-    if own_rate != rate_hz:
-        waveform = torchaudio_part("functional").resample(waveform, own_rate, rate_hz)
-    return waveform
+        channels, own_rate_hz = read_channels(path)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+    return resample(channels.mean(1), own_rate_hz, rate_hz)
 
 
 def read_mel(path: Path, spec: MelSpec) -> Tensor:

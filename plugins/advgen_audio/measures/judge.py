@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from advgen import Batch, Corpus, content_hash
-from advgen_audio.mel import FLOOR, NUM_MELS, log_mel
+from advgen_audio.spectra.log_mel import FLOOR, NUM_MELS, log_mel
 
 VERSION = 1
 FEATURES = 64

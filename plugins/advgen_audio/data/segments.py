@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from advgen import Batch
-from advgen_audio.data import ClipSource
-from advgen_audio.files import to_int16
+from advgen_audio.data.files import to_int16
+from advgen_audio.data.loading import ClipSource
 
 Gain = tuple[float, float]
 

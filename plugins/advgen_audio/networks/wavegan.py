@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advgen import Discriminator, Generator, Head, Mode, Sample, Verdict
-from advgen_audio.critics import shuffle_phase
+from advgen_audio.networks.critics import shuffle_phase
 
 KERNEL = 25
 COARSE = 16

@@ -14,10 +14,11 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from advgen import DataError, DataReport, DataRequest, Repeats, Show, Spread, Tally, most_common
+from advgen import DataReport, DataRequest, Repeats, Show, Spread, Tally, most_common
 from advgen_audio.config import AudioConfig
-from advgen_audio.data import SILENT_PEAK, fitting_length, split_clips
-from advgen_audio.scanning import Rejects, SoundFile, look_at, rows
+from advgen_audio.data.decoding import SILENT_PEAK, silence, unreadable
+from advgen_audio.data.loading import fitting_length, split_clips
+from advgen_audio.data.scanning import Rejects, SoundFile, look_at, rows
 
 BLOCK_FRAMES = 2**16
 # The largest 16-bit sample is 1 - 2**-15.
@@ -69,11 +70,11 @@ class _Findings:
             for block in _blocks(file):
                 clip.add(block)
         except (RuntimeError, OSError) as error:
-            return f"cannot be decoded ({error})"
+            return unreadable(file.path, error)
         self.formats[f"{info.format} {info.subtype}"] += 1
         self.rates[file.rate_hz] += 1
         self.channels[info.channels] += 1
-        problem = self._problem(file, clip)
+        problem = self._problem(file, clip, info.channels)
         if not problem:
             self.num_frames += clip.num_frames * info.channels
             self.num_clipped += clip.num_clipped
@@ -84,7 +85,7 @@ class _Findings:
             self.kept.append(file)
         return problem
 
-    def _problem(self, file: SoundFile, clip: Clip) -> str:
+    def _problem(self, file: SoundFile, clip: Clip, num_channels: int) -> str:
         if not clip.num_frames:
             return "holds no samples"
         if not clip.is_finite:
@@ -92,7 +93,7 @@ class _Findings:
             return "holds samples that are not finite"
         if clip.peak < SILENT_PEAK:
             self.silent.add(file.name)
-            return "is silent"
+            return silence(num_channels)
         return ""
 
 
@@ -141,15 +142,8 @@ def _details(found: _Findings) -> dict[str, object]:
 def _add_training(report: DataReport, found: _Findings, config: AudioConfig, request: DataRequest) -> None:
     """Classes, splits, and what training would do with the lengths and rates."""
     kept, remarks = found.kept, report.remarks
-    labels = Counter(file.label for file in kept)
-    report.classes = {str(name): labels[name] for name in sorted(labels, key=str) if name is not None}
-    if report.classes and labels[None]:
-        remarks.append(f"{labels[None]} of {len(kept)} clips have no label, so a run would have no classes; label them all")
-    try:
-        parts = split_clips([file.name for file in kept], config, request, [file.split for file in kept])
-        report.splits = {name: len(indices) for name, indices in parts.items()}
-    except DataError as error:
-        remarks.append(str(error))
+    names, named = [file.name for file in kept], [file.split for file in kept]
+    report.divide([file.label for file in kept], lambda: split_clips(names, config, request, named))
     rate_hz = config.sample_rate_hz or found.rates.most_common(1)[0][0]
     others = sum(number for rate, number in found.rates.items() if rate != rate_hz)
     if others:

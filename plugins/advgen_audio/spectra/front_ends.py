@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import Tensor, nn
 
 from advgen import ConfigError
-from advgen_audio.data import torchaudio_part
+from advgen_audio.torchaudio_parts import torchaudio_part
 
 
 class MelMismatchError(ConfigError):

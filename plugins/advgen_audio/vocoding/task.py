@@ -16,12 +16,12 @@ from torch import Tensor
 from advgen import Batch, ConfigError, Generator, MetricNote, Mode, Sample, Verdict
 from advgen_audio import discriminators
 from advgen_audio.config import AudioConfig
+from advgen_audio.data.segments import unpack_clips
 from advgen_audio.discriminators import CriticSet, MultiBandCritic, MultiPeriodCritic
-from advgen_audio.features import MelSpec, MelSpectrogram, describe_difference, named_spec, side_by_side
 from advgen_audio.measures import CopyMeasures
 from advgen_audio.pictures import Clip
 from advgen_audio.reconstruction import MelDistance, SpectralDistance, feature_matching, loss_spec, multi_scale_specs
-from advgen_audio.segments import unpack_clips
+from advgen_audio.spectra.front_ends import MelSpec, MelSpectrogram, describe_difference, named_spec, side_by_side
 from advgen_audio.vocoders import (
     Bigvgan,
     Hifigan,

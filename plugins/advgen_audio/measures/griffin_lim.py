@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from advgen import ConfigError
-from advgen_audio.features import MelSpec, MelSpectrogram
+from advgen_audio.spectra.front_ends import MelSpec, MelSpectrogram
 from advgen_audio.vocoders.vocos import InverseFourier
 
 ITERATIONS = 32

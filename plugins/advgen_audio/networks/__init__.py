@@ -1,0 +1,1 @@
+"""Players of waveforms from noise and class: the inverse-STFT generator with its critics, and WaveGAN."""
