@@ -46,7 +46,7 @@ CASES = {
 def ranks(root: Path, script: Path, *arguments: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), *arguments]
     done = subprocess.run(command, cwd=root, env=environment(root), capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, f"{done.stderr[:6000]}\n...\n{done.stderr[-3000:]}"
 
 
 def assert_same(one: Path, two: Path, step: int) -> None:
