@@ -147,6 +147,13 @@ class AudioModality(Modality[AudioConfig]):
         known = self._vocoding is not None and isinstance(generator, VocoderGenerator)
         return dict(self._vocoding.describe(generator)) if known else {}
 
+    def reading_alike(self) -> AudioConfig:
+        """The rate and the length of the data, labels by folder."""
+        if self._vocoding is not None:
+            return super().reading_alike()
+        form = {"sample_rate_hz": self._rate_hz, "length": self._length, "label_pattern": None, "test_pattern": None}
+        return self.config.model_copy(update=form)
+
     def differences(self, facts: Mapping[str, Any]) -> list[str]:
         """Another rate, other classes, another mel front end."""
         found = self._vocoding.differences(facts) if self._vocoding is not None else []

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch import Tensor
 from advgen import ArraySource, Batch, Corpus, DataError, DataRequest, Source, content_hash, is_manifest, split_indices
 from advgen_image import shapes
 from advgen_image.config import ImageConfig
-from advgen_image.decoding import SUFFIXES, BadImage, Target, decode, read_header
 from advgen_image.folder import read_folder
 from advgen_image.idx import has_idx, read_idx
 
@@ -139,29 +137,3 @@ def _split(arrays: ImageArrays, labels: NDArray[np.int64] | None, rows: Tensor) 
     if isinstance(arrays.values, np.memmap):
         return MappedSource(arrays.values, rows, None if own is None else torch.from_numpy(own))
     return array_source(arrays.values[rows.numpy()], own)
-
-
-def read_one(path: Path, facts: Mapping[str, Any]) -> tuple[Batch, list[str]]:
-    """One image file in the form of a data set, (1, C, H, W), and what was changed of it.
-
-    Raises:
-        DataError: where the file is missing, or no image that can be read.
-    """
-    if not path.is_file():
-        raise DataError(f"{path} is no file; expected an image: {' '.join(SUFFIXES)}")
-    target = Target(facts["channels"], facts["height"], facts["width"], facts["bits"] == 16)
-    try:
-        header, pixels = read_header(path), decode(path, target)
-    except (BadImage, OSError) as error:
-        raise DataError(f"{path}: {error}; expected an image: {' '.join(SUFFIXES)}") from error
-    changes = []
-    if (header.height, header.width) != (target.height, target.width):
-        changes.append(f"scaled and cropped from {header.height}x{header.width} to {target.height}x{target.width}")
-    channels = (3 if header.colour else 1) + header.alpha
-    if channels != target.channels and not (header.alpha and target.channels == 4):
-        changes.append(f"{_kind(header.colour, header.alpha)} made {_kind(target.channels > 1, target.channels == 4)}")
-    return Batch(_tensor(pixels[None])), changes
-
-
-def _kind(colour: bool, alpha: bool) -> str:
-    return ("colour" if colour else "grey") + (" with transparency" if alpha else "")

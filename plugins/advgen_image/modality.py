@@ -13,13 +13,14 @@ from torch import Tensor
 from advgen import Batch, Corpus, DataReport, DataRequest, Discriminator, Generator, GenError, Judge, Modality, Mode, Show
 from advgen_image.augmentation import augmented
 from advgen_image.config import ImageConfig
-from advgen_image.data import read_corpus, read_one
+from advgen_image.data import read_corpus
 from advgen_image.families import make_discriminator, make_generator
 from advgen_image.files import write_animation, write_grid, write_images
 from advgen_image.inspection import inspect_images
 from advgen_image.judge import train_judge
 from advgen_image.networks import ImageShape, choose_depth
 from advgen_image.shapes import shapes_metrics
+from advgen_image.single import read_one
 
 BLOCK = 16
 GAMMA_PER_PIXEL = 0.0002
@@ -115,9 +116,9 @@ class ImageModality(Modality[ImageConfig]):
         return read_one(path, self.facts)
 
     def reading_alike(self) -> ImageConfig:
-        """The size and the channels of the data."""
-        sides = {"image_height": self.shape.height, "image_width": self.shape.width, "channels": self.shape.channels}
-        return self.config.model_copy(update=sides)
+        """The size and the channels of the data; nothing random."""
+        height, width, channels = self.shape.height, self.shape.width, self.shape.channels
+        return ImageConfig(image_height=height, image_width=width, channels=channels)
 
     def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
         """For the embedded shapes: factors read back from the images; nothing for other data."""
