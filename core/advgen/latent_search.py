@@ -82,7 +82,7 @@ class Distances:
 
     def row(self, index: int) -> dict[str, float]:
         """JSON-able."""
-        return {"features": float(self.features[index]), "values": float(self.values[index])}
+        return {"features": float(self.features[index].detach()), "values": float(self.values[index].detach())}
 
 
 class Measure:
@@ -179,7 +179,7 @@ def _descend(
         if not shake:
             kept.take(latent, distances, cost)
         if say is not None:
-            say(step, float(cost.min()))
+            say(step, float(cost.detach().min()))
         optimizer.param_groups[0]["lr"] = wanted.learning_rate * float(spread) * pace((step + 0.5) / wanted.steps)
         optimizer.zero_grad()
         (cost + _pull(space, latent)).sum().backward()
@@ -213,9 +213,10 @@ class _Best:
 
     def take(self, latent: Tensor, distances: Distances, cost: Tensor) -> None:
         """Keep the best row where it beats what is kept; what is not finite never does."""
-        row = int(cost.detach().nan_to_num(math.inf).argmin())
-        if float(cost[row]) >= self.cost:
+        costs = cost.detach().nan_to_num(math.inf)
+        row = int(costs.argmin())
+        if float(costs[row]) >= self.cost:
             return
-        self.row, self.cost, self.distances = row, float(cost[row]), distances.row(row)
+        self.row, self.cost, self.distances = row, float(costs[row]), distances.row(row)
         own = {name: value[row : row + 1] for name, value in self.condition.items()}
         self.place = Place(latent.detach()[row : row + 1].clone(), own)

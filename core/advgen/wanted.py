@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 NUM_SAMPLES = 16
 NUM_ROWS = 8
 CLASSES = "classes"
+LATENT = "latent"
+"""The stem of the file that gen project writes: its folder says more."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class Wanted:
     def folder(self) -> str:
         """The sub-folder of a run's samples that they go to by default."""
         if self.latent is not None:
-            return f"latent-{Path(self.latent).stem}"
+            path = Path(self.latent).absolute()
+            return f"latent-{path.stem}" if path.stem != LATENT else f"latent-of-{path.parent.name}"
         return f"seed-{self.seed or 0}" if self.seeds is None and self.grid != CLASSES else "seeds"
 
 
