@@ -48,6 +48,7 @@ class FakeResult:
     files: tuple[Path, ...] = (Path("runs/x/out/0.png"),)
     overview: tuple[Path, ...] = (Path("runs/x/out/grid.png"),)
     removed: tuple[Path, ...] = ()
+    num_samples: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         return {"folder": self.folder, "loss": float("nan"), "steps": (1, 2)}
@@ -223,6 +224,7 @@ def test_sample_and_evaluate_hand_their_flags_on(gen: Any, monkeypatch: pytest.M
     assert "overview: runs/x/out/grid.png" in answer.out
     place = {"device": "auto", "plugin": None, "step": None}
     asked = {"num_samples": 4, "seed": 2, "label": "seven", "out": Path("o"), "file_format": None}
+    asked |= {"seeds": None, "truncation": None, "grid": None, "latent": None}
     assert calls[0] == (Path("runs/x"), asked | place)
     assert gen("sample", "runs/x", "--json").json["folder"] == "runs/x"
     assert gen("evaluate", "runs/x", "--json").json == {"fd": None}

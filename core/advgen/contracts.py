@@ -1,139 +1,51 @@
-"""What passes between the core and a modality, and the checks at the border.
+"""What a modality brings, and the core calls: two networks and everything that must be known of the samples.
 
-Legend: B batch, positions: whatever a modality scores one by one (patches, frames, tokens), L tokens, V vocabulary.
-The core treats every axis after the batch axis as opaque.
+What passes between them is in ``records`` (samples and verdicts) and ``sources`` (data); this module has all those names.
+The core treats every axis after the batch axis as opaque. Legend: B batch, L tokens.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from advgen.errors import ConfigError, ContractError
+from advgen.errors import ConfigError
+from advgen.records import Batch as Batch
+from advgen.records import Head as Head
+from advgen.records import Mode as Mode
+from advgen.records import Sample as Sample
+from advgen.records import Verdict as Verdict
+from advgen.records import check_verdict as check_verdict
 from advgen.report import DataReport, Show
+from advgen.sources import Corpus as Corpus
+from advgen.sources import DataRequest as DataRequest
+from advgen.sources import Judge as Judge
+from advgen.sources import MetricNote as MetricNote
+from advgen.sources import Source as Source
 
-Mode = Literal["values", "relaxed", "log_prob"]
 ConfigT = TypeVar("ConfigT")
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Samples, real or generated: what data sources return and what writers take.
-
-    Args:
-        values: (B, ...) the samples; on a source's side any dtype (uint8 images, int64 tokens).
-        mask: (B, *positions) bool, True where a position is real; None where all are.
-        condition: names to tensors (B, ...), such as ``label`` (B,) int64.
-    """
-
-    values: Tensor
-    mask: Tensor | None = None
-    condition: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return self.values.shape[0]
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The same batch on a device; no copy when it is there already."""
-        return Batch(
-            self.values.to(device, non_blocking=True),
-            None if self.mask is None else self.mask.to(device, non_blocking=True),
-            {name: tensor.to(device, non_blocking=True) for name, tensor in self.condition.items()},
-        )
-
-    def slice(self, start: int, stop: int) -> Batch:
-        """Samples ``start`` to ``stop``."""
-        return Batch(
-            self.values[start:stop],
-            None if self.mask is None else self.mask[start:stop],
-            {name: tensor[start:stop] for name, tensor in self.condition.items()},
-        )
-
-    def rolled(self) -> Batch:
-        """Each sample in the place of the one before it, the first in the last place."""
-        return Batch.cat([self.slice(1, len(self)), self.slice(0, 1)])
-
-    @staticmethod
-    def cat(batches: list[Batch]) -> Batch:
-        """One batch of several that agree in everything but length."""
-        first = batches[0]
-        return Batch(
-            torch.cat([batch.values for batch in batches]),
-            None if first.mask is None else torch.cat([b.mask for b in batches if b.mask is not None]),
-            {name: torch.cat([batch.condition[name] for batch in batches]) for name in first.condition},
-        )
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What a generator returns.
-
-    Args:
-        values: (B, ...) in the modality's own scale; tokens are int64.
-        relaxed: (B, L, V) one-hot forward, soft backward; only for ``mode="relaxed"``.
-        log_prob: (B, L) log-probability of each drawn token, with its graph; only for ``mode="log_prob"``.
-        entropy: (B, L) entropy in nats of each draw, with its graph; only for ``mode="log_prob"``.
-        mask: (B, *positions) bool, or None.
-    """
-
-    values: Tensor
-    relaxed: Tensor | None = None
-    log_prob: Tensor | None = None
-    entropy: Tensor | None = None
-    mask: Tensor | None = None
-
-    def detach(self) -> Sample:
-        """The same sample without its graph."""
-        return replace(self, **{name: value.detach() for name, value in vars(self).items() if value is not None})
-
-
-@dataclass(frozen=True)
-class Head:
-    """One opinion of a discriminator.
-
-    Args:
-        scores: (B, *positions) raw logits; (B,) is one score a sample.
-        mask: (B, *positions) bool, or None where every position counts.
-        weight: share of this head in the sum over heads.
-        features: inner activations (B, ...), for feature matching.
-    """
-
-    scores: Tensor
-    mask: Tensor | None = None
-    weight: float = 1.0
-    features: tuple[Tensor, ...] = ()
-
-    def slice(self, start: int, stop: int) -> Head:
-        """Samples ``start`` to ``stop``; inner activations too, batch first."""
-        mask = None if self.mask is None else self.mask[start:stop]
-        return Head(self.scores[start:stop], mask, self.weight, tuple(each[start:stop] for each in self.features))
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a discriminator returns: one or more heads."""
-
-    heads: tuple[Head, ...]
-
-    def slice(self, start: int, stop: int) -> Verdict:
-        """Samples ``start`` to ``stop``."""
-        return Verdict(tuple(head.slice(start, stop) for head in self.heads))
-
-    @staticmethod
-    def of(*scores: Tensor, mask: Tensor | None = None) -> Verdict:
-        """Equal-weight heads (their weights add to 1) that share a mask."""
-        return Verdict(tuple(Head(score, mask, 1.0 / len(scores)) for score in scores))
-
-
 class Generator(nn.Module, ABC):
-    """noise (B, ...), condition -> Sample. Sub-class it; the core never looks inside."""
+    """noise (B, ...), condition -> Sample. Sub-class it; the core never looks inside.
+
+    Tools that go between samples (interpolation, projection, truncation) take its two halves: ``latent``, then ``render``.
+    """
+
+    mapped: bool = False
+    """Whether ``latent`` is a space of its own that a mapping network has learned, where straight lines make sense."""
+
+    truncation: float = 1.0
+    """How far samples lie from the mean latent where nobody says otherwise; 1: as trained."""
+
+    num_styles: int = 0
+    """How many layers take a latent each, the coarsest first, for ``mix``; 0: none do."""
 
     @abstractmethod
     def forward(
@@ -141,6 +53,26 @@ class Generator(nn.Module, ABC):
     ) -> Sample:
         """Draw samples. Continuous generators ignore ``mode`` and ``temperature``; each row depends on its own
         noise and condition alone (except through BatchNorm)."""
+
+    def latent(self, noise: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """(B, ...) what samples are edited in, not truncated; the noise itself where there is no mapping network."""
+        return noise
+
+    def render(self, latent: Tensor, condition: Mapping[str, Tensor]) -> Sample:
+        """The samples of latents, in evaluation mode as they are, differentiable."""
+        sample: Sample = self(latent, condition)
+        return sample
+
+    def mean_latent(self, latent: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """The mean of each row's latents over noise, shaped as ``latent``; what truncation draws towards. Zero for noise."""
+        return torch.zeros_like(latent)
+
+    def mix(self, coarse: Tensor, fine: Tensor, condition: Mapping[str, Tensor], start: int) -> Sample:
+        """Samples with the latents ``coarse`` (B, ...) in the layers before ``start`` and ``fine`` from there on."""
+        raise ConfigError(
+            f"{type(self).__name__} has no styles to mix: one latent makes the whole sample; mixing needs networks whose "
+            "layers take a latent each (gen plugins show NAME lists a plugin's presets)"
+        )
 
     def path_lengths(self, noise: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """How far a sample moves for a step of its latent, (B,), with its graph; for the penalty ``path_length``."""
@@ -176,75 +108,6 @@ class Discriminator(nn.Module, ABC):
         return {}
 
 
-class Source(Protocol):
-    """One split of a data set, random access by sample index."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
-        """Samples at ``indices`` (B,) int64, on the CPU. Random crops draw from ``generator`` alone,
-        once per index in order."""
-        ...
-
-
-@dataclass(frozen=True)
-class DataRequest:
-    """Where data comes from. ``path`` None means the plugin's embedded corpus."""
-
-    path: Path | None
-    max_bad: int = 10
-    validation_share: float = 0.1
-    test_share: float = 0.1
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """Data as a plugin read it.
-
-    Args:
-        facts: JSON-able facts that rebuild the modality without the data (size, classes, vocabulary, rate).
-        splits: ``train``, ``validation``, ``test``, disjoint and fixed by hash or by the data set; where training samples are
-            of another form than held-out ones (segments of clips), also ``reference``: those of ``train`` in that form.
-        fingerprint: sha256 over the content (or over names, sizes and times of a large folder).
-        bad: files left out, each with its reason.
-    """
-
-    facts: Mapping[str, Any]
-    splits: Mapping[str, Source]
-    fingerprint: str
-    bad: tuple[str, ...] = ()
-
-
-class Judge(Protocol):
-    """A feature network that was trained on the train split and never enters a loss."""
-
-    name: str
-
-    def features(self, batch: Batch) -> Tensor:
-        """(N, F) float features, on unpadded content."""
-        ...
-
-    def classify(self, batch: Batch) -> Tensor | None:
-        """(N,) int64 predicted label, or None where the data has no labels."""
-        ...
-
-
-@dataclass(frozen=True)
-class MetricNote:
-    """What a reader must know of one of a modality's own metrics, for reports and stop rules.
-
-    Args:
-        protocol: how it is measured: what is compared, window, rate, unit.
-        better: its direction.
-        missing: why it cannot be measured here and what to do about it; empty where it can.
-    """
-
-    protocol: str
-    better: Literal["lower", "higher"] = "lower"
-    missing: str = ""
-
-
 class Modality(ABC, Generic[ConfigT]):
     """Everything the core must know of a modality. Built from the plugin's config and the corpus's facts."""
 
@@ -259,6 +122,19 @@ class Modality(ABC, Generic[ConfigT]):
 
     file_format: str | None = None
     """The one of ``formats`` that ``gen sample --format`` asks for; None: the default."""
+
+    one_file: bool = False
+    """``write`` puts all samples into one file, so that files cannot be named by their samples."""
+
+    normal_noise: bool = False
+    """Noise is standard normal numbers alone, so that it may be scaled (truncation), turned (interpolation) and searched
+    (projection)."""
+
+    mixed_labels: bool = False
+    """The generator takes ``label`` as shares (B, K) of the classes too, for what lies between two of them."""
+
+    animations: Mapping[str, str] = MappingProxyType({})
+    """Formats that ``animate`` makes, each in a few words; the first is the default."""
 
     paired: bool = False
     """A sample answers its condition (a vocoder its mel): evaluation gives G the conditions of the held-out samples, and
@@ -310,6 +186,29 @@ class Modality(ABC, Generic[ConfigT]):
     def comparison(self, generated: Batch, real: Batch, stem: Path) -> list[Path]:
         """``overview`` while training: row by row beside held-out samples of the same classes. The default leaves them out."""
         return self.overview(generated, stem)
+
+    def table(self, batch: Batch, columns: int, stem: Path, *, blank: int = 0) -> list[Path]:
+        """As ``overview`` with all samples row by row, after ``blank`` empty places. The default shows them in order."""
+        return self.overview(batch, stem)
+
+    def animate(self, frames: Sequence[Batch], stem: Path, kind: str) -> list[Path]:
+        """A film in one of ``animations`` beside ``stem``; each of ``frames`` is what is seen at once."""
+        raise ConfigError(f"{type(self).__name__} makes no animations; leave --format out")
+
+    def read_sample(self, path: Path) -> tuple[Batch, list[str]]:
+        """One file as a batch of one, as sources give it, and what had to be changed of it; for ``gen project``.
+
+        Raises:
+            DataError: where the file is missing, damaged or of another kind.
+        """
+        raise ConfigError(f"{type(self).__name__} reads no single files, so nothing can be projected")
+
+    def reading_alike(self) -> ConfigT:
+        """Options under which other files are read in the form of this data, for ``gen evaluate --samples``."""
+        raise ConfigError(
+            f"{type(self).__name__} cannot read a folder of samples in the form of other data; evaluate a run instead: "
+            "gen evaluate RUN"
+        )
 
     def describe(self, generator: Generator) -> dict[str, str | int | float]:
         """Facts of G that its users should know, such as how far it looks, for ``gen runs show``."""
@@ -368,24 +267,3 @@ class Modality(ABC, Generic[ConfigT]):
     def metric_notes(self) -> Mapping[str, MetricNote]:
         """How those metrics are measured, by name; a metric without a note is reported all the same."""
         return {}
-
-
-def check_verdict(verdict: Verdict, num_samples: int, who: str) -> Verdict:
-    """Refuse a verdict whose heads are not (B, *positions) logits.
-
-    Raises:
-        ContractError: naming the head, its shape and the expected one.
-    """
-    if not isinstance(verdict, Verdict) or not verdict.heads:
-        raise ContractError(f"{who} returned {type(verdict).__name__}, expected a Verdict with at least one head")
-    for index, head in enumerate(verdict.heads):
-        shape = tuple(head.scores.shape)
-        if not shape or shape[0] != num_samples:
-            expected = f"({num_samples}, *positions)"
-            raise ContractError(f"{who} returned scores of shape {shape} for head {index}, expected {expected}")
-        if head.mask is not None and head.mask.shape != head.scores.shape:
-            raise ContractError(f"{who} returned a mask of shape {tuple(head.mask.shape)} at head {index}, expected {shape}")
-        if any(len(each) != num_samples for each in head.features):
-            shapes = ", ".join(str(tuple(each.shape)) for each in head.features)
-            raise ContractError(f"{who} returned features of shapes {shapes} at head {index}, expected ({num_samples}, ...)")
-    return verdict

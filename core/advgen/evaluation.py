@@ -26,6 +26,7 @@ from advgen.metrics.features import (
 from advgen.metrics.table import Metric, apply_metrics, plugin_metrics
 
 if TYPE_CHECKING:
+    from advgen.sample_folders import SampleFolder
     from advgen.sampling import LoadedRun
 
 BLOCK = 256
@@ -79,7 +80,7 @@ def evaluate_run(
 
 
 def evaluate_loaded(
-    run: LoadedRun, num_samples: int | None = None, seed: int = 0, metrics: Mapping[str, Metric] | None = None
+    run: LoadedRun | SampleFolder, num_samples: int | None = None, seed: int = 0, metrics: Mapping[str, Metric] | None = None
 ) -> dict[str, Any]:
     """The report of a run that is already open, with further metrics on features; nothing is written."""
     corpus = run.corpus()
@@ -331,8 +332,9 @@ def format_report(report: Mapping[str, Any]) -> str:
 
 def _head(protocol: Mapping[str, Any]) -> list[str]:
     """The protocol in a few lines."""
+    origin = protocol.get("samples") or f"step {protocol['step']}"
     lines = [
-        f"step {protocol['step']}, {protocol['num_generated']} generated against {protocol['num_real']} real samples "
+        f"{origin}, {protocol['num_generated']} generated against {protocol['num_real']} real samples "
         f"of the {protocol['split']} split (seed {protocol['seed']})",
         f"features: {protocol['features']}; k {protocol['k']}; kernel {protocol['kernel']}",
     ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import AbstractContextManager
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +28,11 @@ def seed_networks(seed: int, *parts: str | int) -> None:
     torch.default_generator.manual_seed(number)  # torch.manual_seed looks at every backend: 0.5 ms a call
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(number)
+
+
+def untouched(device: torch.device) -> AbstractContextManager[Any]:
+    """The global random state is after the block what it was before."""
+    return torch.random.fork_rng(devices=[] if device.type == "cpu" else [device])
 
 
 @lru_cache(maxsize=8)

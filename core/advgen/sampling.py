@@ -1,4 +1,4 @@
-"""Sampling from a run: the same seed gives the same sample i, whatever the count."""
+"""Runs opened to draw from, and their samples as files."""
 
 from __future__ import annotations
 
@@ -11,85 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from advgen import interrupts
 from advgen.config.load import options_of
 from advgen.config.model import RunConfig
 from advgen.contracts import Batch, Corpus, Generator, Modality
+from advgen.drawing import answer as answer
+from advgen.drawing import draw_samples as draw_samples
+from advgen.drawing import refresh_statistics as refresh_statistics
 from advgen.errors import CheckpointError, ConfigError, DataError, PluginError
-from advgen.randomness import keyed_generator, seed_networks
+from advgen.latents import Space
 from advgen.registry import PluginRecord, find_plugin
 from advgen.runs import RunFolder, checkpoint, warning_of_divergence
 from advgen.setup import modality_class, read_corpus
 from advgen.state import load_network
+from advgen.wanted import Drawn, Wanted, draw_wanted
 from advgen.world import pick_device
 from advgen.written import Written
 
-BLOCK = 64
 WRITE_BLOCK = 16
-REFRESH_BLOCKS = 16
-
-
-@torch.no_grad()
-def refresh_statistics(network: nn.Module, modality: Modality[Any], device: torch.device) -> None:
-    """Estimate BatchNorm statistics of averaged weights afresh, from a fixed seed; leaves the network in eval mode."""
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # a plain mean over the blocks
-    network.train()
-    with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
-        for block in range(REFRESH_BLOCKS if layers else 0):
-            seed_networks(0, "statistics", block)
-            noise, condition = _inputs(modality, keyed_generator(0, "statistics", block), None, network, device)
-            network(noise, condition)
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-    network.eval()
-
-
-@torch.no_grad()
-def draw_samples(
-    network: nn.Module, modality: Modality[Any], count: int, *, seed: int, device: torch.device, label: int | None = None
-) -> Batch:
-    """``count`` samples on the CPU, in fixed blocks: sample i depends on the seed and i alone."""
-    blocks, size = [], modality.sample_block
-    with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
-        for block in range(-(-count // size)):
-            seed_networks(seed, "sampling", block)
-            noise, condition = _inputs(modality, keyed_generator(seed, "sample", block), label, network, device, size)
-            sample = network(noise, condition)
-            batch = modality.postprocess(sample, condition).to("cpu")
-            blocks.append(batch)
-    return Batch.cat(blocks).slice(0, count)
-
-
-@torch.no_grad()
-def answer(network: nn.Module, modality: Modality[Any], asked: Batch, *, seed: int, device: torch.device) -> Batch:
-    """One sample for each condition of a prepared batch, in its order, on the CPU; for modalities that are paired."""
-    blocks, dtype = [], next(network.parameters()).dtype
-    for start in range(0, len(asked), BLOCK):
-        condition = asked.slice(start, start + BLOCK).to(device).condition
-        noise = modality.noise(min(BLOCK, len(asked) - start), keyed_generator(seed, "answer", start // BLOCK))
-        noise = noise.to(device, dtype if noise.is_floating_point() else noise.dtype)
-        blocks.append(modality.postprocess(network(noise, condition), condition).to("cpu"))
-    return Batch.cat(blocks)
-
-
-def _inputs(
-    modality: Modality[Any],
-    rng: torch.Generator,
-    label: int | None,
-    network: nn.Module,
-    device: torch.device,
-    size: int = BLOCK,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    condition = {name: t.to(device) for name, t in modality.condition(size, rng, label=label).items()}
-    noise = modality.noise(size, rng)
-    dtype = next(network.parameters()).dtype
-    return noise.to(device, dtype if noise.is_floating_point() else noise.dtype), condition
 
 
 @dataclass
@@ -104,15 +44,31 @@ class LoadedRun:
     device: torch.device
     step: int
     fingerprint: str
+    weights: str = ""
+    """sha256 of the generator's file."""
 
-    def draw(self, num: int, seed: int = 0, label: int | str | None = None) -> Batch:
+    def draw(self, num: int, seed: int = 0, label: int | str | None = None, truncation: float | None = None) -> Batch:
         """``num`` samples in the prepared scale, on the CPU; ``label`` is a class's name or index.
 
         Raises:
-            ConfigError: where the run has no such class.
+            ConfigError: where the run has no such class, or nothing to truncate.
         """
-        chosen = _label(self.modality, label)
-        return draw_samples(self.generator, self.modality, num, seed=seed, device=self.device, label=chosen)
+        chosen = self.label(label)
+        return draw_samples(
+            self.generator, self.modality, num, seed=seed, device=self.device, label=chosen, truncation=truncation
+        )
+
+    def space(self, truncation: float | None = None) -> Space:
+        """Where its samples lie, for single seeds and what is between them."""
+        return Space(self.generator, self.modality, self.device, truncation)
+
+    def label(self, label: int | str | None) -> int | None:
+        """A class's index from its name or index.
+
+        Raises:
+            ConfigError: listing the classes, where there is no such.
+        """
+        return _label(self.modality, label)
 
     def answer(self, asked: Batch, seed: int = 0) -> Batch:
         """A sample for each condition of a prepared batch, in its order, on the CPU."""
@@ -173,15 +129,16 @@ def load_run(path: Path | str, device: str = "auto", plugin: str | None = None, 
         log.warning("warning: %s; step %d is used instead", problem, manifest["step"])
     if step is None and (warning := warning_of_divergence(folder.path)):
         log.warning(warning)
-    weights = parts.get("average", parts.get("generator"))
-    if weights is None:
+    part = "average" if "average" in parts else "generator"
+    if part not in parts:
         raise CheckpointError(f"the checkpoint of {folder.path} holds no generator")
     with torch.random.fork_rng(devices=[]):
         dtype = torch.float64 if config.train.precision == "float64" else torch.float32
         generator = modality.generator().to(chosen, dtype)
-        load_network(generator, weights, "generator")
+        load_network(generator, parts[part], "generator")
         refresh_statistics(generator, modality, chosen)
-    return LoadedRun(folder.path, config, record, modality, generator, chosen, manifest["step"], about["fingerprint"])
+    known = manifest["step"], about["fingerprint"], manifest["files"][part]["sha256"]
+    return LoadedRun(folder.path, config, record, modality, generator, chosen, *known)
 
 
 @dataclass
@@ -193,6 +150,7 @@ class SampleResult:
     files: list[Path]
     overview: list[Path]
     removed: list[Path] = field(default_factory=list)
+    num_samples: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -203,43 +161,79 @@ class SampleResult:
 
 def sample_run(
     run: Path | str,
-    num_samples: int = 16,
-    seed: int = 0,
+    num_samples: int | None = None,
+    seed: int | None = None,
     label: int | str | None = None,
     out: Path | str | None = None,
     device: str = "auto",
     plugin: str | None = None,
     file_format: str | None = None,
     step: int | None = None,
+    *,
+    seeds: Sequence[int] | None = None,
+    truncation: float | None = None,
+    grid: str | None = None,
+    latent: Path | str | None = None,
 ) -> SampleResult:
-    """Write samples of a run: one file each and one overview. Samples that an earlier call left in the folder are removed."""
-    if num_samples < 1:
-        raise ConfigError(f"-n {num_samples}: expected at least one sample")
+    """Write samples of a run: one file each and one overview. Samples that an earlier call left in the folder are removed.
+
+    Args:
+        num_samples: how many of one seed; None: 16, or as many as the grid has places.
+        seeds: one sample of each instead, named by it.
+        truncation: draws samples towards the mean latent: 1 leaves them, 0 is the mean.
+        grid: ``classes``: the overview's rows are seeds, its columns classes; ``4x8``: its rows and columns.
+        latent: a file of ``gen project``: its latents instead of seeds.
+
+    Raises:
+        GenError: where the run cannot be read or what is asked for contradicts itself.
+    """
+    wanted = Wanted(num_samples, seed, None if seeds is None else tuple(seeds), label, truncation, grid, latent)
+    wanted.check()
     loaded = _load_to_write(run, device, plugin, file_format, step)
-    batch = loaded.draw(num_samples, seed, label)
-    folder = Path(out) if out is not None else loaded.folder / "samples" / f"seed-{seed}"
+    drawn = draw_wanted(loaded, wanted)
+    return publish(loaded, drawn, Path(out) if out is not None else loaded.folder / "samples" / wanted.folder)
+
+
+def publish(loaded: LoadedRun, drawn: Drawn, folder: Path) -> SampleResult:
+    """Write samples and their overview into a folder, and take away what an earlier call left there."""
+    modality = loaded.modality
+    with written_anew(folder) as (written, before):
+        files = _write(modality, drawn, written)
+        with interrupts.held():
+            stem = folder / "overview"
+            if drawn.columns is None:
+                overview = modality.overview(drawn.batch.slice(0, modality.overview_samples), stem)
+            else:
+                overview = modality.table(drawn.shown, drawn.columns, stem)
+            written.add(overview)
+    gone = sorted(set(before) - {*files, *overview})
+    return SampleResult(loaded.folder, loaded.step, files, overview, gone, len(drawn.batch))
+
+
+@contextlib.contextmanager
+def written_anew(folder: Path) -> Iterator[tuple[Written, list[Path]]]:
+    """A folder's record, after the files of an earlier call were removed; those come with it.
+
+    Raises:
+        ConfigError: where the folder cannot be written.
+    """
     with _writing(folder):
         written = Written(folder)
         with interrupts.held():
             before = written.clear()
-        files = _write(loaded.modality, batch, written)
-        with interrupts.held():
-            overview = loaded.modality.overview(batch.slice(0, loaded.modality.overview_samples), folder / "overview")
-            written.add(overview)
-    gone = sorted(set(before) - {*files, *overview})
-    return SampleResult(loaded.folder, loaded.step, files, overview, gone)
+        yield written, before
 
 
-def _write(modality: Modality[Any], batch: Batch, written: Written) -> list[Path]:
+def _write(modality: Modality[Any], drawn: Drawn, written: Written) -> list[Path]:
     """One file per sample, in blocks that are noted in the folder's record; Ctrl-C waits for the end of a block."""
     files: dict[Path, None] = {}
-    for start in range(0, len(batch), WRITE_BLOCK):
-        block = batch.slice(start, start + WRITE_BLOCK)
+    for first, last, part, number in drawn.blocks(WRITE_BLOCK, modality.one_file):
         with interrupts.held():
-            new = modality.write(block, written.folder, start=start)
+            (written.folder / part).mkdir(parents=True, exist_ok=True)
+            new = modality.write(drawn.batch.slice(first, last), written.folder / part, start=number)
             written.add(new)
             files |= dict.fromkeys(new)
-            interrupts.note(f"{start + len(block)} of {len(batch)} samples are in {written.folder}")
+            interrupts.note(f"{last} of {len(drawn.batch)} samples are in {written.folder}")
     return list(files)
 
 
@@ -272,7 +266,7 @@ def convert_run(
                 last = max(new, key=lambda path: path.stat().st_mtime_ns)
                 interrupts.note(f"{len(new)} files were written to {folder}; {last.name}, the last, may be cut short")
             raise
-    return SampleResult(loaded.folder, loaded.step, files, [])
+    return SampleResult(loaded.folder, loaded.step, files, [], [], len(files))
 
 
 def _states(folder: Path) -> dict[Path, tuple[int, int]]:

@@ -29,6 +29,10 @@ class Written:
         self.record.unlink(missing_ok=True)
         return found
 
+    def names(self) -> list[str]:
+        """The noted files, below the folder."""
+        return [path.relative_to(self.folder).as_posix() for path in self._noted()]
+
     def _noted(self) -> dict[Path, str]:
         """Each file's last digest; lines that are not ours, and names that lead out of the folder, are passed over."""
         if not self.record.is_file():

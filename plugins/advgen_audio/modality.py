@@ -56,6 +56,7 @@ class AudioModality(Modality[AudioConfig]):
     def __init__(self, config: AudioConfig, facts: Mapping[str, Any]) -> None:
         super().__init__(config, facts)
         self._vocoding = Vocoding(config, facts) if config.task == "vocode" else None
+        self.normal_noise = self._vocoding is None
         if self._vocoding is not None:
             self.paired, self.overview_samples = True, len(self._vocoding.examples)
             self.sample_block = self.overview_samples
@@ -125,8 +126,11 @@ class AudioModality(Modality[AudioConfig]):
         """One WAV with all clips and one picture of waveforms and spectrograms; a vocoder's beside what they are copies of."""
         if self._vocoding is not None:
             return self._show(self._vocoding.beside_real(batch), stem)
-        shown = batch.slice(0, NUM_SHOWN)
-        clips = zip(shown.values, self._titles(shown), strict=True)
+        return self.table(batch.slice(0, NUM_SHOWN), 1, stem)
+
+    def table(self, batch: Batch, columns: int, stem: Path, *, blank: int = 0) -> list[Path]:
+        """All clips in order: a strip to hear and a picture to see."""
+        clips = zip(batch.values, self._titles(batch), strict=True)
         return self._show([(Clip(values[0], title),) for values, title in clips], stem)
 
     def comparison(self, generated: Batch, real: Batch, stem: Path) -> list[Path]:
@@ -142,6 +146,13 @@ class AudioModality(Modality[AudioConfig]):
         """How far a vocoder looks."""
         known = self._vocoding is not None and isinstance(generator, VocoderGenerator)
         return dict(self._vocoding.describe(generator)) if known else {}
+
+    def reading_alike(self) -> AudioConfig:
+        """The rate and the length of the data, labels by folder."""
+        if self._vocoding is not None:
+            return super().reading_alike()
+        form = {"sample_rate_hz": self._rate_hz, "length": self._length, "label_pattern": None, "test_pattern": None}
+        return self.config.model_copy(update=form)
 
     def differences(self, facts: Mapping[str, Any]) -> list[str]:
         """Another rate, other classes, another mel front end."""

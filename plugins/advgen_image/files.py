@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 GRID_GAP = 2
 SMALLEST_CELL = 64
+FRAME_MILLISECONDS = 40
 
 
 def to_pixels(values: Tensor, bits: int = 8) -> NDArray[Any]:
@@ -38,19 +40,44 @@ def write_images(values: Tensor, folder: Path, *, start: int, bits: int) -> list
     return paths
 
 
-def write_grid(values: Tensor, stem: Path) -> list[Path]:
-    """All images in one PNG beside ``stem``, nearly square, small images enlarged by a whole factor."""
+def write_grid(values: Tensor, stem: Path, *, columns: int | None = None, blank: int = 0) -> list[Path]:
+    """All images in one PNG beside ``stem``, nearly square or in so many columns, after ``blank`` empty places."""
+    path = stem.with_name(stem.name + ".png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    to_picture(arrange(values, columns, blank)).save(path)
+    return [path]
+
+
+def arrange(values: Tensor, columns: int | None = None, blank: int = 0) -> NDArray[np.uint8]:
+    """Images (N, C, H, W) side by side on white, (H', W', C); small ones are enlarged by a whole factor."""
     pixels = to_pixels(values)
     enlarge = max(1, math.ceil(SMALLEST_CELL / max(pixels.shape[1:3])))
     pixels = pixels.repeat(enlarge, 1).repeat(enlarge, 2)
     count, height, width, channels = pixels.shape
-    columns = max(1, math.ceil(math.sqrt(count)))
-    rows = max(1, math.ceil(count / columns))
+    columns = columns or max(1, math.ceil(math.sqrt(count + blank)))
+    rows = max(1, math.ceil((count + blank) / columns))
     canvas = np.full((rows * (height + GRID_GAP) - GRID_GAP, columns * (width + GRID_GAP) - GRID_GAP, channels), 255, np.uint8)
-    for index, image in enumerate(pixels):
+    for index, image in enumerate(pixels, blank):
         top, left = index // columns * (height + GRID_GAP), index % columns * (width + GRID_GAP)
         canvas[top : top + height, left : left + width] = image
-    path = stem.with_name(stem.name + ".png")
+    return canvas
+
+
+def write_animation(frames: Sequence[Tensor], stem: Path, kind: str) -> list[Path]:
+    """One picture for each of ``frames`` (N, C, H, W), its images side by side: ``gif`` or ``apng``."""
+    pictures = [to_picture(arrange(values)) for values in frames]
+    if kind == "gif":
+        pictures = [_opaque(picture) for picture in pictures]
+    path = stem.with_name(f"{stem.name}.{kind}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    to_picture(canvas).save(path)
+    more: dict[str, Any] = {"format": "GIF"} if kind == "gif" else {"format": "PNG", "default_image": False}
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=FRAME_MILLISECONDS, loop=0, **more)
     return [path]
+
+
+def _opaque(picture: Image.Image) -> Image.Image:
+    """On white, as a GIF has no half transparency."""
+    if picture.mode != "RGBA":
+        return picture
+    ground = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(ground, picture).convert("RGB")

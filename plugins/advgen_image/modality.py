@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,11 +15,12 @@ from advgen_image.augmentation import augmented
 from advgen_image.config import ImageConfig
 from advgen_image.data import read_corpus
 from advgen_image.families import make_discriminator, make_generator
-from advgen_image.files import write_grid, write_images
+from advgen_image.files import write_animation, write_grid, write_images
 from advgen_image.inspection import inspect_images
 from advgen_image.judge import train_judge
 from advgen_image.networks import ImageShape, choose_depth
 from advgen_image.shapes import shapes_metrics
+from advgen_image.single import read_one
 
 BLOCK = 16
 GAMMA_PER_PIXEL = 0.0002
@@ -29,6 +30,8 @@ class ImageModality(Modality[ImageConfig]):
     """Images (B, C, H, W) in [-1, 1], with a ``label`` (B,) where the data has classes."""
 
     formats = MappingProxyType({"png": "8 or 16 bits a channel, as the data"})
+    animations = MappingProxyType({"gif": "256 colours a frame", "apng": "as PNG, with all colours"})
+    normal_noise = mixed_labels = True
 
     def __init__(self, config: ImageConfig, facts: Mapping[str, Any]) -> None:
         super().__init__(config, facts)
@@ -99,6 +102,23 @@ class ImageModality(Modality[ImageConfig]):
     def overview(self, batch: Batch, stem: Path) -> list[Path]:
         """One PNG with all samples in a grid."""
         return write_grid(batch.values, stem)
+
+    def table(self, batch: Batch, columns: int, stem: Path, *, blank: int = 0) -> list[Path]:
+        """The same with so many columns, after ``blank`` empty places."""
+        return write_grid(batch.values, stem, columns=columns, blank=blank)
+
+    def animate(self, frames: Sequence[Batch], stem: Path, kind: str) -> list[Path]:
+        """A GIF or an animated PNG that repeats for ever."""
+        return write_animation([frame.values for frame in frames], stem, kind)
+
+    def read_sample(self, path: Path) -> tuple[Batch, list[str]]:
+        """One image file, upright, scaled and cropped to the size of the data."""
+        return read_one(path, self.facts)
+
+    def reading_alike(self) -> ImageConfig:
+        """The size and the channels of the data; nothing random."""
+        height, width, channels = self.shape.height, self.shape.width, self.shape.channels
+        return ImageConfig(image_height=height, image_width=width, channels=channels)
 
     def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
         """For the embedded shapes: factors read back from the images; nothing for other data."""

@@ -69,7 +69,17 @@ def with_label(embedding: nn.Embedding | None, noise: Tensor, condition: Mapping
         return noise
     label = condition.get("label")
     blank = noise.new_zeros(noise.shape[0], EMBEDDING_SIZE)
-    return torch.cat([noise, blank if label is None else embedding(label).to(noise.dtype)], dim=1)
+    return torch.cat([noise, blank if label is None else look_up(embedding, label).to(noise.dtype)], dim=1)
+
+
+def look_up(table: nn.Module, label: Tensor) -> Tensor:
+    """The embeddings (B, E) of classes (B,), or of mixtures that are given as shares (B, K) of all classes."""
+    if label.is_floating_point():
+        weight = table.weight
+        assert isinstance(weight, Tensor)  # given embeddings alone
+        return label @ weight
+    found: Tensor = table(label)
+    return found
 
 
 class ImageGenerator(Generator):

@@ -31,6 +31,7 @@ class TextModality(Modality[TextConfig]):
     """Samples are tokens (B, L) int64, their mask True through <eos>."""
 
     formats = MappingProxyType({"txt": "one line a sample, UTF-8"})
+    one_file = True
 
     def __init__(self, config: TextConfig, facts: Mapping[str, Any]) -> None:
         super().__init__(config, facts)

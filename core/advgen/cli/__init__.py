@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from advgen import interrupts
-from advgen.cli import config, data, evaluate, imports, plugins, runs, sample, train, usage
+from advgen.cli import config, data, evaluate, imports, latents, plugins, runs, sample, train, usage
 from advgen.errors import ConfigError, GenError
 
 app = typer.Typer(
@@ -25,6 +25,9 @@ app = typer.Typer(
 app.command("train", cls=train.TrainCommand)(train.train)
 app.command("resume")(train.resume)
 app.command("sample")(sample.sample)
+app.command("interpolate")(latents.interpolate)
+app.command("mix")(latents.mix)
+app.command("project")(latents.project)
 app.command("evaluate")(evaluate.evaluate)
 app.command("import")(imports.import_checkpoint)
 app.add_typer(data.app, name="data")

@@ -2,30 +2,86 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from advgen.cli.output import DeviceOption, JsonFlag, RunArgument, StepOption, TrustOption, say, say_json, to_stderr
+from advgen.cli.output import (
+    DeviceOption,
+    JsonFlag,
+    PluginOption,
+    PresetOption,
+    SetOption,
+    StepOption,
+    say,
+    say_json,
+    to_stderr,
+)
+from advgen.errors import ConfigError
 
 
 def evaluate(
-    run: RunArgument,
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Run folder; none with --samples.")] = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option("--samples", metavar="FOLDER", help="Any folder of samples instead of a run; with --plugin and --data."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="PATH", help="What --samples are compared with, as for gen train.")
+    ] = None,
+    preset: PresetOption = None,
+    overrides: SetOption = None,
     num_samples: Annotated[
         int | None, typer.Option("-n", "--num-samples", min=6, metavar="N", help="Samples; default as many as held out.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Seed of the samples.")] = 0,
     step: StepOption = None,
     device: DeviceOption = "auto",
-    plugin: TrustOption = None,
+    plugin: PluginOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Compare a run's samples with held-out data, beside real against real."""
+    """Compare a run's samples, or those of any folder, with held-out data, beside real against real."""
     from advgen.evaluation import evaluate_run, format_report
 
+    place: dict[str, Any] = {"num_samples": num_samples, "seed": seed, "device": device, "plugin": plugin}
+    foreign = {"--data": data, "--preset": preset, "--set": overrides}
     with to_stderr():
-        report = evaluate_run(run, num_samples=num_samples, seed=seed, device=device, plugin=plugin, step=step)
+        if samples is not None:
+            report = _of_folder(run, samples, step, data, preset, overrides or [], place)
+        elif run is None:
+            raise ConfigError(
+                "gen evaluate got neither a run nor --samples; expected gen evaluate RUN (gen runs list shows those in runs/), "
+                "or gen evaluate --samples FOLDER --plugin NAME --data DATA"
+            )
+        elif surplus := [name for name, value in foreign.items() if value]:
+            raise ConfigError(f"{surplus[0]} goes with --samples, a run has its own data and options; leave it out")
+        else:
+            report = evaluate_run(run, step=step, **place)
     if as_json:
         say_json(report)
     else:
         say(format_report(report))
+
+
+def _of_folder(
+    run: Path | None,
+    samples: Path,
+    step: int | None,
+    data: str | None,
+    preset: str | None,
+    overrides: list[str],
+    place: dict[str, Any],
+) -> dict[str, Any]:
+    """The report of a folder of samples.
+
+    Raises:
+        ConfigError: where a run or a step is named too, or no plugin.
+    """
+    from advgen.sample_folders import evaluate_samples
+
+    if run is not None or step is not None:
+        raise ConfigError(f"--samples {samples} is judged without a run: leave out {'the run' if run else '--step'}")
+    if place["plugin"] is None:
+        raise ConfigError(f"--samples {samples}: say with --plugin NAME what reads them (gen plugins list shows the names)")
+    return evaluate_samples(samples, data=data, preset=preset, overrides=overrides, **place)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advgen_image.networks import look_up
+
 SLOPE = 0.2
 RECTIFIED_GAIN = math.sqrt(2.0 / (1.0 + SLOPE**2))
 
@@ -77,5 +79,4 @@ def label_of(condition: Mapping[str, Tensor], table: nn.Module, like: Tensor) ->
         weight = table.weight
         assert isinstance(weight, Tensor)  # given embeddings alone
         return like.new_zeros(like.shape[0], weight.shape[1])
-    found: Tensor = table(label)
-    return found.to(like.dtype)
+    return look_up(table, label).to(like.dtype)

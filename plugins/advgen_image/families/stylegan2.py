@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from advgen_image.networks import ImageShape
 MAPPING_RATE = 0.01
 MEAN_SAMPLES = 1024
 MEAN_SEED = 0
+MEAN_DECAY = 0.995
 
 
 class StyleMapping(nn.Module):
@@ -66,8 +68,10 @@ class StyleGenerator(Generator):
     """noise (B, Z), label (B,) -> images (B, C, H, W), about [-1, 1]: nothing bounds them.
 
     ``styles`` and ``synthesize`` are its two halves, for tools that edit in between. ``truncation`` (1: none, 0: the mean
-    image of the class) acts in evaluation mode.
+    image of the class) acts in evaluation mode. The mean style of each class is followed in training, in a buffer.
     """
+
+    mapped = True
 
     def __init__(self, config: ImageConfig, shape: ImageShape, depth: int) -> None:
         super().__init__()
@@ -81,6 +85,15 @@ class StyleGenerator(Generator):
             self.layers += [StyledLayer(before, after, size, side, True), StyledLayer(after, after, size, side, False)]
         self.paint = nn.ModuleList(ModulatedConv(each, shape.channels, 1, size, demodulate=False) for each in widths)
         self.offset = nn.Parameter(torch.zeros(len(widths), shape.channels, 1, 1))
+        self.num_styles = len(self.layers) + 1
+        self.register_buffer("means", torch.zeros(max(shape.num_classes, 1), size))
+        self.register_buffer("followed", torch.zeros(max(shape.num_classes, 1), dtype=torch.int64))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Weights that were saved before the means were followed have none: they are estimated where they are needed."""
+        for name in ("means", "followed"):
+            state_dict.setdefault(prefix + name, torch.zeros_like(getattr(self, name)))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(
         self, noise: Tensor, condition: Mapping[str, Tensor], *, mode: Mode = "values", temperature: float = 1.0
@@ -90,18 +103,52 @@ class StyleGenerator(Generator):
 
     def styles(self, noise: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """The style of each layer, (B, L, S): mixed in training, truncated where asked afterwards."""
-        style = self.mapping(noise, condition)
+        style = self.latent(noise, condition)
         if self.training:
+            if torch.is_grad_enabled():
+                self._follow(style, condition)
             return self._mixed(style, noise, condition)
         if self.truncation != 1.0:
-            style = torch.lerp(self.mean_style(condition, style), style, self.truncation)
-        return style.unsqueeze(1).expand(-1, len(self.layers) + 1, -1)
+            style = torch.lerp(self.mean_latent(style, condition), style, self.truncation)
+        return self._everywhere(style)
+
+    def latent(self, noise: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """The style, (B, S), neither mixed nor truncated."""
+        style: Tensor = self.mapping(noise, condition)
+        return style
+
+    def render(self, latent: Tensor, condition: Mapping[str, Tensor]) -> Sample:
+        """Images of styles, which hold their class already."""
+        return Sample(self.synthesize(self._everywhere(latent)))
+
+    def mix(self, coarse: Tensor, fine: Tensor, condition: Mapping[str, Tensor], start: int) -> Sample:
+        """Images with the styles ``coarse`` in the layers before ``start`` and ``fine`` from there on."""
+        late = torch.arange(self.num_styles, device=coarse.device) >= start
+        return Sample(self.synthesize(torch.where(late[:, None], fine.unsqueeze(1), coarse.unsqueeze(1))))
+
+    def _everywhere(self, style: Tensor) -> Tensor:
+        return style.unsqueeze(1).expand(-1, self.num_styles, -1)
+
+    @torch.no_grad()
+    def _follow(self, style: Tensor, condition: Mapping[str, Tensor]) -> None:
+        """Move the mean style of each class in the batch: a plain mean over the first updates, then a running one."""
+        label = condition.get("label")
+        if label is None and self.mapping.embedding is not None:
+            return
+        rows = torch.zeros(len(style), dtype=torch.int64, device=style.device) if label is None else label
+        counts = torch.zeros_like(self.followed).index_add_(0, rows, torch.ones_like(rows))
+        sums = torch.zeros_like(self.means).index_add_(0, rows, style.detach().to(self.means.dtype))
+        seen = counts > 0
+        self.followed += seen
+        rate = (1.0 / self.followed.clamp_min(1).to(self.means.dtype)).clamp_min(1.0 - MEAN_DECAY)
+        moved = torch.lerp(self.means, sums / counts.clamp_min(1)[:, None], rate[:, None])
+        self.means.copy_(torch.where(seen[:, None], moved, self.means))
 
     def _mixed(self, style: Tensor, noise: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """From a layer drawn for each sample on, another noise's style, with probability ``options.style_mixing``."""
-        num_layers = len(self.layers) + 1
+        num_layers = self.num_styles
         places = torch.arange(num_layers, device=style.device)
-        styles = style.unsqueeze(1).expand(-1, num_layers, -1)
+        styles = self._everywhere(style)
         if self.mixing == 0 or num_layers < 3:
             return styles
         other = self.mapping(torch.randn_like(noise), condition)
@@ -110,16 +157,27 @@ class StyleGenerator(Generator):
         return torch.where(((places >= start) & mixed).unsqueeze(2), other.unsqueeze(1), styles)
 
     @torch.no_grad()
-    def mean_style(self, condition: Mapping[str, Tensor], like: Tensor) -> Tensor:
-        """Each sample's mean style over noise, (B, S), under its own class: truncation must not blur the class."""
-        rng = torch.Generator().manual_seed(MEAN_SEED)
-        noise = torch.randn(MEAN_SAMPLES, like.shape[1], generator=rng).to(like)
+    def mean_latent(self, latent: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """Each row's mean style over noise, (B, S), under its own class: truncation must not blur the class.
+
+        As followed in training; estimated from a fixed seed for a class that was not.
+        """
         label = condition.get("label")
-        if label is None or self.mapping.embedding is None:
-            return self.mapping(noise, {}).mean(0, keepdim=True).expand_as(like)
-        found, places = label.unique(return_inverse=True)
-        means = [self.mapping(noise, {"label": each.expand(MEAN_SAMPLES)}).mean(0) for each in found]
-        return torch.stack(means)[places]
+        if label is None and self.mapping.embedding is not None:
+            return self._estimated(latent, {}).expand_as(latent)
+        rows = torch.zeros(len(latent), dtype=torch.int64, device=latent.device) if label is None else label
+        means = self.means.to(latent.dtype).clone()
+        for row in rows.unique().tolist():
+            if not self.followed[row]:
+                chosen = {} if label is None else {"label": torch.full((MEAN_SAMPLES,), row, device=latent.device)}
+                means[row] = self._estimated(latent, chosen)[0]
+        return means[rows]
+
+    def _estimated(self, like: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """(1, S) the mean style of a fixed set of noises."""
+        noise = torch.randn(MEAN_SAMPLES, like.shape[1], generator=torch.Generator().manual_seed(MEAN_SEED)).to(like)
+        mean: Tensor = self.mapping(noise, condition).mean(0, keepdim=True)
+        return mean
 
     def synthesize(self, styles: Tensor) -> Tensor:
         """Styles (B, L, S) -> images (B, C, H, W): each resolution adds its picture to the enlarged one before."""

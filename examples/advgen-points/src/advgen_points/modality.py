@@ -162,6 +162,7 @@ class PointsModality(Modality[PointsConfig]):
     """Everything the core must know of points."""
 
     overview_samples = 2_000
+    one_file = normal_noise = True
 
     @classmethod
     def read(cls, config: PointsConfig, request: DataRequest) -> Corpus:

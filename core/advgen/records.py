@@ -1,0 +1,147 @@
+"""What passes between the core and a modality's networks, and the check at the border.
+
+Legend: B batch, positions: whatever a modality scores one by one (patches, frames, tokens), L tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from advgen.errors import ContractError
+
+Mode = Literal["values", "relaxed", "log_prob"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples, real or generated: what data sources return and what writers take.
+
+    Args:
+        values: (B, ...) the samples; on a source's side any dtype (uint8 images, int64 tokens).
+        mask: (B, *positions) bool, True where a position is real; None where all are.
+        condition: names to tensors (B, ...), such as ``label`` (B,) int64.
+    """
+
+    values: Tensor
+    mask: Tensor | None = None
+    condition: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device; no copy when it is there already."""
+        return Batch(
+            self.values.to(device, non_blocking=True),
+            None if self.mask is None else self.mask.to(device, non_blocking=True),
+            {name: tensor.to(device, non_blocking=True) for name, tensor in self.condition.items()},
+        )
+
+    def slice(self, start: int, stop: int) -> Batch:
+        """Samples ``start`` to ``stop``."""
+        return Batch(
+            self.values[start:stop],
+            None if self.mask is None else self.mask[start:stop],
+            {name: tensor[start:stop] for name, tensor in self.condition.items()},
+        )
+
+    def rolled(self) -> Batch:
+        """Each sample in the place of the one before it, the first in the last place."""
+        return Batch.cat([self.slice(1, len(self)), self.slice(0, 1)])
+
+    @staticmethod
+    def cat(batches: list[Batch]) -> Batch:
+        """One batch of several that agree in everything but length."""
+        first = batches[0]
+        return Batch(
+            torch.cat([batch.values for batch in batches]),
+            None if first.mask is None else torch.cat([b.mask for b in batches if b.mask is not None]),
+            {name: torch.cat([batch.condition[name] for batch in batches]) for name in first.condition},
+        )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a generator returns.
+
+    Args:
+        values: (B, ...) in the modality's own scale; tokens are int64.
+        relaxed: (B, L, V) one-hot forward, soft backward; only for ``mode="relaxed"``.
+        log_prob: (B, L) log-probability of each drawn token, with its graph; only for ``mode="log_prob"``.
+        entropy: (B, L) entropy in nats of each draw, with its graph; only for ``mode="log_prob"``.
+        mask: (B, *positions) bool, or None.
+    """
+
+    values: Tensor
+    relaxed: Tensor | None = None
+    log_prob: Tensor | None = None
+    entropy: Tensor | None = None
+    mask: Tensor | None = None
+
+    def detach(self) -> Sample:
+        """The same sample without its graph."""
+        return replace(self, **{name: value.detach() for name, value in vars(self).items() if value is not None})
+
+
+@dataclass(frozen=True)
+class Head:
+    """One opinion of a discriminator.
+
+    Args:
+        scores: (B, *positions) raw logits; (B,) is one score a sample.
+        mask: (B, *positions) bool, or None where every position counts.
+        weight: share of this head in the sum over heads.
+        features: inner activations (B, ...), for feature matching.
+    """
+
+    scores: Tensor
+    mask: Tensor | None = None
+    weight: float = 1.0
+    features: tuple[Tensor, ...] = ()
+
+    def slice(self, start: int, stop: int) -> Head:
+        """Samples ``start`` to ``stop``; inner activations too, batch first."""
+        mask = None if self.mask is None else self.mask[start:stop]
+        return Head(self.scores[start:stop], mask, self.weight, tuple(each[start:stop] for each in self.features))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a discriminator returns: one or more heads."""
+
+    heads: tuple[Head, ...]
+
+    def slice(self, start: int, stop: int) -> Verdict:
+        """Samples ``start`` to ``stop``."""
+        return Verdict(tuple(head.slice(start, stop) for head in self.heads))
+
+    @staticmethod
+    def of(*scores: Tensor, mask: Tensor | None = None) -> Verdict:
+        """Equal-weight heads (their weights add to 1) that share a mask."""
+        return Verdict(tuple(Head(score, mask, 1.0 / len(scores)) for score in scores))
+
+
+def check_verdict(verdict: Verdict, num_samples: int, who: str) -> Verdict:
+    """Refuse a verdict whose heads are not (B, *positions) logits.
+
+    Raises:
+        ContractError: naming the head, its shape and the expected one.
+    """
+    if not isinstance(verdict, Verdict) or not verdict.heads:
+        raise ContractError(f"{who} returned {type(verdict).__name__}, expected a Verdict with at least one head")
+    for index, head in enumerate(verdict.heads):
+        shape = tuple(head.scores.shape)
+        if not shape or shape[0] != num_samples:
+            expected = f"({num_samples}, *positions)"
+            raise ContractError(f"{who} returned scores of shape {shape} for head {index}, expected {expected}")
+        if head.mask is not None and head.mask.shape != head.scores.shape:
+            raise ContractError(f"{who} returned a mask of shape {tuple(head.mask.shape)} at head {index}, expected {shape}")
+        if any(len(each) != num_samples for each in head.features):
+            shapes = ", ".join(str(tuple(each.shape)) for each in head.features)
+            raise ContractError(f"{who} returned features of shapes {shapes} at head {index}, expected ({num_samples}, ...)")
+    return verdict
