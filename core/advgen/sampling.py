@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from advgen import interrupts
-from advgen.config.load import options_of
+from advgen.config.load import options_of, sampling_options
 from advgen.config.model import RunConfig
 from advgen.contracts import Batch, Corpus, Generator, Modality
-from advgen.errors import CheckpointError, ConfigError, DataError, PluginError
+from advgen.errors import CheckpointError, ConfigError, DataError
 from advgen.randomness import keyed_generator, seed_networks
-from advgen.registry import PluginRecord, find_plugin
+from advgen.registry import PluginRecord
 from advgen.runs import RunFolder, checkpoint, warning_of_divergence
+from advgen.runs.plugin import find_run_plugin as find_run_plugin
 from advgen.setup import modality_class, read_corpus
 from advgen.state import load_network
 from advgen.world import pick_device
@@ -60,7 +61,7 @@ def draw_samples(
         for block in range(-(-count // size)):
             seed_networks(seed, "sampling", block)
             noise, condition = _inputs(modality, keyed_generator(seed, "sample", block), label, network, device, size)
-            sample = network(noise, condition)
+            sample = modality.draw(network, noise, condition, start=block * size)
             batch = modality.postprocess(sample, condition).to("cpu")
             blocks.append(batch)
     return Batch.cat(blocks).slice(0, count)
@@ -141,26 +142,6 @@ def refuse_imported(folder: RunFolder) -> None:
         )
 
 
-def find_run_plugin(folder: RunFolder, plugin: str | None) -> PluginRecord:
-    """The plugin of a run; one that came from a file must be named again.
-
-    Raises:
-        PluginError: where a file plugin is not named, or is not the one the run was made with.
-    """
-    about = folder.read_json("run.json")
-    if about.get("plugin_sha256") and plugin is None:
-        raise PluginError(
-            f"{folder.path} was made with the plugin file {about['plugin_file']}; its code runs only when you name it: "
-            f"add --plugin {folder.path / 'plugin' / Path(about['plugin_file']).name}"
-        )
-    brought_by = about.get("plugin_distribution")
-    named = f"{brought_by}:{about['plugin']}" if brought_by and not about.get("plugin_sha256") else about["plugin"]
-    record = find_plugin(plugin or named)
-    if about.get("plugin_sha256") and record.sha256 != about["plugin_sha256"]:
-        raise PluginError(f"{plugin} is not the file that made {folder.path} (sha256 differs); name the copy in the run folder")
-    return record
-
-
 def load_run(path: Path | str, device: str = "auto", plugin: str | None = None, step: int | None = None) -> LoadedRun:
     """Load a run's generator from its newest whole checkpoint, or from ``step``."""
     folder, chosen = RunFolder.existing(path), pick_device(device)
@@ -211,11 +192,18 @@ def sample_run(
     plugin: str | None = None,
     file_format: str | None = None,
     step: int | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> SampleResult:
-    """Write samples of a run: one file each and one overview. Samples that an earlier call left in the folder are removed."""
+    """Write samples of a run: one file each and one overview. Samples that an earlier call left in the folder are removed.
+
+    Args:
+        options: the plugin's own, such as ``temperature`` of the text plugin.
+    """
     if num_samples < 1:
         raise ConfigError(f"-n {num_samples}: expected at least one sample")
     loaded = _load_to_write(run, device, plugin, file_format, step)
+    if options:
+        loaded.modality.use_sampling(sampling_options(loaded.record, options), num_samples)
     batch = loaded.draw(num_samples, seed, label)
     folder = Path(out) if out is not None else loaded.folder / "samples" / f"seed-{seed}"
     with _writing(folder):
@@ -228,6 +216,20 @@ def sample_run(
             written.add(overview)
     gone = sorted(set(before) - {*files, *overview})
     return SampleResult(loaded.folder, loaded.step, files, overview, gone)
+
+
+def verify_file(
+    run: Path | str, path: Path, options: Mapping[str, Any], plugin: str | None = None
+) -> Mapping[str, float | int]:
+    """What a file says of the watermark that ``options`` of a run's sampling describe.
+
+    Raises:
+        GenError: where the run's plugin knows no watermark, or the file cannot be read.
+    """
+    folder = RunFolder.existing(run)
+    record = find_run_plugin(folder, plugin)
+    modality = modality_class(record)(options_of(record, folder.config()), folder.read_json("facts.json"))
+    return modality.verify(path, sampling_options(record, options))
 
 
 def _write(modality: Modality[Any], batch: Batch, written: Written) -> list[Path]:
