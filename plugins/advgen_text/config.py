@@ -33,8 +33,8 @@ class TextConfig(PluginConfig):
     )
     critic: Literal["recurrent", "cnn", "multi", "transformer"] = Field(
         "recurrent",
-        description="A logit a token (ScratchGAN); convolutions with highway (SeqGAN); many representations (RelGAN); or a causal "
-        "transformer, which starts as the generator that likelihood has trained.",
+        description="A logit a token (ScratchGAN); convolutions with highway (SeqGAN); many representations (RelGAN); or a "
+        "causal transformer, which starts as the generator that likelihood has trained.",
     )
     generator_embedding: int = Field(96, ge=1, description="Of the LSTM and the relational memory.")
     generator_hidden: int = Field(192, ge=1, description="State of the LSTM; width of transformers.")
@@ -72,7 +72,9 @@ class TextSampling(PluginConfig):
         None, ge=1, le=1024, description="Search with so many beams in place of drawing: the likeliest samples, best first."
     )
     prompt: str | None = Field(None, description="How every sample starts.")
-    prompts: str | None = Field(None, description="File with a prompt on each line; sample i takes the next, from the first on.")
+    prompts: str | None = Field(
+        None, description="File with a prompt on each line; sample i takes the next, from the first on."
+    )
     watermark: str | None = Field(None, description="Key of a watermark that gen verify finds again.")
     watermark_share: float = Field(0.25, gt=0, lt=1, description="Share of the vocabulary that the watermark favours.")
     watermark_strength: float = Field(2.0, gt=0, le=50, description="What it adds to their logits.")

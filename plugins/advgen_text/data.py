@@ -71,7 +71,9 @@ def encode(read: Reader, config: TextConfig, request: DataRequest, folder: Path 
         share: of the training lines, for the vocabulary.
     """
     survey, notes = Survey(request, share), Notes()
-    pretrained = None if config.pretrained is None else pretrained_facts(Path(config.pretrained).expanduser(), config.max_length)
+    pretrained = (
+        None if config.pretrained is None else pretrained_facts(Path(config.pretrained).expanduser(), config.max_length)
+    )
     tokenizer = learn(survey.of(read(notes)), config)
     survey.check(notes)
     classes = sorted(survey.labels)

@@ -198,7 +198,9 @@ class Decoding:
     def _best(self, network: Writer, condition: Mapping[str, Tensor], rank: Tensor) -> Sample:
         """Of each row's beams the one of its rank; its log-probability is (B, 1)."""
         num_beams, device = self.options.beam or 1, network.bias.device
-        asked = torch.cat([value.view(len(rank), -1).cpu() for value in condition.values()] or [torch.zeros(len(rank), 1)], dim=1)
+        asked = torch.cat(
+            [value.view(len(rank), -1).cpu() for value in condition.values()] or [torch.zeros(len(rank), 1)], dim=1
+        )
         # Rows that ask for the same are searched once.
         different, which = asked.unique(dim=0, return_inverse=True)
         first = torch.stack([(which == number).nonzero()[0, 0] for number in range(len(different))]).to(device)

@@ -111,7 +111,9 @@ def sampling_model(record: PluginRecord) -> type[PluginConfig] | None:
         return None
     model = resolve(record.spec.sampling)
     if not (isinstance(model, type) and issubclass(model, PluginConfig)):
-        raise PluginError(f"plugin {record.name!r}: {record.spec.sampling!r} is {model!r}, expected a sub-class of PluginConfig")
+        raise PluginError(
+            f"plugin {record.name!r}: {record.spec.sampling!r} is {model!r}, expected a sub-class of PluginConfig"
+        )
     return model
 
 
