@@ -166,9 +166,7 @@ def test_a_discriminator_with_batch_statistics_never_sees_real_beside_generated(
     assert mixes_samples(critic) and not mixes_samples(critic[0]) and not mixes_samples(critic.eval())
 
 
-@pytest.mark.parametrize(
-    ("penalties", "passes"), [("none", 2), ("{r2=false}", 3), ("{r1={weight=1.0}, r2={weight=1.0}}", 2)]
-)
+@pytest.mark.parametrize(("penalties", "passes"), [("none", 2), ("{r2=false}", 3), ("{r1={weight=1.0}, r2={weight=1.0}}", 2)])
 def test_a_step_judges_both_sides_in_one_pass_unless_one_slope_alone_is_asked_for(
     penalties: str, passes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ from advgen.world import World
 from advgen_text import data, phrases, reading
 from advgen_text.config import TextConfig
 from advgen_text.data import read_corpus
-from advgen_text.generator import TextGenerator, inverse_draw
+from advgen_text.generators import LstmWriter, Sizes, inverse_draw
 from advgen_text.modality import TextModality
 from advgen_text.reading import Line
 from advgen_text.tokenizer import BOS, EOS, PAD, UNKNOWN, Tokenizer
@@ -368,7 +368,7 @@ def test_log_probabilities_are_those_of_a_single_pass_and_zero_after_the_end() -
 
 def test_draws_follow_the_log_probabilities() -> None:
     torch.manual_seed(0)
-    generator = TextGenerator(7, 2, embedding=4, hidden=4)
+    generator = LstmWriter(Sizes(7, 2), embedding=4, hidden=4)
     first = generator(torch.rand(40_000, 2, generator=rng()), {}, mode="log_prob").values[:, 0]
     one = generator(torch.rand(200, 2, generator=rng(1)), {}, mode="log_prob")
     for token in one.values[:, 0].unique():

@@ -143,16 +143,16 @@ def test_the_temperature_of_straight_through_softens_gradients_and_leaves_draws_
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import advgen_text.generator
+    import advgen_text.generators
 
     calls: list[tuple[str, float]] = []
-    forward = advgen_text.generator.TextGenerator.forward
+    forward = advgen_text.generators.Writer.forward
 
     def spy(self: object, noise: object, condition: object, *, mode: str = "values", temperature: float = 1.0) -> object:
         calls.append((mode, temperature))
         return forward(self, noise, condition, mode=mode, temperature=temperature)
 
-    monkeypatch.setattr(advgen_text.generator.TextGenerator, "forward", spy)
+    monkeypatch.setattr(advgen_text.generators.Writer, "forward", spy)
     run("text", tmp_path / "run", f"estimator={{name='{estimator}', temperature=0.5}}", *ADVERSARIAL, steps=1)
     assert calls[:2] == [discriminator_draws_at, generator_draws_at]
     assert set(calls[2:]) == {("values", 1.0)}  # samples

@@ -226,6 +226,23 @@ class Modality(ABC, Generic[ConfigT]):
         """A generated sample as a Batch in the *prepared* scale, for judges and writers."""
         return Batch(sample.values, sample.mask, condition)
 
+    def enter_phase(self, kind: str, generator: Generator, discriminator: Discriminator) -> None:
+        """Before the first step of every phase but the first, such as ``adversarial`` after ``likelihood``: change the networks
+        in place, alike on every rank (D may start as G). The default does nothing."""
+
+    def use_sampling(self, options: Any, num_samples: int) -> None:
+        """Draw as ``gen sample`` asks from now on, ``num_samples`` in all; ``options`` is of the spec's ``sampling`` model."""
+        raise ConfigError(f"{type(self).__name__} has no sampling options")
+
+    def draw(self, network: nn.Module, noise: Tensor, condition: Mapping[str, Tensor], *, start: int) -> Sample:
+        """Samples ``start`` and on of ``gen sample``; sample i may depend on i. The default asks the generator."""
+        sample: Sample = network(noise, condition)
+        return sample
+
+    def verify(self, path: Path, options: Any) -> Mapping[str, float | int]:
+        """What a file says of the watermark in ``options``: ``z``, ``p`` and whatever explains them, for ``gen verify``."""
+        raise ConfigError(f"{type(self).__name__} puts no watermark in its samples")
+
     def condition(self, num_samples: int, generator: torch.Generator, *, label: int | None = None) -> dict[str, Tensor]:
         """Conditions drawn as in the training data: ``facts["classes"]`` names, ``facts["class_counts"]`` weights."""
         classes = self.facts.get("classes") or ()

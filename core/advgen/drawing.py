@@ -52,7 +52,7 @@ def draw_samples(
         for block in range(-(-count // size)):
             seed_networks(seed, "sampling", block)
             noise, condition = _inputs(modality, keyed_generator(seed, "sample", block), label, network, device, size)
-            sample = _draw(network, modality, noise, condition, truncation)
+            sample = _draw(network, modality, noise, condition, truncation, block * size)
             batch = modality.postprocess(sample, condition).to("cpu")
             blocks.append(batch)
     return Batch.cat(blocks).slice(0, count)
@@ -85,12 +85,16 @@ def _inputs(
 
 
 def _draw(
-    network: nn.Module, modality: Modality[Any], noise: Tensor, condition: Mapping[str, Tensor], truncation: float | None
+    network: nn.Module,
+    modality: Modality[Any],
+    noise: Tensor,
+    condition: Mapping[str, Tensor],
+    truncation: float | None,
+    start: int,
 ) -> Sample:
-    """Samples as the network draws them, or with their latents drawn towards the mean."""
+    """Samples ``start`` and on as the modality draws them, or with their latents drawn towards the mean."""
     if truncation is None:
-        sample: Sample = network(noise, condition)
-        return sample
+        return modality.draw(network, noise, condition, start=start)
     assert isinstance(network, Generator)  # make_players checked it
     latent = network.latent(noise, condition)
     return network.render(towards_mean(network, modality, latent, condition, truncation), condition)

@@ -69,7 +69,10 @@ class Space:
         """One sample on the CPU, in the prepared scale; what lies between two classes counts as the larger share's."""
         with untouched(self.device):
             seed_networks(0, "latent")
-            sample = self.generator.render(place.latent, place.condition)
+            if self.generator.mapped:
+                sample = self.generator.render(place.latent, place.condition)
+            else:
+                sample = self.modality.draw(self.generator, place.latent, place.condition, start=0)
             return self.modality.postprocess(sample, plain(place.condition)).to("cpu")
 
     def between(self, one: Place, other: Place, share: float) -> Place:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,17 @@ from typing import Any
 import torch
 
 from advgen import interrupts
-from advgen.config.load import options_of
+from advgen.config.load import options_of, sampling_options
 from advgen.config.model import RunConfig
 from advgen.contracts import Batch, Corpus, Generator, Modality
 from advgen.drawing import answer as answer
 from advgen.drawing import draw_samples as draw_samples
 from advgen.drawing import refresh_statistics as refresh_statistics
-from advgen.errors import CheckpointError, ConfigError, DataError, PluginError
+from advgen.errors import CheckpointError, ConfigError, DataError
 from advgen.latents import Space
-from advgen.registry import PluginRecord, find_plugin
+from advgen.registry import PluginRecord
 from advgen.runs import RunFolder, checkpoint, warning_of_divergence
+from advgen.runs.plugin import find_run_plugin as find_run_plugin
 from advgen.setup import modality_class, read_corpus
 from advgen.state import load_network
 from advgen.wanted import Drawn, Wanted, draw_wanted
@@ -97,26 +98,6 @@ def refuse_imported(folder: RunFolder) -> None:
         )
 
 
-def find_run_plugin(folder: RunFolder, plugin: str | None) -> PluginRecord:
-    """The plugin of a run; one that came from a file must be named again.
-
-    Raises:
-        PluginError: where a file plugin is not named, or is not the one the run was made with.
-    """
-    about = folder.read_json("run.json")
-    if about.get("plugin_sha256") and plugin is None:
-        raise PluginError(
-            f"{folder.path} was made with the plugin file {about['plugin_file']}; its code runs only when you name it: "
-            f"add --plugin {folder.path / 'plugin' / Path(about['plugin_file']).name}"
-        )
-    brought_by = about.get("plugin_distribution")
-    named = f"{brought_by}:{about['plugin']}" if brought_by and not about.get("plugin_sha256") else about["plugin"]
-    record = find_plugin(plugin or named)
-    if about.get("plugin_sha256") and record.sha256 != about["plugin_sha256"]:
-        raise PluginError(f"{plugin} is not the file that made {folder.path} (sha256 differs); name the copy in the run folder")
-    return record
-
-
 def load_run(path: Path | str, device: str = "auto", plugin: str | None = None, step: int | None = None) -> LoadedRun:
     """Load a run's generator from its newest whole checkpoint, or from ``step``."""
     folder, chosen = RunFolder.existing(path), pick_device(device)
@@ -174,6 +155,7 @@ def sample_run(
     truncation: float | None = None,
     grid: str | None = None,
     latent: Path | str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> SampleResult:
     """Write samples of a run: one file each and one overview. Samples that an earlier call left in the folder are removed.
 
@@ -183,6 +165,7 @@ def sample_run(
         truncation: draws samples towards the mean latent: 1 leaves them, 0 is the mean.
         grid: ``classes``: the overview's rows are seeds, its columns classes; ``4x8``: its rows and columns.
         latent: a file of ``gen project``: its latents instead of seeds.
+        options: the plugin's own, such as ``temperature`` of the text plugin.
 
     Raises:
         GenError: where the run cannot be read or what is asked for contradicts itself.
@@ -190,6 +173,8 @@ def sample_run(
     wanted = Wanted(num_samples, seed, None if seeds is None else tuple(seeds), label, truncation, grid, latent)
     wanted.check()
     loaded = _load_to_write(run, device, plugin, file_format, step)
+    if options:
+        loaded.modality.use_sampling(sampling_options(loaded.record, options), wanted.count)
     drawn = draw_wanted(loaded, wanted)
     return publish(loaded, drawn, Path(out) if out is not None else loaded.folder / "samples" / wanted.folder)
 
@@ -222,6 +207,20 @@ def written_anew(folder: Path) -> Iterator[tuple[Written, list[Path]]]:
         with interrupts.held():
             before = written.clear()
         yield written, before
+
+
+def verify_file(
+    run: Path | str, path: Path, options: Mapping[str, Any], plugin: str | None = None
+) -> Mapping[str, float | int]:
+    """What a file says of the watermark that ``options`` of a run's sampling describe.
+
+    Raises:
+        GenError: where the run's plugin knows no watermark, or the file cannot be read.
+    """
+    folder = RunFolder.existing(run)
+    record = find_run_plugin(folder, plugin)
+    modality = modality_class(record)(options_of(record, folder.config()), folder.read_json("facts.json"))
+    return modality.verify(path, sampling_options(record, options))
 
 
 def _write(modality: Modality[Any], drawn: Drawn, written: Written) -> list[Path]:

@@ -58,6 +58,7 @@ class PluginSpec:
         summary: one line for ``gen plugins list``.
         config: ``"module:attr"`` of a PluginConfig sub-class (its module must not import torch).
         modality: ``"module:attr"`` of a Modality sub-class.
+        sampling: ``"module:attr"`` of a PluginConfig sub-class with further options of ``gen sample``; empty: none.
         presets: name to a partial run configuration (the same tree as a TOML file); ``default`` is always applied first.
         requires: importable modules the plugin needs beyond advgen's own, mapped to the pip requirement that brings each.
         losses, penalties, metrics, loggers: further table entries, name to ``"module:attr"``.
@@ -71,6 +72,7 @@ class PluginSpec:
     summary: str
     config: str
     modality: str
+    sampling: str = ""
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     requires: Mapping[str, str] = field(default_factory=dict)
     losses: Mapping[str, str] = field(default_factory=dict)

@@ -30,6 +30,7 @@ from advgen.step import likelihood_step, train_step
 
 CLOCK_EVERY = 10
 VALIDATION_SAMPLES = 1000
+PHASE = "phase"
 NOT_COSTS = ("gradient_norm", "non_finite", "real_score", "fake_score")
 
 
@@ -92,6 +93,7 @@ class Trainer:
         self.setup, self.folder, self.clock, self.progress, self.loggers = setup, folder, clock, progress, loggers
         self.world, self.config = setup.world, setup.config
         self.signal: int | None = None
+        self.entered: int | None = None
         self.beside: Batch | None = None
         self.best: dict[str, Any] | None = folder.read_json("best.json") if (folder.path / "best.json").exists() else None
         self.logged_at, self.logged_step = time.monotonic(), clock.step
@@ -128,17 +130,32 @@ class Trainer:
 
     def _step(self) -> dict[str, Tensor]:
         setup, progress = self.setup, self.clock.progress
-        step = likelihood_step if self._phase(progress) == "likelihood" else train_step
+        number = self._phase(progress)
+        self._enter(number)
+        step = likelihood_step if self.config.phases[number].kind == "likelihood" else train_step
         return step(setup.players, setup.objective, setup.draw, self.clock.step, progress)
 
-    def _phase(self, progress: float) -> str:
+    def _phase(self, progress: float) -> int:
+        """The number of the phase, from 0."""
         phases = self.config.phases
         edge, total = 0.0, sum(phase.share for phase in phases)
-        for phase in phases:
+        for number, phase in enumerate(phases):
             edge += phase.share / total
             if progress < edge:
-                return phase.kind
-        return phases[-1].kind
+                return number
+        return len(phases) - 1
+
+    def _enter(self, number: int) -> None:
+        """Tell the modality of a phase's first step; what was entered is a part of the checkpoint, so it is told once."""
+        players, phases = self.setup.players, self.config.phases
+        if self.entered is None:
+            # A checkpoint of before this was kept has entered its phase already.
+            start = torch.tensor(number if self.clock.step else 0)
+            self.entered = int(players.state.setdefault(PHASE, start.to(self.world.device)))
+        if self.entered != number:
+            self.setup.modality.enter_phase(phases[number].kind, players.generates, players.judges)
+            players.state[PHASE] = torch.tensor(number, device=self.world.device)
+            self.entered = number
 
     def _housekeeping(self, logs: dict[str, Tensor]) -> tuple[str, int] | None:
         train, step = self.config.train, self.clock.step

@@ -33,6 +33,32 @@ _CAPTIONS = {
     "phases": [{"kind": "likelihood", "share": 0.8}, {"kind": "adversarial", "share": 0.2}],
     "train": {"minutes": 10.0},
 }
+# Transformers learn at a third of an LSTM's rate; the critic starts as what likelihood has made of the generator.
+_GPT = {
+    "options": {"generator": "transformer", "critic": "transformer", "generator_hidden": 128, "dropout": 0.1},
+    "generator": {"learning_rate": 1e-3},
+    "discriminator": {"learning_rate": 2e-4},
+    "phases": [{"kind": "likelihood", "share": 0.8}, {"kind": "adversarial", "share": 0.2}],
+}
+# The published networks, and losses as far as the core's estimators go.
+_RELGAN = {
+    "options": {"generator": "relational", "critic": "multi", "generator_embedding": 32, "critic_embedding": 64},
+    "penalties": {},
+    "estimator": {"name": "straight_through", "temperature": 1.0},
+    "generator": {"learning_rate": 1e-3, "betas": (0.9, 0.999), "clip": {"kind": "norm", "limit": 5.0}},
+    "discriminator": {"learning_rate": 1e-4, "betas": (0.9, 0.999), "clip": {"kind": "norm", "limit": 5.0}},
+    "phases": [{"kind": "likelihood", "share": 0.8}, {"kind": "adversarial", "share": 0.2}],
+    "schedules": {"estimator.temperature": {"kind": "linear", "start": 1.0, "end": 0.16}},
+}
+_SEQGAN = {
+    "options": {"generator": "lstm", "critic": "cnn", "generator_embedding": 32, "generator_hidden": 32},
+    "loss": "nonsaturating",
+    "penalties": {},
+    "estimator": {"name": "score_function", "rewards": "terminal", "discount": 1.0},
+    "generator": {"learning_rate": 1e-2, "betas": (0.9, 0.999), "clip": {"kind": "norm", "limit": 5.0}},
+    "discriminator": {"learning_rate": 1e-4, "betas": (0.9, 0.999)},
+    "phases": [{"kind": "likelihood", "share": 0.8}, {"kind": "adversarial", "share": 0.2}],
+}
 _RELAXED = {"estimator": {"name": "straight_through", "temperature": 1.0}}
 
 
@@ -57,10 +83,19 @@ def advgen_register() -> PluginSpec:
     """What the text plugin brings."""
     return PluginSpec(
         name="text",
-        summary="Text, a sample a line: words or byte-pair pieces, per-token critic, exact fast BLEU.",
+        summary="Text, a sample a line: LSTM, relational memory or transformer, four critics, exact fast BLEU.",
         config="advgen_text.config:TextConfig",
         modality="advgen_text.modality:TextModality",
+        sampling="advgen_text.config:TextSampling",
         reads=("*.txt", "*.jsonl"),
         datasets={"coco-captions": _COCO},
-        presets={"default": _DEFAULT, "classic": _CLASSIC, "captions": _CAPTIONS, "relaxed": _RELAXED},
+        presets={
+            "default": _DEFAULT,
+            "classic": _CLASSIC,
+            "captions": _CAPTIONS,
+            "relaxed": _RELAXED,
+            "gpt": _GPT,
+            "relgan": _RELGAN,
+            "seqgan": _SEQGAN,
+        },
     )

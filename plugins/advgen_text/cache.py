@@ -18,10 +18,10 @@ from .config import TextConfig
 from .store import Arrays, Encoded, map_arrays
 
 # To be raised when the files below change.
-LAYOUT = 1
+LAYOUT = 2
 ABOUT = "about.json"
 # What decides the tokens; widths of networks do not.
-OPTIONS = ("tokenizer", "vocabulary_size", "lower_case", "max_length", "field", "label_field")
+OPTIONS = ("tokenizer", "vocabulary_size", "lower_case", "max_length", "long_lines", "field", "label_field", "pretrained")
 
 
 def through_cache(
@@ -49,7 +49,8 @@ def through_cache(
 def _key(files: Sequence[Path], config: TextConfig, request: DataRequest) -> str:
     """A hash of the files' names and content and of all that decides their tokens and splits."""
     try:
-        content = [(file.name, _file_hash(file)) for file in files]
+        own = [] if config.pretrained is None else [Path(config.pretrained).expanduser() / "tokenizer.json"]
+        content = [(file.name, _file_hash(file)) for file in [*files, *own]]
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
     options = [getattr(config, name) for name in OPTIONS]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,10 +15,11 @@ import torch
 from advgen import Corpus, DataError, DataRequest
 
 from . import phrases
+from .backbone import pretrained_facts
 from .cache import through_cache
 from .config import TextConfig
 from .reading import Line, Notes, find_files, read_lines
-from .store import Arrays, Encoded, RowWriter, TextSource
+from .store import MOST_TOKENS, Arrays, Encoded, RowWriter, TextSource
 from .tokenizer import Tokenizer, join_words
 
 SPLITS = ("train", "validation", "test")
@@ -70,12 +71,10 @@ def encode(read: Reader, config: TextConfig, request: DataRequest, folder: Path 
         share: of the training lines, for the vocabulary.
     """
     survey, notes = Survey(request, share), Notes()
-    tokenizer = Tokenizer.learn(
-        survey.of(read(notes)),
-        kind=config.tokenizer,
-        vocabulary_size=config.vocabulary_size,
-        lower_case=config.lower_case,
+    pretrained = (
+        None if config.pretrained is None else pretrained_facts(Path(config.pretrained).expanduser(), config.max_length)
     )
+    tokenizer = learn(survey.of(read(notes)), config)
     survey.check(notes)
     classes = sorted(survey.labels)
     writers = {name: RowWriter(folder, name) for name in SPLITS}
@@ -89,9 +88,30 @@ def encode(read: Reader, config: TextConfig, request: DataRequest, folder: Path 
         "classes": classes,
         "class_counts": [survey.labels[name] for name in classes],
         "vocabulary_share": share,
+        **({} if pretrained is None else {"pretrained": pretrained}),
     }
     part = f"the vocabulary was learned from {share:.1%} of the training lines, evenly spread; the rest is used for all else"
     return Encoded(arrays, facts, survey.fingerprint, (*notes.sentences(request.path), *([part] if share < 1 else [])))
+
+
+def learn(lines: Iterable[str], config: TextConfig) -> Tokenizer:
+    """The tokenizer of the options, learned from ``lines``, or a pretrained model's own; all lines are read either way.
+
+    Raises:
+        DataError: where a pretrained tokenizer cannot be read.
+    """
+    if config.pretrained is None:
+        sizes = {"vocabulary_size": config.vocabulary_size, "lower_case": config.lower_case}
+        return Tokenizer.learn(lines, kind=config.tokenizer, **sizes)
+    deque(lines, maxlen=0)
+    file = Path(config.pretrained).expanduser() / "tokenizer.json"
+    try:
+        found = Tokenizer(file.read_text(encoding="utf-8"))
+    except Exception as error:  # the package raises nothing narrower
+        raise DataError(f"{file} cannot be read as a tokenizer: {error}") from error
+    if len(found) > MOST_TOKENS:
+        raise DataError(f"{file} has {len(found)} tokens, special ones included; at most {MOST_TOKENS} can be kept")
+    return found
 
 
 @dataclass
@@ -169,10 +189,21 @@ def _add_block(
     config: TextConfig,
     request: DataRequest,
 ) -> None:
-    rows = tokenizer.rows([line.text for line in block], config.max_length)
+    packed, most = config.long_lines == "pack", config.max_length
+    whole = tokenizer.whole_rows([line.text for line in block])
+    rows = [pieces(row, most) if packed else [row[:most]] for row in whole]
     splits = [split_of(line, request)[0] for line in block]
     numbers = {name: number for number, name in enumerate(classes)}
     for name, writer in writers.items():
         chosen = [index for index, split in enumerate(splits) if split == name]
-        labels = [numbers[label] for index in chosen if (label := block[index].label) is not None]
-        writer.add([rows[index] for index in chosen], labels)
+        labels = [numbers[label] for index in chosen for _ in rows[index] if (label := block[index].label) is not None]
+        writer.add([piece for index in chosen for piece in rows[index]], labels)
+
+
+def pieces(row: list[int], length: int) -> list[list[int]]:
+    """A document's tokens in samples of at most ``length``, nothing left out; the last alone holds its <eos>.
+
+    A last piece of nothing but <eos> is left out: it would teach that a sample may be empty.
+    """
+    found = [row[start : start + length] for start in range(0, len(row), length)]
+    return found[:-1] if len(found) > 1 and len(found[-1]) == 1 else found

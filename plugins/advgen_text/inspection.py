@@ -65,7 +65,8 @@ def _remarks(config: TextConfig, notes: Notes, num_words: int, num_cut: int, emp
     if num_words + 4 > config.vocabulary_size and config.tokenizer == "word":
         found.append(f"options.vocabulary_size {config.vocabulary_size} holds the most frequent of {num_words} words alone")
     if num_cut:
-        found.append(f"{num_cut} lines are longer than options.max_length {config.max_length} and would be cut")
+        what = "cut" if config.long_lines == "cut" else "packed into several samples"
+        found.append(f"{num_cut} lines are longer than options.max_length {config.max_length} and would be {what}")
     if notes.num_shared:
         found.append(f"{notes.num_shared} lines are left out of training, they are in test.txt too")
     if empty:

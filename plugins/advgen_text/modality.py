@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from advgen import Batch, Corpus, DataError, DataReport, DataRequest, Discriminator, Generator, Judge, Modality, Mode, Show
+from advgen import (
+    Batch,
+    ConfigError,
+    Corpus,
+    DataError,
+    DataReport,
+    DataRequest,
+    Discriminator,
+    Generator,
+    Judge,
+    Modality,
+    Mode,
+    Sample,
+    Show,
+)
 
 from . import phrases
 from .bleu import bleu, self_bleu
-from .config import TextConfig
-from .critic import TextCritic
+from .config import TextConfig, TextSampling
+from .critics import TransformerCritic
 from .data import read_corpus
-from .generator import TextGenerator
+from .decoding import Decoding, read_prompts, watermark_of
+from .files import write_samples, write_table
+from .generators import TransformerWriter, Writer
 from .inspection import inspect_lines
 from .judge import TextJudge
+from .making import make_critic, make_generator
+from .reading import decode_lines
 from .store import TextSource
 from .tokenizer import Tokenizer
+from .watermark import find
 
 # BLEU grows with the number of references and Self-BLEU with the number of samples, so both are fixed.
 MOST_COMPARED = 2000
@@ -30,11 +50,14 @@ MOST_COMPARED = 2000
 class TextModality(Modality[TextConfig]):
     """Samples are tokens (B, L) int64, their mask True through <eos>."""
 
-    formats = MappingProxyType({"txt": "one line a sample, UTF-8"})
+    formats = MappingProxyType(
+        {"txt": "one line a sample, UTF-8", "jsonl": "one JSON object a sample, with its class and log-probability where known"}
+    )
     one_file = True
 
     def __init__(self, config: TextConfig, facts: Mapping[str, Any]) -> None:
         super().__init__(config, facts)
+        self._decoding: Decoding | None = None
         self.tokenizer = Tokenizer(facts["tokenizer"])
         self.length = int(facts["length"])
         self._train: TextSource | None = None
@@ -50,24 +73,45 @@ class TextModality(Modality[TextConfig]):
         return inspect_lines(config, request, show)
 
     def generator(self) -> Generator:
-        """A fresh LSTM."""
-        return TextGenerator(
-            len(self.tokenizer),
-            self.length,
-            embedding=self.config.generator_embedding,
-            hidden=self.config.generator_hidden,
-            num_classes=len(self.facts.get("classes") or ()),
-            dropout=self.config.dropout,
-        )
+        """A fresh one of the kind that the options name."""
+        return make_generator(self.config, self.facts, len(self.tokenizer))
 
     def discriminator(self) -> Discriminator:
-        """A fresh per-token critic."""
-        return TextCritic(
-            len(self.tokenizer),
-            embedding=self.config.critic_embedding,
-            hidden=self.config.critic_hidden,
-            num_classes=len(self.facts.get("classes") or ()),
-        )
+        """A fresh one of the kind that the options name."""
+        return make_critic(self.config, self.facts, len(self.tokenizer))
+
+    def enter_phase(self, kind: str, generator: Generator, discriminator: Discriminator) -> None:
+        """A transformer critic starts as the transformer that likelihood has trained."""
+        if kind == "adversarial" and isinstance(generator, TransformerWriter) and isinstance(discriminator, TransformerCritic):
+            discriminator.take(generator)
+
+    def use_sampling(self, options: Any, num_samples: int) -> None:
+        """Draw under the options of ``gen sample``."""
+        if not isinstance(options, TextSampling):
+            raise ConfigError(f"the text plugin samples under TextSampling options, got {type(options).__name__}")
+        decoding = Decoding(options, read_prompts(options, self.tokenizer, self.length))
+        decoding.check(num_samples)
+        self._decoding = decoding
+
+    def draw(self, network: nn.Module, noise: Tensor, condition: Mapping[str, Tensor], *, start: int) -> Sample:
+        """Under the options of ``gen sample`` where there are any."""
+        if self._decoding is None:
+            return super().draw(network, noise, condition, start=start)
+        return self._decoding.draw(network, noise, condition, start)
+
+    def postprocess(self, sample: Sample, condition: Mapping[str, Tensor]) -> Batch:
+        """The log-probability (B,) of a whole sample is kept beside its class, where beam search knows it."""
+        if sample.log_prob is not None:
+            condition = {**condition, "log_prob": sample.log_prob.sum(1)}
+        return Batch(sample.values, sample.mask, condition)
+
+    def verify(self, path: Path, options: Any) -> dict[str, float | int]:
+        """What the lines of a file say of a watermark's key: z, p, and the numbers of token pairs behind them."""
+        mark = watermark_of(options)
+        if mark is None:
+            raise ConfigError("give the key that the text was sampled with: --key KEY")
+        lines = decode_lines(path)
+        return asdict(find(self.tokenizer.whole_rows(lines), mark))
 
     def noise(self, num_samples: int, generator: torch.Generator, *, mode: Mode = "values") -> Tensor:
         """Uniforms in [0, 1): one a token (B, L), or one a token and word (B, L, V) for "relaxed"."""
@@ -80,8 +124,8 @@ class TextModality(Modality[TextConfig]):
 
     def likelihood(self, generator: Generator, batch: Batch) -> Tensor:
         """Negative log-likelihood (B, L) of each token in nats, <eos> included; 0 after it."""
-        if not isinstance(generator, TextGenerator):
-            raise DataError(f"likelihood needs a TextGenerator, got {type(generator).__name__}")
+        if not isinstance(generator, Writer):
+            raise DataError(f"likelihood needs a generator of the text plugin, got {type(generator).__name__}")
         mask = torch.ones_like(batch.values, dtype=torch.bool) if batch.mask is None else batch.mask
         return generator.token_costs(batch.values, batch.condition, mask)
 
@@ -113,24 +157,23 @@ class TextModality(Modality[TextConfig]):
         return 1.0 - sum(train.contains(lines)) / len(lines)
 
     def write(self, batch: Batch, folder: Path, *, start: int = 0) -> list[Path]:
-        """One line a sample in samples.txt; ``start`` 0 begins the file anew, later blocks are added to it."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "samples.txt"
-        with path.open("a" if start else "w", encoding="utf-8") as stream:
-            stream.writelines(f"{line}\n" for line in self.tokenizer.decode(batch.values.cpu()))
-        return [path]
+        """One line a sample in samples.txt or samples.jsonl; ``start`` 0 begins it anew, later blocks are added to it."""
+        return write_samples(self.rows(batch), folder, self.file_format or "txt", start)
 
     def overview(self, batch: Batch, stem: Path) -> list[Path]:
-        """A numbered table of the samples, with the class where there is one."""
-        classes, label = self.facts.get("classes") or (), batch.condition.get("label")
-        names = [""] * len(batch) if label is None or not classes else [classes[i] for i in label.tolist()]
-        width = max(map(len, names), default=0)
-        rows = zip(names, self.tokenizer.decode(batch.values.cpu()), strict=True)
-        path = stem.with_name(stem.name + ".txt")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = "".join(f"{number:4d}  {name:<{width}}  {line}".rstrip() + "\n" for number, (name, line) in enumerate(rows))
-        path.write_text(text, encoding="utf-8")
-        return [path]
+        """A numbered table of the samples, with class and log-probability where there are any."""
+        return write_table(self.rows(batch), stem)
+
+    def rows(self, batch: Batch) -> list[dict[str, Any]]:
+        """Each sample's ``text``, and its ``class`` and ``log_prob`` where known."""
+        found: list[dict[str, Any]] = [{"text": text} for text in self.tokenizer.decode(batch.values.cpu())]
+        classes, label, log_prob = self.facts.get("classes") or (), *map(batch.condition.get, ("label", "log_prob"))
+        for number, row in enumerate(found):
+            if classes and label is not None:
+                row["class"] = classes[int(label[number])]
+            if log_prob is not None:
+                row["log_prob"] = round(float(log_prob[number]), 4)
+        return found
 
 
 def distinct(sentences: Sequence[Sequence[str]], order: int) -> float:

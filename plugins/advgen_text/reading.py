@@ -125,7 +125,8 @@ def _mark(text: str) -> bytes:
 
 
 def _read_file(file: Path, config: TextConfig, request: DataRequest, notes: Notes) -> Iterator[Line]:
-    is_json, most = file.suffix.lower() == ".jsonl", config.max_length * CHARACTERS_PER_TOKEN
+    is_json = file.suffix.lower() == ".jsonl"
+    most = config.max_length * CHARACTERS_PER_TOKEN if config.long_lines == "cut" else LINE_BYTES
     if config.label_field is not None and not is_json:
         raise DataError(f"{file} cannot hold the field label_field={config.label_field!r}; labels need .jsonl files")
     for raw in _raw_lines(file):
@@ -191,3 +192,23 @@ def _reason(file: Path, line: RawLine, error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{file} line {line.number} is not JSON: {error.msg} at column {error.colno}"
     return f"{file} line {line.number} {error}"
+
+
+def decode_lines(file: Path) -> list[str]:
+    """The lines of a text file, or the field ``text`` of a .jsonl file's objects, without empty ones.
+
+    Raises:
+        DataError: naming file, line and byte.
+    """
+    found, config = list[str](), TextConfig()
+    for raw in _raw_lines(file):
+        try:
+            line = _decode(raw).strip()
+            text = _record(line, raw.is_cut, config)[0] if file.suffix.lower() == ".jsonl" and line else line
+        except ValueError as error:
+            raise DataError(_reason(file, raw, error)) from error
+        if text:
+            found.append(text)
+    if not found:
+        raise DataError(f"{file} holds no text")
+    return found

@@ -20,7 +20,7 @@ from advgen import Batch
 
 from .tokenizer import PAD
 
-# A vocabulary has at most 65,536 tokens.
+MOST_TOKENS = 65_536
 TOKEN, END, LABEL = np.dtype(np.uint16), np.dtype(np.int64), np.dtype(np.int32)
 PARTS: dict[str, np.dtype[Any]] = {"tokens": TOKEN, "ends": END, "labels": LABEL}
 Arrays = dict[str, npt.NDArray[Any]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 
@@ -11,38 +12,63 @@ from torch import Tensor
 
 PAD, BOS, EOS, UNKNOWN = range(4)
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
+# Chinese and Japanese are written without spaces, so each of their characters is a word.
+_UNSPACED = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_LETTERS = rf"(?:(?![{_UNSPACED}])\w)+"
 # A word may hold apostrophes and hyphens (don't, black-and-white); every other mark stands alone.
-WORD = r"\w+(?:['’\-]\w+)*|[^\w\s]"
+WORD = rf"[{_UNSPACED}]|{_LETTERS}(?:['’\-]{_LETTERS})*|[^\w\s]"
 _WORDS = re.compile(WORD)
+_WIDE = rf"[{_UNSPACED}\u3000-\u303f\uff00-\uff0f\uff1a-\uff1f]"
+_BETWEEN_WIDE = re.compile(rf"(?<={_WIDE}) (?={_WIDE})")
 _BEFORE_MARK = re.compile(r" ([.,!?;:%)\]])")
 _AFTER_MARK = re.compile(r"([(\[$#]) ")
 
 
 class Tokenizer:
-    """Words or byte-pair pieces, with <pad> 0, <bos> 1, <eos> 2 and <unk> 3.
+    """Words, byte-pair pieces, characters or bytes, with <pad> 0, <bos> 1, <eos> 2 and <unk> 3.
 
     Args:
-        text: the JSON that ``to_json`` wrote.
+        text: the JSON that ``to_json`` wrote, or a pretrained model's tokenizer.json: its numbers follow those four.
     """
 
     def __init__(self, text: str) -> None:
         self._inner = tk.Tokenizer.from_str(text)
         # Data that spells out "<pad>" is text like any other.
         self._inner.encode_special_tokens = True
-        self.is_word = isinstance(self._inner.model, tk.models.WordLevel)
-        self._names = [self._inner.id_to_token(number) or SPECIALS[UNKNOWN] for number in range(self._inner.get_vocab_size())]
+        self._inner.no_truncation()
+        self._inner.no_padding()
+        own = [self._inner.token_to_id(name) for name in SPECIALS] == list(range(len(SPECIALS)))
+        self._first = 0 if own else len(SPECIALS)
+        kind = (json.loads(text).get("pre_tokenizer") or {}).get("type")
+        is_level = isinstance(self._inner.model, tk.models.WordLevel)
+        self.is_word, self.is_character = is_level and kind == "Sequence", is_level and kind == "Split"
+        size = self._inner.get_vocab_size()
+        names = [self._inner.id_to_token(number) or SPECIALS[UNKNOWN] for number in range(size)]
+        self._names = [*SPECIALS[: self._first], *names]
 
     def __len__(self) -> int:
         return len(self._names)
 
     @classmethod
     def learn(cls, lines: Iterable[str], *, kind: str, vocabulary_size: int, lower_case: bool) -> Tokenizer:
-        """The most frequent words, or byte-pair merges, of ``lines``."""
-        inner, trainer = _word_parts(vocabulary_size) if kind == "word" else _pair_parts(vocabulary_size)
+        """The most frequent words or characters, or byte-pair merges, of ``lines``; bytes are known beforehand.
+
+        Args:
+            kind: "word", "bpe", "character" or "byte".
+        """
+        inner, trainer = _PARTS[kind](vocabulary_size)
         if lower_case:
             inner.normalizer = tk.normalizers.Lowercase()
-        inner.train_from_iterator(lines, trainer)
+        if trainer is None:
+            for _ in lines:  # read all the same: whoever gives them may count them
+                pass
+        else:
+            inner.train_from_iterator(lines, trainer)
         return cls(inner.to_str())
+
+    def knows_nothing_of(self, row: Sequence[int]) -> bool:
+        """Whether there are tokens, and all of them unknown."""
+        return len(row) > 0 and set(row) == {UNKNOWN}
 
     def to_json(self) -> str:
         """The tokenizer as one JSON string."""
@@ -50,7 +76,12 @@ class Tokenizer:
 
     def rows(self, lines: Sequence[str], length: int) -> list[list[int]]:
         """Token numbers of each line, <eos> last; lines longer than ``length`` lose their end and <eos>."""
-        return [[*encoding.ids[:length], EOS][:length] for encoding in self._inner.encode_batch_fast(list(lines))]
+        return [row[:length] for row in self.whole_rows(lines)]
+
+    def whole_rows(self, lines: Sequence[str]) -> list[list[int]]:
+        """Token numbers of each line, however long, <eos> last."""
+        found = self._inner.encode_batch_fast(list(lines), add_special_tokens=False)
+        return [[*(number + self._first for number in encoding.ids), EOS] for encoding in found]
 
     def encode(self, lines: Sequence[str], length: int) -> Tensor:
         """The same as one tensor (N, length) int64, <pad> behind."""
@@ -67,7 +98,11 @@ class Tokenizer:
         """Tokens (N, L) to lines without line breaks; punctuation is joined to the word it belongs to."""
         if self.is_word:
             return [join_words(words) for words in self.words(tokens)]
-        lines = self._inner.decode_batch([list(row) for row in _content(tokens)])
+        if self.is_character:
+            lines = ["".join(self._names[number] for number in row) for row in _content(tokens)]
+        else:
+            pieces = [[max(number - self._first, 0) for number in row] for row in _content(tokens)]
+            lines = self._inner.decode_batch(pieces)
         return [" ".join(line.split()) for line in lines]
 
 
@@ -77,8 +112,8 @@ def split_words(line: str) -> list[str]:
 
 
 def join_words(words: Sequence[str]) -> str:
-    """One readable line: ``["a", "dog", "."]`` to ``"a dog."``."""
-    return _AFTER_MARK.sub(r"\1", _BEFORE_MARK.sub(r"\1", " ".join(words)))
+    """One readable line: ``["a", "dog", "."]`` to ``"a dog."``; Chinese and Japanese without spaces."""
+    return _AFTER_MARK.sub(r"\1", _BEFORE_MARK.sub(r"\1", _BETWEEN_WIDE.sub("", " ".join(words))))
 
 
 def _content(tokens: Tensor) -> list[list[int]]:
@@ -112,3 +147,21 @@ def _pair_parts(vocabulary_size: int) -> tuple[tk.Tokenizer, tk.trainers.Trainer
         show_progress=False,
     )
     return inner, trainer
+
+
+def _character_parts(vocabulary_size: int) -> tuple[tk.Tokenizer, tk.trainers.Trainer]:
+    inner = tk.Tokenizer(tk.models.WordLevel(unk_token=SPECIALS[UNKNOWN]))
+    inner.pre_tokenizer = tk.pre_tokenizers.Split(tk.Regex(r"[\s\S]"), "isolated")
+    return inner, tk.trainers.WordLevelTrainer(vocab_size=vocabulary_size, special_tokens=list(SPECIALS), show_progress=False)
+
+
+def _byte_parts(vocabulary_size: int) -> tuple[tk.Tokenizer, None]:
+    """Each byte of UTF-8 a token; nothing is unknown and nothing is learned."""
+    names = [*SPECIALS, *sorted(tk.pre_tokenizers.ByteLevel.alphabet())]
+    inner = tk.Tokenizer(tk.models.BPE(vocab={name: number for number, name in enumerate(names)}, merges=[]))
+    inner.pre_tokenizer = tk.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.decoder = tk.decoders.ByteLevel()
+    return inner, None
+
+
+_PARTS = {"word": _word_parts, "bpe": _pair_parts, "character": _character_parts, "byte": _byte_parts}

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from advgen.cli.options import PluginCommand
+from advgen.cli.options import PREFIX, given, plugin_command, train_flag, values_of
 from advgen.cli.output import (
     ConfigOption,
     DeviceOption,
@@ -28,11 +25,7 @@ from advgen.cli.output import (
 from advgen.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-
     from advgen.registry import PluginRecord
-
-PREFIX = "option_"  # keeps a plugin's option apart from a core flag of the same name
 
 StopAfter = Annotated[int | None, typer.Option("--stop-after", min=1, metavar="N", help="Save and end at step N of the plan.")]
 
@@ -126,7 +119,7 @@ class TrainCommand(TyperCommand):
 
 def _plugin_in(args: list[str]) -> PluginRecord | None:
     """The plugin that the arguments, or a config file in them, name; None where there is none."""
-    name, files = _values(args, "--plugin", "-p")[-1:], _values(args, "--config")
+    name, files = values_of(args, "--plugin", "-p")[-1:], values_of(args, "--config")
     if not name and not files:
         return None
     from advgen.config.load import named_plugin
@@ -136,52 +129,20 @@ def _plugin_in(args: list[str]) -> PluginRecord | None:
     return find_plugin(found) if found else None
 
 
-def _values(args: list[str], *flags: str) -> list[str]:
-    """Values of a flag, written ``--flag value`` or ``--flag=value``."""
-    own = args[: args.index("--")] if "--" in args else args
-    pairs = [after for flag, after in pairwise(own) if flag in flags]
-    return pairs + [arg.split("=", 1)[1] for arg in own if arg.split("=", 1)[0] in flags and "=" in arg]
-
-
 def _command(record: PluginRecord | None) -> Any:
     """The parser of ``gen train``: core flags, and one ``--options.NAME`` for each option of the plugin."""
-    parameters = list(inspect.signature(train, eval_str=True).parameters.values())
-    fields: Mapping[str, FieldInfo] = {}
-    if record is not None:
-        from advgen.config.load import options_model
+    if record is None:
+        return plugin_command("train", train, "", {}, train_flag)
+    from advgen.config.load import options_model
 
-        fields = options_model(record).model_fields
-        parameters += [_flag(name, field) for name, field in fields.items()]
-
-    def command(**values: Any) -> None:
-        train(**{name: value for name, value in values.items() if not name.startswith(PREFIX)})
-
-    command.__doc__ = train.__doc__
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-    app.command("train", cls=PluginCommand)(command)
-    parser: Any = typer.main.get_command(app)
-    parser.plugin, parser.fields = record.name if record else "", fields
-    return parser
-
-
-def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
-    option = typer.Option(f"--options.{name}", help=field.description or "")
-    return inspect.Parameter(
-        PREFIX + name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
-    )
+    return plugin_command("train", train, record.name, options_model(record).model_fields, train_flag)
 
 
 def _typed(plugin: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The plugin's options as values; text stays text where the option is text."""
-    own = {name.removeprefix(PREFIX): text for name, text in parameters.items() if name.startswith(PREFIX)}
-    given = {name: text for name, text in own.items() if text is not None}
-    if not given:
+    """The plugin's options as values."""
+    if not any(name.startswith(PREFIX) and text is not None for name, text in parameters.items()):
         return {}
     from advgen.config.load import options_model
-    from advgen.config.toml import parse_value
     from advgen.registry import find_plugin
 
-    fields = options_model(find_plugin(plugin)).model_fields
-    return {name: text if fields[name].annotation in (str, str | None) else parse_value(text) for name, text in given.items()}
+    return given(parameters, options_model(find_plugin(plugin)).model_fields)

@@ -101,6 +101,34 @@ def options_model(record: PluginRecord) -> type[PluginConfig]:
     return model
 
 
+def sampling_model(record: PluginRecord) -> type[PluginConfig] | None:
+    """The pydantic model of what a plugin adds to ``gen sample``; None where it adds nothing.
+
+    Raises:
+        PluginError: where the plugin's ``sampling`` is no PluginConfig.
+    """
+    if record.spec is None or not record.spec.sampling:
+        return None
+    model = resolve(record.spec.sampling)
+    if not (isinstance(model, type) and issubclass(model, PluginConfig)):
+        raise PluginError(
+            f"plugin {record.name!r}: {record.spec.sampling!r} is {model!r}, expected a sub-class of PluginConfig"
+        )
+    return model
+
+
+def sampling_options(record: PluginRecord, given: Mapping[str, Any]) -> PluginConfig:
+    """What a plugin adds to ``gen sample``, validated.
+
+    Raises:
+        ConfigError: where it adds nothing, or an option is unknown or wrong.
+    """
+    model = sampling_model(record)
+    if model is None:
+        raise ConfigError(f"plugin {record.name!r} has no sampling options; leave {', '.join(given)} out")
+    return _validated(model, dict(given), lambda path: "sampling")
+
+
 def named_plugin(files: Sequence[Path]) -> str | None:
     """The plugin that the last of the configuration files with a ``plugin`` key names."""
     names = [toml.read_file(Path(file))[0].get("plugin") for file in files]
