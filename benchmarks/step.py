@@ -70,6 +70,7 @@ def plain_step(setup: Setup) -> Callable[[], None]:
         for net, own in ((generator, config.generator), (critic, config.discriminator))
     ]
     source, rng, size = setup.corpus.splits["train"], torch.Generator().manual_seed(0), config.train.batch_size
+    device = setup.world.device
     state = {"order": torch.randperm(len(source)), "at": 0, "baseline": None}
 
     def batch() -> object:
@@ -77,12 +78,12 @@ def plain_step(setup: Setup) -> Callable[[], None]:
             state["order"], state["at"] = torch.randperm(len(source)), 0
         indices = state["order"][state["at"] : state["at"] + size]
         state["at"] += size
-        return modality.prepare(source.batch(indices, rng))
+        return modality.prepare(source.batch(indices, rng).to(device))
 
     def discriminator_step() -> None:
         real = batch()
         with torch.no_grad():
-            fake = generator(modality.noise(size, rng), real.condition)
+            fake = generator(modality.noise(size, rng).to(device), real.condition)
         seen_real = critic.embed(Sample(real.values, mask=real.mask))
         seen_fake = critic.embed(fake)
         seen_real, seen_fake = (x if x.requires_grad else x.requires_grad_() for x in (seen_real, seen_fake))
@@ -104,7 +105,7 @@ def plain_step(setup: Setup) -> Callable[[], None]:
         critic.requires_grad_(False)
         dense = config.estimator.name == "score_function"
         mode = "log_prob" if dense else "values"
-        fake = generator(modality.noise(size, rng, mode=mode), real.condition, mode=mode)
+        fake = generator(modality.noise(size, rng, mode=mode).to(device), real.condition, mode=mode)
         with torch.no_grad():
             on_real = critic(critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
         with torch.set_grad_enabled(not dense):
@@ -176,11 +177,19 @@ def interval(ratios: list[float]) -> tuple[float, float]:
     return medians[50], medians[1949]
 
 
-def alternate(ours: Callable[[], None], plain: Callable[[], None], pairs: int, steps: int) -> list[tuple[float, float]]:
+def alternate(
+    ours: Callable[[], None],
+    plain: Callable[[], None],
+    pairs: int,
+    steps: int,
+    warm_up: int = 3,
+    show: Callable[[int], None] = lambda pair: None,
+) -> list[tuple[float, float]]:
     """Seconds of ours and of the plain loop, side by side, each first in every other pair; after a warm-up."""
-    seconds(ours, 3), seconds(plain, 3)
+    seconds(ours, warm_up), seconds(plain, warm_up)
     times = []
     for index in range(pairs):
+        show(index)
         order = (ours, plain) if index % 2 == 0 else (plain, ours)
         spent = {id(step): seconds(step, steps) for step in order}
         times.append((spent[id(ours)], spent[id(plain)]))

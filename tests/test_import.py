@@ -161,7 +161,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, config in CONFIGS.items():
         newest = publish(folder / name / "theirs", config)
         (newest.parent / "g_00000100").write_bytes(b"an older one, not to be read")
-        (newest.parent / "do_02500000").write_bytes(b"critics, not to be read")
         assert gen("import", "hifigan", newest.parent, "--out", folder / name / "run") == 0
     return {name: folder / name / "run" for name in CONFIGS}
 

@@ -18,6 +18,7 @@ import advgen
 from advgen import ConfigError, DataError, DataRequest
 from advgen.cli import main
 from advgen.errors import GenError
+from advgen.evaluation import evaluate_run
 from advgen.runs import checkpoint
 from advgen.sampling import convert_run, load_run
 from advgen_audio.config import AudioConfig
@@ -131,8 +132,6 @@ def test_griffin_lim_rebuilds_mels_of_a_tone(padding: str) -> None:
 
 
 def test_evaluation_measures_copies_of_the_held_out_clips_beside_griffin_lim(trained: Path) -> None:
-    from advgen.evaluation import evaluate_run
-
     found = evaluate_run(trained, device="cpu")
     assert found["protocol"]["num_generated"] == found["protocol"]["num_real"]
     measures = found["modality"]
@@ -340,3 +339,47 @@ def test_a_front_end_of_equal_shape_and_other_numbers_is_told(trained: Path) -> 
     (said,) = modality.differences({**modality.facts, "mel": other.to_facts()})
     assert "this run" in said and "that run" in said and "! log        e        | 10" in said
     assert modality.differences(modality.facts) == []
+
+
+@pytest.mark.parametrize("plugin_preset", ["vocos-small", "digits"])
+def test_digital_silence_trains_and_is_measured_without_a_value_that_is_not_finite(plugin_preset: str, tmp_path: Path) -> None:
+    (folder := tmp_path / "data").mkdir()
+    for index in range(90):
+        clip = np.zeros(4000 + index)
+        clip[index] = 0.5  # a clip of zeros alone would be left out; nearly every segment is one
+        soundfile.write(folder / f"{index % 2}_{index}_{index % 10}.wav", clip, 8000)
+    own = ["options.length=2048", "train.batch_size=4", "train.log_every=1"]
+    if plugin_preset == "vocos-small":
+        own = [*SMALL, "options.mel_scales='many'", "auxiliary={mel=15.0, stft=1.0, feature_matching=1.0}"]
+    out = tmp_path / "run"
+    advgen.train(
+        "audio", data=folder, preset=plugin_preset, out=out, overrides=own, steps=3, minutes=None, progress=False, device="cpu"
+    )
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 3 and all(math.isfinite(value) for row in rows for value in row.values())
+    for tensors in checkpoint.load(out / "checkpoints", 3)[0].values():
+        assert all(bool(torch.isfinite(tensor).all()) for name, tensor in tensors.items() if not name.endswith("norms"))
+    found = evaluate_run(out, num_samples=8, device="cpu")
+    assert all(value is not None for part in ("generated", "real", "modality") for value in found[part].values())
+
+
+def test_a_free_front_end_is_free_in_every_field(clips: Path, tmp_path: Path) -> None:
+    fields = "options.mel_fields={scale='htk', norm='none', power=2.0, log='10', floor=1e-6, padding='center'}"
+    run(clips, tmp_path / "run", fields, "options.num_mels=20", steps=1)
+    spec = MelSpec.from_facts(json.loads((tmp_path / "run" / "facts.json").read_text())["mel"])
+    assert (spec.scale, spec.norm, spec.power, spec.log, spec.floor, spec.padding) == ("htk", "none", 2.0, "10", 1e-6, "center")
+    assert (spec.rate_hz, spec.n_fft, spec.hop, spec.num_mels) == (8000, 256, 64, 20)
+    assert "griffin_lim/mel_l1" in evaluate_run(tmp_path / "run", num_samples=6, device="cpu")["modality"]
+
+
+def test_a_front_end_that_is_not_possible_is_refused_by_field(clips: Path) -> None:
+    for fields, message in (
+        ({"scale": "bark"}, "scale: Input should be 'htk' or 'slaney'"),
+        ({"power": 1.0, "epsilon": 0.0}, "needs an epsilon above 0"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            AudioModality.read(AudioConfig(task="vocode", mel_fields=fields), DataRequest(clips))
+    with pytest.raises(ValueError, match="hop is not among scale, norm"):
+        AudioConfig(mel_fields={"hop": 64})
+    with pytest.raises(ValueError, match="leave out mel_fields, or mel"):
+        AudioConfig(mel="vocos", mel_fields={"scale": "htk"})

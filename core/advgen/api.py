@@ -18,6 +18,7 @@ from advgen.loggers import open_loggers
 from advgen.progress import Progress
 from advgen.registry import PluginRecord, find_plugin, resolve
 from advgen.runs import RunFolder, checkpoint, warning_of_divergence
+from advgen.runs.checkpoint import unpack_optimizer
 from advgen.runs.ending import note_end, note_failure, note_start
 from advgen.runs.folder import environment, write_text, writing
 from advgen.sampling import LoadedRun, find_run_plugin, load_run, refuse_imported
@@ -224,13 +225,20 @@ def _warm_start(setup: Setup, source: RunFolder, step: int | None) -> list[str]:
     lines = [f"warning: {problem}; step {manifest['step']} is used instead" for problem in problems]
     if step is None and (warning := warning_of_divergence(source.path, "--from-step {step} takes {it}")):
         lines.append(warning)
-    players, num_taken = setup.players, 0
+    players, num_taken, imported = setup.players, 0, "imported" in source.read_json("run.json")
     weights = {"generator": parts.get("average", parts["generator"]), "discriminator": parts.get("discriminator", {})}
     for player in (players.generator, players.discriminator):
         taken, left = take_matching(player.network, weights[player.name])
         num_taken += len(taken)
         text = f"--from {source.path} step {manifest['step']}: {player.name} took {len(taken)} tensors, left {len(left)}"
         lines.append(text + (f" ({', '.join(left[:5])}{' ...' if len(left) > 5 else ''})" if left else ""))
+        if imported and f"{player.name}_optimizer" in parts:
+            fits = not left and player.settings.optimizer == getattr(source.config(), player.name).optimizer
+            if fits:
+                unpack_optimizer(player.optimizer, parts[f"{player.name}_optimizer"])
+            lines.append(
+                f"--from {source.path}: {player.name}'s optimizer {'goes on' if fits else 'starts anew, it does not fit'}"
+            )
     if not num_taken:
         other = source.read_json("run.json").get("plugin")
         raise CheckpointError(

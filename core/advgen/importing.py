@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.nn import Module
 
 from advgen.api import describe, new_name
 from advgen.config.load import Resolved, load_config, options_of
@@ -18,7 +19,7 @@ from advgen.errors import ConfigError, ContractError, DataError, nearest
 from advgen.registry import PluginRecord, discover, find_plugin, resolve
 from advgen.runs import RunFolder, checkpoint
 from advgen.setup import modality_class
-from advgen.state import load_network
+from advgen.state import load_network, tensors_of
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class Imported:
         preset: the plugin's preset that comes closest, to train on with.
         options: the plugin's options, over that preset; None unsets what the preset says.
         notes: what the user should know.
+        discriminator: the discriminator's tensors, by the names of this plugin's; empty where none came along.
+        optimizers: state by player, ``generator`` and ``discriminator``: ``INDEX.NAME`` to tensor, where INDEX counts the
+            network's parameters in their order. ``gen train --from`` goes on with it where networks and optimizer fit.
     """
 
     source: Path
@@ -40,6 +44,8 @@ class Imported:
     preset: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    discriminator: Mapping[str, Tensor] = field(default_factory=dict)
+    optimizers: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
 Importer = Callable[[Path], Imported]
@@ -74,8 +80,12 @@ def import_run(kind: str, path: Path | str, out: Path | str | None = None, plugi
     if not isinstance(imported, Imported):
         raise ContractError(f"plugin {record.name}: importer {kind} returned {type(imported).__name__}, expected Imported")
     resolved = _configuration(record, imported)
-    generator = modality_class(record)(options_of(record, resolved.config), imported.facts).generator()
-    load_network(generator, dict(imported.generator), f"{imported.source}: the generator")
+    modality = modality_class(record)(options_of(record, resolved.config), imported.facts)
+    parts = {"generator": _checked(modality.generator(), imported.generator, f"{imported.source}: the generator")}
+    if imported.discriminator:
+        made = _checked(modality.discriminator(), imported.discriminator, f"{imported.source}: the discriminator")
+        parts["discriminator"] = made
+    parts |= {f"{player}_optimizer": dict(state) for player, state in imported.optimizers.items() if state}
     with imported.source.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     folder = RunFolder(Path(out) if out is not None else new_name(record))
@@ -85,8 +95,13 @@ def import_run(kind: str, path: Path | str, out: Path | str | None = None, plugi
         corpus = Corpus(imported.facts, {}, f"imported {digest}")
         origin = {"format": kind, "file": str(imported.source.absolute()), "sha256": digest}
         describe(folder, resolved, record, corpus, imported.notes, {"imported": origin, "ended": f"imported from {kind}"})
-        checkpoint.save(folder.checkpoints, 0, {"generator": dict(generator.state_dict())}, {})
+        checkpoint.save(folder.checkpoints, 0, parts, {})
     return ImportResult(folder.path, record.name, imported.source, len(imported.generator), imported.notes)
+
+
+def _checked(network: Module, tensors: Mapping[str, Tensor], who: str) -> dict[str, Tensor]:
+    load_network(network, dict(tensors), who)
+    return tensors_of(network)
 
 
 def _configuration(record: PluginRecord, imported: Imported) -> Resolved:

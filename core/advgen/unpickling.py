@@ -22,10 +22,12 @@ from torch import Tensor
 from advgen.errors import DataError
 
 LIMIT_SECONDS = 600
+LARGEST = 2**63
 
 
-def read_pickled(path: Path) -> dict[str, Tensor]:
-    """The tensors of a ``torch.save`` file by place: ``generator/conv_pre.bias``; what is no tensor is left out.
+def read_pickled(path: Path, *, numbers: bool = False) -> dict[str, Tensor]:
+    """The tensors of a ``torch.save`` file by place: ``generator/conv_pre.bias``; with ``numbers`` also these, as tensors
+    of no dimension (int64 or float64). What is neither is left out.
 
     Raises:
         DataError: where the file is no such pickle, holds code, or holds no tensor.
@@ -34,6 +36,7 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
         target = Path(folder) / "tensors.safetensors"
         paths = os.pathsep.join(entry for entry in sys.path if entry)
         command = [sys.executable, "-P", "-m", "advgen.unpickling", str(path.absolute()), str(target)]
+        command += ["numbers"] if numbers else []
         try:
             ended = subprocess.run(
                 command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=LIMIT_SECONDS
@@ -56,22 +59,24 @@ def _refusal(path: Path, said: str, complained: str) -> str:
     return f"{path} is not a checkpoint that torch can read ({found['reason']}); expected a file written by torch.save"
 
 
-def _tensors(value: Any, place: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in nested tables and lists, with its place."""
+def _tensors(value: Any, numbers: bool, place: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor (and number) in nested tables and lists, with its place."""
     if isinstance(value, Tensor):
         yield place or "tensor", value
+    elif numbers and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST:
+        yield place or "number", torch.tensor(value, dtype=torch.int64 if isinstance(value, int) else torch.float64)
     elif isinstance(value, dict):
         for name, item in value.items():
-            yield from _tensors(item, f"{place}/{name}" if place else str(name))
+            yield from _tensors(item, numbers, f"{place}/{name}" if place else str(name))
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            yield from _tensors(item, f"{place}/{index}" if place else str(index))
+            yield from _tensors(item, numbers, f"{place}/{index}" if place else str(index))
 
 
-def _convert(source: str, target: str) -> dict[str, str] | None:
+def _convert(source: str, target: str, numbers: str = "") -> dict[str, str] | None:
     """Write a pickle's tensors as safetensors; what was wrong, where something was."""
     try:
-        found = dict(_tensors(torch.load(source, map_location="cpu", weights_only=True)))
+        found = dict(_tensors(torch.load(source, map_location="cpu", weights_only=True), bool(numbers)))
     except Exception as error:  # damaged files raise many kinds
         text = " ".join(str(error).split())
         code = re.search(r"(?:GLOBAL|global|function|object for) `?([\w.]+\.\w+)`?", text)
@@ -85,6 +90,6 @@ def _convert(source: str, target: str) -> dict[str, str] | None:
 
 
 if __name__ == "__main__":
-    if (problem := _convert(*sys.argv[1:3])) is not None:
+    if (problem := _convert(*sys.argv[1:4])) is not None:
         print(json.dumps(problem))
         sys.exit(1)

@@ -9,6 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from advgen import PluginConfig
 
+MEL_FIELDS = ("scale", "norm", "power", "epsilon", "log", "floor", "floor_mode", "padding", "pad_mode")
+
 
 class AudioConfig(PluginConfig):
     """Data, generator and critics of the audio plugin."""
@@ -54,6 +56,9 @@ class AudioConfig(PluginConfig):
     mel_range_hz: tuple[float, float] | None = Field(
         None, description="Lowest and highest frequency of a free front end; empty: 0 to half the rate."
     )
+    mel_fields: dict[str, str | float] = Field(
+        {}, description=f"What else a free front end is, by name: {', '.join(MEL_FIELDS)}; empty: as HiFi-GAN's."
+    )
     vocoder_strides: tuple[int, ...] | None = Field(
         None, description="Upsampling factors of HiFi-GAN and BigVGAN, the hop as their product; empty: from the hop."
     )
@@ -81,6 +86,19 @@ class AudioConfig(PluginConfig):
         if pattern is not None and "label" not in re.compile(pattern).groupindex:
             raise ValueError(f"{pattern!r} has no group (?P<label>...), so no label can be read with it")
         return pattern
+
+    @field_validator("mel_fields")
+    @classmethod
+    def _is_of_a_front_end(cls, fields: dict[str, str | float]) -> dict[str, str | float]:
+        if unknown := sorted(set(fields) - set(MEL_FIELDS)):
+            raise ValueError(f"{', '.join(unknown)} is not among {', '.join(MEL_FIELDS)}; the others are options of their own")
+        return fields
+
+    @model_validator(mode="after")
+    def _front_end_is_named_or_free(self) -> AudioConfig:
+        if self.mel is not None and self.mel_fields:
+            raise ValueError(f"mel {self.mel} is a whole front end; leave out mel_fields, or mel")
+        return self
 
     @model_validator(mode="after")
     def _one_kind_of_networks(self) -> AudioConfig:

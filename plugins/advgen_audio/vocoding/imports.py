@@ -1,6 +1,7 @@
 """HiFi-GAN checkpoints as their authors publish them, read into a run of this plugin.
 
-A checkpoint is a pickle ``g_XXXXXXXX`` with the generator's tensors under ``generator``, beside a ``config.json``.
+A checkpoint is a pickle ``g_XXXXXXXX`` with the generator's tensors under ``generator``, beside a ``config.json``; what its
+training left stands in ``do_XXXXXXXX``.
 Source: Kong et al. 2020, https://arxiv.org/abs/2010.05646 and https://github.com/jik876/hifi-gan
 """
 
@@ -22,19 +23,18 @@ from advgen_audio.data import notes
 from advgen_audio.data.segments import pack_clips
 from advgen_audio.spectra.front_ends import SPECS, MelSpec
 from advgen_audio.torchaudio_parts import resample
-from advgen_audio.vocoders import HifiganShape, Vocoder, hifigan_shape, upsampling_strides
-from advgen_audio.vocoding.task import make_vocoder, segment_length
+from advgen_audio.vocoders import HifiganShape, hifigan_shape, upsampling_strides
+from advgen_audio.vocoding.critics_import import read_training
+from advgen_audio.vocoding.published import MOST_NAMED, fitting
+from advgen_audio.vocoding.task import make_critics, make_vocoder, segment_length
 
 TABLE = "generator/"
 OURS = "vocoder."
-# Weight norm's two parts: published name, and that of torch's parametrization.
-PARTS = {".weight_g": ".parametrizations.weight.original0", ".weight_v": ".parametrizations.weight.original1"}
 NUM_EXAMPLES = 8
-MOST_NAMED = 5
 
 
 def import_hifigan(path: Path) -> Imported:
-    """A published generator, with the front end and sizes of its config.json.
+    """A published generator, with the front end and sizes of its config.json, and the critics that it was trained with.
 
     Raises:
         DataError: where a file is missing or no checkpoint, or sizes or tensors do not fit, each named.
@@ -44,7 +44,8 @@ def import_hifigan(path: Path) -> Imported:
     shape, spec = _shape(settings), _front_end(settings)
     preset, options = _options(shape, spec)
     vocoder = make_vocoder(config := AudioConfig(**options), spec)
-    tensors = _fitting(_published(checkpoint), vocoder, checkpoint)
+    tensors = fitting(_published(checkpoint), vocoder.state_dict(), str(checkpoint), "its config.json")
+    training = read_training(checkpoint, vocoder, make_critics("hifigan"))
     segment = segment_length(config, spec)
     facts = {
         "corpus": "imported",
@@ -55,7 +56,9 @@ def import_hifigan(path: Path) -> Imported:
         "examples": _examples(spec.rate_hz, segment),
     }
     note = "without --from, gen sample shows copies of the plugin's own notes: the checkpoint brings no sound"
-    return Imported(checkpoint, tensors, facts, preset, options, (note,))
+    own = {OURS + name: tensor for name, tensor in tensors.items()}
+    notes = (*training.notes, note)
+    return Imported(checkpoint, own, facts, preset, options, notes, training.discriminator, training.optimizers)
 
 
 def _find_files(path: Path) -> tuple[Path, Path]:
@@ -188,52 +191,6 @@ def _published(checkpoint: Path) -> dict[str, Tensor]:
         tables = ", ".join(sorted({name.split("/")[0] for name in found})[:MOST_NAMED])
         raise DataError(f"{checkpoint} holds {tables}; expected a HiFi-GAN generator, a table 'generator' of tensors")
     return own
-
-
-def _fitting(published: Mapping[str, Tensor], vocoder: Vocoder, checkpoint: Path) -> dict[str, Tensor]:
-    """Tensors by the names of this plugin's generator.
-
-    Raises:
-        DataError: naming, as published, those that are missing, unknown, or of another shape.
-    """
-    names = {_published_name(name): name for name in vocoder.state_dict()}
-    tensors = dict(_with_weight_norm(published, names))
-    wanted = {name: tuple(vocoder.state_dict()[own].shape) for name, own in names.items()}
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    wrong = [f"{n} is {shapes[n]}, expected {wanted[n]}" for n in sorted(wanted.keys() & shapes) if shapes[n] != wanted[n]]
-    problems = [
-        _some("missing", sorted(wanted.keys() - shapes)),
-        _some("not known", sorted(shapes.keys() - wanted)),
-        _some("of another shape", wrong),
-    ]
-    if any(problems):
-        raise DataError(f"{checkpoint} does not fit its config.json: {'; '.join(filter(None, problems))}")
-    bad = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
-    if bad:
-        raise DataError(f"{checkpoint}: {_some('not finite', bad)}")
-    return {OURS + names[name]: tensor.float() for name, tensor in tensors.items()}
-
-
-def _some(what: str, names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return f"{what}: {', '.join(names[:MOST_NAMED])}{more}" if names else ""
-
-
-def _published_name(name: str) -> str:
-    for published, own in PARTS.items():
-        name = name.replace(own, published)
-    return name
-
-
-def _with_weight_norm(published: Mapping[str, Tensor], names: Mapping[str, str]) -> Mapping[str, Tensor]:
-    """Weights that were saved without weight norm, split into length and direction as the others are."""
-    found = dict[str, Tensor]()
-    for name, tensor in published.items():
-        if name.endswith(".weight") and f"{name}_g" in names and tensor.dim() == 3:
-            found |= {f"{name}_g": tensor.norm(dim=(1, 2), keepdim=True), f"{name}_v": tensor}
-        else:
-            found[name] = tensor
-    return found
 
 
 def _examples(rate_hz: int, segment: int) -> list[str]:

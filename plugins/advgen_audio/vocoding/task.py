@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from advgen import Batch, ConfigError, Generator, MetricNote, Mode, Sample, Verdict
@@ -64,6 +65,7 @@ def mel_spec(config: AudioConfig, rate_hz: int, frames: tuple[int, int]) -> MelS
     if config.mel is None:
         n_fft, hop = frames
         low, high = config.mel_range_hz or (0.0, None)
+        more: dict[str, Any] = config.mel_fields
         try:
             return MelSpec(
                 rate_hz=rate_hz,
@@ -73,9 +75,11 @@ def mel_spec(config: AudioConfig, rate_hz: int, frames: tuple[int, int]) -> MelS
                 num_mels=config.num_mels or n_fft // 4,
                 fmin_hz=low,
                 fmax_hz=high,
+                **more,
             )
-        except ValueError as error:
-            raise ConfigError(f"the options ask for a mel front end that is not possible: {error}") from error
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'together'}: {e['msg']}" for e in error.errors())
+            raise ConfigError(f"the options ask for a mel front end that is not possible: {problems}") from error
     spec = named_spec(config.mel)
     if spec.rate_hz != rate_hz:
         raise ConfigError(
