@@ -99,7 +99,8 @@ class SampleCommand(TyperCommand):
 def _plugin_in(args: list[str]) -> PluginRecord | None:
     """The plugin of the run that is among the arguments; None where there is none, or its file is not named."""
     run = next((arg for arg in args if not arg.startswith("-") and (Path(arg) / "run.json").is_file()), None)
-    return None if run is None else _plugin_of(Path(run), (values_of(args, "--plugin", "-p") or [None])[-1])
+    named = values_of(args, "--plugin", "-p")
+    return None if run is None else _plugin_of(Path(run), named[-1] if named else None)
 
 
 def _plugin_of(run: Path, plugin: str | None) -> PluginRecord | None:
