@@ -390,7 +390,9 @@ def test_every_critic_has_a_second_derivative_and_one_that_is_finite_at_zero(kin
     judge = critic(kind, transformer).double()
     tokens, mask = sentences(2)
     seen = judge.embed(Sample(tokens)).detach()[:, :3].requires_grad_()
-    assert torch.autograd.gradgradcheck(lambda x: heads(judge(x, {}, mask[:, :3]))[0], seen)
+    # Llama's norms are taken in single precision, whatever comes in: wider steps, or the check sees rounding.
+    widths = {"eps": 1e-3, "atol": 1e-3} if transformer == "llama" else {}
+    assert torch.autograd.gradgradcheck(lambda x: heads(judge(x, {}, mask[:, :3]))[0], seen, **widths)
     zeros = torch.zeros_like(seen).requires_grad_()
     (slope,) = torch.autograd.grad(sum(s.sum() for s in heads(judge(zeros, {}, mask[:, :3]))), zeros, create_graph=True)
     slope.square().sum().backward()

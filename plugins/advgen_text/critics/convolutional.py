@@ -18,7 +18,6 @@ SEQGAN = {1: 100, 2: 200, 3: 200, 4: 200, 5: 200, 6: 100, 7: 100, 8: 100, 9: 100
 """Filters by size, as published for sentences of 20 tokens."""
 RELGAN = {2: 300, 3: 300, 4: 300, 5: 300}
 """Filters by size, as published."""
-DROPOUT = 0.25
 
 
 def scaled(filters: Mapping[int, int], share: float, longest_size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
