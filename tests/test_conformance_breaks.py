@@ -47,6 +47,11 @@ class DotsGenerator(Generator):
         return Sample(self.layers(noise))
 
 
+class TwiceRendered(DotsGenerator):
+    def render(self, latent: Tensor, condition: Any) -> Sample:
+        return Sample(2 * self.layers(latent))
+
+
 class DotsDiscriminator(Discriminator):
     def __init__(self) -> None:
         super().__init__()
@@ -191,6 +196,11 @@ BREAKS: dict[str, tuple[type[DotsModality], str, str]] = {
         generator_that(lambda self, noise: Sample(self.layers(noise * 0))),
         "generated_rows_are_independent",
         "all noise gives one sample",
+    ),
+    "another half": (
+        method("generator", lambda self: TwiceRendered()),
+        "latents_make_the_samples",
+        r"render\(latent\(noise\)\) is not forward\(noise\)",
     ),
     "samples of another shape": (
         generator_that(lambda self, noise: Sample(self.layers(noise).repeat(1, 2))),

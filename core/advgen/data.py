@@ -29,7 +29,7 @@ def split_indices(keys: Sequence[str], request: DataRequest, named: Sequence[str
             taken by hash from those that are named ``train`` or nothing.
 
     Raises:
-        DataError: where a split would be empty.
+        DataError: where a split would be empty, though its share is not 0.
     """
     points = [int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little") / 2**64 for key in keys]
     edge = 1.0 - request.test_share
@@ -42,7 +42,8 @@ def split_indices(keys: Sequence[str], request: DataRequest, named: Sequence[str
         name: torch.tensor([i for i, own in enumerate(names) if own == name], dtype=torch.int64)
         for name in ("train", "validation", "test")
     }
-    empty = [name for name, indices in splits.items() if not len(indices)]
+    shares = {"train": 1.0, "validation": request.validation_share, "test": request.test_share}
+    empty = [name for name, indices in splits.items() if shares[name] and not len(indices)]
     if empty:
         raise DataError(
             f"{len(keys)} samples leave nothing for {' and '.join(empty)}; bring more data or change data.validation_share "

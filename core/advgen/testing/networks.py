@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from advgen.contracts import Batch, Discriminator, Generator, Mode, Sample, Verdict, check_verdict
+from advgen.randomness import seed_networks
 from advgen.reduction import reduce_verdict
 from advgen.testing.subject import NUM_SAMPLES, Subject, generate, judge, same, tensors
 
@@ -75,6 +76,23 @@ def generated_rows_are_independent(subject: Subject) -> None:
     subject.expect(
         not torch.equal(whole, generate(generator, other, condition).values), "all noise gives one sample", "variety"
     )
+
+
+def latents_make_the_samples(subject: Subject) -> None:
+    """In evaluation mode ``render`` makes of ``latent`` what ``forward`` makes of the noise, and its mean has its shape."""
+    generator, condition = subject.networks()[0].eval(), subject.real().condition
+    noise = subject.noise()
+    with torch.no_grad():
+        latent = generator.latent(noise, condition)
+        mean = generator.mean_latent(latent, condition)
+        whole = generate(generator, noise, condition).values
+        seed_networks(0, "testing", "call")
+        if generator.truncation != 1.0:
+            latent = torch.lerp(mean, latent, generator.truncation)
+        rendered = generator.render(latent, condition).values
+    subject.expect(same(whole, rendered), "render(latent(noise)) is not forward(noise)", "two halves of one generator")
+    shapes = tuple(latent.shape), tuple(mean.shape)
+    subject.expect(shapes[0] == shapes[1], f"latents are {shapes[0]}, their mean {shapes[1]}", "one shape")
 
 
 def verdicts_keep_the_contract(subject: Subject) -> None:

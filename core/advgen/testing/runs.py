@@ -74,8 +74,8 @@ def _draw(subject: Subject, count: int, seed: int) -> Batch:
 
 
 def files_are_written(subject: Subject) -> None:
-    """``write`` makes the files it returns, in every format, and adds to them from ``start`` on; ``overview`` and
-    ``comparison`` make at least one."""
+    """``write`` makes the files it returns, in every format, and adds to them from ``start`` on; ``overview``, ``table``
+    and ``comparison`` make at least one."""
     with scratch() as folder:
         batch = _draw(subject, 5, 0)
         _written(subject, batch, folder)
@@ -83,6 +83,7 @@ def files_are_written(subject: Subject) -> None:
         _exist(subject, overview, folder, "overview")
         astray = [path.name for path in overview if not path.name.startswith("overview")]
         subject.expect(not astray, f"overview made {', '.join(astray)}", "names that begin with the stem's, here overview")
+        _exist(subject, subject.modality.table(batch, 3, folder / "table", blank=1), folder, "table")
         _exist(subject, subject.modality.comparison(batch, subject.real(5), folder / "beside"), folder, "comparison")
     for name in subject.modality.formats:
         with scratch() as folder:

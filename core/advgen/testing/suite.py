@@ -28,6 +28,7 @@ _CHECKS: tuple[Callable[[Subject], None], ...] = (
     networks.noise_comes_from_its_generator,
     networks.generator_returns_samples,
     networks.generated_rows_are_independent,
+    networks.latents_make_the_samples,
     networks.verdicts_keep_the_contract,
     networks.judged_rows_are_independent,
     networks.gradient_reaches_the_generator,
