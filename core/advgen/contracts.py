@@ -208,7 +208,12 @@ class Corpus:
 
 
 class Judge(Protocol):
-    """A feature network that was trained on the train split and never enters a loss."""
+    """A feature network that was trained on the train split, or on published data, and never enters a loss.
+
+    It may also have ``identity``, a text that decides its features (a hash of weights and resizing): features of real data
+    are then kept in the cache; ``features_and_logits(batch)``, both in one pass, logits (N, K) of its own classes or None,
+    from which a score called ``score_name`` is made; and ``protocol``, names to texts that stand in reports.
+    """
 
     name: str
 
@@ -251,6 +256,9 @@ class Modality(ABC, Generic[ConfigT]):
     file_format: str | None = None
     """The one of ``formats`` that ``gen sample --format`` asks for; None: the default."""
 
+    feature_spaces: Mapping[str, str] = MappingProxyType({})
+    """Published features that ``gen evaluate --features`` takes in place of the judge's, each in a few words."""
+
     paired: bool = False
     """A sample answers its condition (a vocoder its mel): evaluation gives G the conditions of the held-out samples, and
     ``metrics`` gets the answers row by row beside what they should have been."""
@@ -289,6 +297,10 @@ class Modality(ABC, Generic[ConfigT]):
     @abstractmethod
     def judge(self, corpus: Corpus, cache: Path) -> Judge:
         """Train (or load from ``cache``, by content hash) the feature network."""
+
+    def feature_space(self, name: str, cache: Path, weights: Path | None, device: torch.device) -> Judge:
+        """The network of one of ``feature_spaces``, with the weights of that file; None: from ``cache``, or fetched."""
+        raise ConfigError(f"{type(self).__name__} has no features {name!r}; leave --features out")
 
     @abstractmethod
     def write(self, batch: Batch, folder: Path, *, start: int = 0) -> list[Path]:

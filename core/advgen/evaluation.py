@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from advgen.cache import cache_folder
 from advgen.contracts import Batch, Corpus, Judge, Modality
-from advgen.errors import DataError, GenError
+from advgen.errors import ConfigError, DataError, GenError
 from advgen.metrics.features import KERNEL, NEIGHBOURS, neighbour_distances
-from advgen.metrics.judging import compare, features_of, judge_accuracy
+from advgen.metrics.judging import View, blocks_of, compare, compare_views, judge_accuracy, score_name, see
+from advgen.metrics.kept import content_of, view_of_real
 from advgen.metrics.real import MAX_SAMPLES, pool_features, real_samples, split_of
 from advgen.metrics.report import better_direction, format_report
+from advgen.metrics.scores import SPLITS
 from advgen.metrics.table import Metric, apply_metrics, plugin_metrics
 
 if TYPE_CHECKING:
@@ -32,6 +36,8 @@ def evaluate_run(
     device: str = "auto",
     plugin: str | None = None,
     step: int | None = None,
+    features: str | None = None,
+    weights: Path | str | None = None,
 ) -> dict[str, Any]:
     """Judge a run's generator on the held-out test split; the report is also written to ``evaluation.json`` in the run.
 
@@ -42,6 +48,8 @@ def evaluate_run(
         device: where the generator runs.
         plugin: the plugin's file, for a run that was trained from one.
         step: a saved step; None takes the newest whole checkpoint.
+        features: one of the modality's ``feature_spaces``, whose report goes to ``evaluation-NAME.json``; None: its judge.
+        weights: the file with the weights of those features.
 
     Raises:
         GenError: the run cannot be read, or data or samples do not allow the metrics.
@@ -50,19 +58,124 @@ def evaluate_run(
 
     loaded = load_run(run, device, plugin, step)
     metrics, left_out = plugin_metrics(loaded.record)
-    report = evaluate_loaded(loaded, num_samples, seed, metrics)
+    space = FeatureSpace(features, None if weights is None else Path(weights)) if features or weights else None
+    report = evaluate_loaded(loaded, num_samples, seed, metrics, space)
     report["left_out"] = left_out | report["left_out"]
-    _write(report, loaded.folder / "evaluation.json")
+    _write(report, loaded.folder / f"evaluation{f'-{features}' if features else ''}.json")
     return report
 
 
+@dataclass(frozen=True)
+class FeatureSpace:
+    """Published features that a user asks for in place of the judge, and the file of their weights."""
+
+    name: str | None
+    weights: Path | None = None
+
+    def judge(self, modality: Modality[Any], device: torch.device) -> Judge:
+        """The network of these features.
+
+        Raises:
+            ConfigError: where the modality has no such features, or only weights were named.
+        """
+        known = modality.feature_spaces
+        if self.name is None:
+            raise ConfigError(f"--weights {self.weights}: the judge of the data takes none; say --features NAME too")
+        if self.name not in known:
+            raise ConfigError(f"--features {self.name}: {_listed(modality)}; leave --features out for the judge of the data")
+        return modality.feature_space(self.name, cache_folder(), self.weights, device)
+
+
+def _listed(modality: Modality[Any]) -> str:
+    known = modality.feature_spaces
+    if not known:
+        return f"{type(modality).__name__} has no published features"
+    return "known: " + "; ".join(f"{name} ({about})" for name, about in known.items())
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The samples of a report, in the prepared scale: generated ones, and real ones of two splits."""
+
+    generated: Batch
+    held_out: Batch
+    reference: Batch
+    split: str
+
+
 def evaluate_loaded(
-    run: LoadedRun, num_samples: int | None = None, seed: int = 0, metrics: Mapping[str, Metric] | None = None
+    run: LoadedRun,
+    num_samples: int | None = None,
+    seed: int = 0,
+    metrics: Mapping[str, Metric] | None = None,
+    space: FeatureSpace | None = None,
 ) -> dict[str, Any]:
     """The report of a run that is already open, with further metrics on features; nothing is written."""
-    corpus = run.corpus()
-    held = len(split_of(corpus, "test"))
-    num_generated = min(MAX_SAMPLES, held) if num_samples is None else num_samples
+    corpus, modality, cache = run.corpus(), run.modality, cache_folder()
+    count = _count(num_samples, len(split_of(corpus, "test")))
+    judge = modality.judge(corpus, cache) if space is None else space.judge(modality, run.device)
+    sides = _sides(run, corpus, count, seed)
+    real = view_of_real(judge, sides.held_out, cache)
+    views = {"generated": see(judge, sides.generated), "real": view_of_real(judge, sides.reference, cache)}
+    names = modality.facts.get("classes") or ()
+    rows = {side: compare_views(view, real, score_name(judge), names) for side, view in views.items()}
+    protocol = _protocol(judge, sides, real) | {"seed": seed, "step": run.step, "data": corpus.fingerprint}
+    protocol["data_changed"] = corpus.fingerprint != run.fingerprint
+    # An answer to a held-out condition is as varied, and as new, as the conditions are; and published features are too slow
+    # for the whole training data.
+    if not modality.paired and space is None:
+        train = pool_features(modality, corpus, sides.split, judge, seed=seed, limit=MAX_TRAIN, cache=cache)
+        compared = {"generated": views["generated"].features, "real": real.features}
+        protocol["neighbours"] = _add_neighbours(rows, compared, train)
+    left_out = _add_plugin_metrics(rows, views, real, metrics or {})
+    own, notes = dict(modality.metrics(sides.generated, sides.held_out)), modality.metric_notes()
+    left_out |= {name: note.missing for name, note in notes.items() if note.missing and name not in own}
+    protocol |= {"metrics": {name: vars(note) for name, note in notes.items() if name in own}} if notes else {}
+    # Other real samples are no answer to these conditions.
+    other = {} if modality.paired else dict(modality.metrics(sides.reference, sides.held_out))
+    finite: dict[str, Any] = _jsonable(
+        {"protocol": protocol, **rows, "modality": own, "real_modality": other, "left_out": left_out}
+    )
+    return finite
+
+
+def _sides(run: LoadedRun, corpus: Corpus, count: int, seed: int) -> Sides:
+    """As many generated samples as ``count``, held-out ones, and training samples in the generator's place."""
+    modality, split = run.modality, "reference" if "reference" in corpus.splits else "train"
+    held_out = real_samples(modality, corpus, "test", seed=seed, limit=max(MAX_SAMPLES, count))
+    reference = real_samples(modality, corpus, split, seed=seed, limit=count)
+    if modality.paired:
+        held_out = held_out.slice(0, count)
+    generated = run.answer(held_out, seed=seed) if modality.paired else run.draw(count, seed=seed)
+    return Sides(generated, held_out, reference, split)
+
+
+def _protocol(judge: Judge, sides: Sides, real: View) -> dict[str, Any]:
+    """What decides the numbers: features, counts, and which real samples they are compared with."""
+    own = dict(getattr(judge, "protocol", {}))
+    score = {"score": {"name": score_name(judge), "splits": SPLITS}} if real.logits is not None else {}
+    return {
+        "features": judge.name,
+        **judge_accuracy(real),
+        "split": "test",
+        "num_generated": len(sides.generated),
+        "num_real": len(sides.held_out),
+        "num_reference": len(sides.reference),
+        "k": NEIGHBOURS,
+        "kernel": KERNEL,
+        "real_content": content_of(blocks_of(sides.held_out)),
+        "real_features": content_of([Batch(real.seen)]),
+        **({"judge": own} if own else {}),
+        **score,
+    }
+
+
+def _count(num_samples: int | None, held: int) -> int:
+    """How many samples to generate.
+
+    Raises:
+        DataError: too few on either side.
+    """
     if num_samples is not None and num_samples <= NEIGHBOURS:
         raise DataError(f"-n {num_samples}: the metrics need more than {NEIGHBOURS} samples; ask for more")
     if held <= NEIGHBOURS:
@@ -70,67 +183,24 @@ def evaluate_loaded(
             f"the test split holds {held} samples, the metrics need more than {NEIGHBOURS}; "
             "bring more data, or train with a larger data.test_share"
         )
-    judge = run.modality.judge(corpus, cache_folder())
-    limit = max(MAX_SAMPLES, num_generated)
-    held_out = real_samples(run.modality, corpus, "test", seed=seed, limit=limit)
-    split = "reference" if "reference" in corpus.splits else "train"
-    reference = real_samples(run.modality, corpus, split, seed=seed, limit=num_generated)
-    if run.modality.paired:
-        held_out = held_out.slice(0, num_generated)
-    generated = run.answer(held_out, seed=seed) if run.modality.paired else run.draw(num_generated, seed=seed)
-    names = run.modality.facts.get("classes") or ()
-    rows = {"generated": compare(judge, generated, held_out, names), "real": compare(judge, reference, held_out, names)}
-    sizes = {}
-    if not run.modality.paired:  # an answer to a held-out condition is as varied, and as new, as the conditions are
-        train = pool_features(run.modality, corpus, split, judge, seed=seed, limit=MAX_TRAIN)
-        sizes = {"neighbours": _add_neighbours(rows, judge, {"generated": generated, "real": held_out}, train)}
-    left_out = _add_plugin_metrics(rows, judge, {"generated": generated, "real": reference}, held_out, metrics or {})
-    own, notes = dict(run.modality.metrics(generated, held_out)), run.modality.metric_notes()
-    left_out |= {name: note.missing for name, note in notes.items() if note.missing and name not in own}
-    report = {
-        "protocol": {
-            "features": judge.name,
-            **judge_accuracy(judge, held_out),
-            "split": "test",
-            "num_generated": len(generated),
-            "num_real": len(held_out),
-            "num_reference": len(reference),
-            "seed": seed,
-            "k": NEIGHBOURS,
-            "kernel": KERNEL,
-            "step": run.step,
-            "data": corpus.fingerprint,
-            "data_changed": corpus.fingerprint != run.fingerprint,
-            **sizes,
-            **({"metrics": {name: vars(note) for name, note in notes.items() if name in own}} if notes else {}),
-        },
-        **rows,
-        "modality": own,
-        # Other real samples are no answer to these conditions.
-        "real_modality": {} if run.modality.paired else dict(run.modality.metrics(reference, held_out)),
-        "left_out": left_out,
-    }
-    finite: dict[str, Any] = _jsonable(report)
-    return finite
+    return min(MAX_SAMPLES, held) if num_samples is None else num_samples
 
 
-def _add_neighbours(rows: dict[str, dict[str, Any]], judge: Judge, sides: Mapping[str, Batch], train: Tensor) -> dict[str, int]:
+def _add_neighbours(rows: dict[str, dict[str, Any]], sides: Mapping[str, Tensor], train: Tensor) -> dict[str, int]:
     """Complete both rows, from as many samples on each side; returns how many, and of how much training data."""
     count = min(map(len, sides.values()))
-    for side, batch in sides.items():
-        rows[side] |= neighbour_distances(features_of(judge, batch.slice(0, count)), train, count=count)
+    for side, features in sides.items():
+        rows[side] |= neighbour_distances(features, train, count=count)
     return {"num_samples": count, "num_train": len(train)}
 
 
 def _add_plugin_metrics(
-    rows: dict[str, dict[str, Any]], judge: Judge, sides: Mapping[str, Batch], held_out: Batch, metrics: Mapping[str, Metric]
+    rows: dict[str, dict[str, Any]], views: Mapping[str, View], real: View, metrics: Mapping[str, Metric]
 ) -> dict[str, str]:
     """Complete both rows; returns the metrics that failed, with the reason."""
-    if not metrics:
-        return {}
-    real, left_out = features_of(judge, held_out), dict[str, str]()
-    for side, batch in sides.items():
-        values, failed = apply_metrics(metrics, features_of(judge, batch), real)
+    left_out = dict[str, str]()
+    for side, view in views.items() if metrics else ():
+        values, failed = apply_metrics(metrics, view.features, real.features)
         rows[side] |= values
         left_out |= failed
     return left_out

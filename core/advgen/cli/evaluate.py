@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,13 @@ def evaluate(
         int | None, typer.Option("-n", "--num-samples", min=6, metavar="N", help="Samples; default as many as held out.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Seed of the samples.")] = 0,
+    features: Annotated[
+        str | None,
+        typer.Option("--features", metavar="NAME", help="Published features, such as inception; default: the data's judge."),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", metavar="FILE", help="Their weights; default: the cache, else fetched.")
+    ] = None,
     step: StepOption = None,
     device: DeviceOption = "auto",
     plugin: TrustOption = None,
@@ -24,7 +32,16 @@ def evaluate(
     from advgen.evaluation import evaluate_run, format_report
 
     with to_stderr():
-        report = evaluate_run(run, num_samples=num_samples, seed=seed, device=device, plugin=plugin, step=step)
+        report = evaluate_run(
+            run,
+            num_samples=num_samples,
+            seed=seed,
+            device=device,
+            plugin=plugin,
+            step=step,
+            features=features,
+            weights=weights,
+        )
     if as_json:
         say_json(report)
     else:

@@ -1,7 +1,9 @@
-"""What a judge sees of samples, and the comparison of two sets of them."""
+"""What a judge sees of samples, and the comparison of two sets of them. Legend: N samples, F features, K classes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,8 +17,67 @@ from advgen.metrics.features import (
     precision_recall_density_coverage,
     within_class_recall,
 )
+from advgen.metrics.scores import classifier_score
 
 BLOCK = 256
+
+
+@dataclass(frozen=True)
+class View:
+    """What a judge made of samples, on the CPU.
+
+    Args:
+        seen: (N, F) features as the judge returned them.
+        logits: (N, K) scores of its own classes, or None where it has none.
+        recognised: (N,) int64 class of the data, or None where it knows none.
+        labels: (N,) int64 class that the samples came with, or None.
+    """
+
+    seen: Tensor
+    logits: Tensor | None = None
+    recognised: Tensor | None = None
+    labels: Tensor | None = None
+
+    @property
+    def features(self) -> Tensor:
+        """(N, F) float64, which every metric is computed in."""
+        return self.seen.to(torch.float64)
+
+
+def see(judge: Judge, batch: Batch) -> View:
+    """The judge's view of a batch, in blocks so that memory stays small.
+
+    Raises:
+        ContractError: where the judge returns another shape.
+    """
+    seen = [_see_block(judge, block) for block in blocks_of(batch)]
+    features, logits, recognised = (_joined(parts) for parts in zip(*seen, strict=True))
+    if features is None:
+        raise ContractError(f"judge {judge.name} returned no features")
+    label = batch.condition.get("label")
+    return View(features, logits, recognised, None if label is None else label.cpu())
+
+
+def _see_block(judge: Judge, block: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    both: Callable[[Batch], tuple[Tensor, Tensor | None]] | None = getattr(judge, "features_and_logits", None)
+    with torch.no_grad():
+        features, logits = (judge.features(block), None) if both is None else both(block)
+        recognised = judge.classify(block)
+    if features.ndim != 2 or len(features) != len(block):
+        raise ContractError(
+            f"judge {judge.name} returned features of shape {tuple(features.shape)}, expected ({len(block)}, features)"
+        )
+    return features, logits, recognised
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    known = [part.to("cpu") for part in parts if part is not None]
+    return torch.cat(known) if len(known) == len(parts) else None
+
+
+def blocks_of(batch: Batch) -> list[Batch]:
+    """The batch in blocks that a judge takes at a time."""
+    return [batch.slice(start, start + BLOCK) for start in range(0, len(batch), BLOCK)]
 
 
 def compare(judge: Judge, candidate: Batch, real: Batch, names: Any = ()) -> dict[str, Any]:
@@ -25,50 +86,36 @@ def compare(judge: Judge, candidate: Batch, real: Batch, names: Any = ()) -> dic
     Raises:
         DataError: too few samples, or features that are not finite.
     """
-    features, real_features = features_of(judge, candidate), features_of(judge, real)
+    return compare_views(see(judge, candidate), see(judge, real), score_name(judge), names)
+
+
+def compare_views(candidate: View, real: View, score: str, names: Any = ()) -> dict[str, Any]:
+    """``compare`` of what the judge has already seen; ``score`` names the score of its logits."""
+    features, real_features = candidate.features, real.features
     result: dict[str, Any] = {
         "frechet_distance": frechet_distance(generated=features, real=real_features),
         "kernel_distance": kernel_distance(generated=features, real=real_features),
         **precision_recall_density_coverage(generated=features, real=real_features),
     }
-    recognised = _recognised(judge, candidate)
-    own = candidate.condition.get("label", recognised)
-    if own is not None and "label" in real.condition:
-        recalls = within_class_recall(
-            generated=features, generated_labels=own, real=real_features, real_labels=real.condition["label"]
-        )
+    if candidate.logits is not None:
+        result[score] = classifier_score(candidate.logits)
+    own = candidate.recognised if candidate.labels is None else candidate.labels
+    if own is not None and real.labels is not None:
+        recalls = within_class_recall(generated=features, generated_labels=own, real=real_features, real_labels=real.labels)
         result |= {"within_class_recall": sum(recalls.values()) / len(recalls)} if recalls else {}
-    return result | _class_metrics(recognised, candidate.condition.get("label"), names)
+    return result | _class_metrics(candidate.recognised, candidate.labels, names)
 
 
-def features_of(judge: Judge, batch: Batch) -> Tensor:
-    """(N, F) float64 features on the CPU, in blocks so that memory stays small.
-
-    Raises:
-        ContractError: where the judge returns another shape.
-    """
-    blocks = []
-    for block in _blocks(batch):
-        with torch.no_grad():
-            features = judge.features(block)
-        if features.ndim != 2 or len(features) != len(block):
-            raise ContractError(
-                f"judge {judge.name} returned features of shape {tuple(features.shape)}, expected ({len(block)}, features)"
-            )
-        blocks.append(features.to("cpu", torch.float64))
-    return torch.cat(blocks)
+def score_name(judge: Judge) -> str:
+    """What the score of the judge's logits is called: numbers of different classifiers are not to be confused."""
+    return str(getattr(judge, "score_name", "classifier_score"))
 
 
-def _blocks(batch: Batch) -> list[Batch]:
-    return [batch.slice(start, start + BLOCK) for start in range(0, len(batch), BLOCK)]
-
-
-def _recognised(judge: Judge, batch: Batch) -> Tensor | None:
-    """(N,) int64 labels as the judge sees them, or None where the data has none."""
-    with torch.no_grad():
-        labels = [judge.classify(block) for block in _blocks(batch)]
-    known = [label.to("cpu") for label in labels if label is not None]
-    return torch.cat(known) if len(known) == len(labels) else None
+def judge_accuracy(view: View) -> dict[str, float]:
+    """``judge_accuracy``: share of real held-out samples that the judge knows, which every other number of it rests on."""
+    if view.recognised is None or view.labels is None:
+        return {}
+    return {"judge_accuracy": float((view.recognised == view.labels).double().mean())}
 
 
 def _class_metrics(recognised: Tensor | None, asked: Tensor | None, names: Any) -> dict[str, Any]:
@@ -82,11 +129,3 @@ def _class_metrics(recognised: Tensor | None, asked: Tensor | None, names: Any) 
         "num_classes_hit": sum(count > 0 for count in counts),
         "class_histogram": dict(zip(labels, counts, strict=True)),
     }
-
-
-def judge_accuracy(judge: Judge, held_out: Batch) -> dict[str, float]:
-    """``judge_accuracy``: share of real held-out samples that the judge knows, which every other number of it rests on."""
-    recognised = _recognised(judge, held_out)
-    if recognised is None or "label" not in held_out.condition:
-        return {}
-    return {"judge_accuracy": float((recognised == held_out.condition["label"].cpu()).double().mean())}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from advgen.contracts import Batch, Corpus, Judge, Modality, Source
 from advgen.errors import DataError, nearest
-from advgen.metrics.judging import BLOCK, features_of
+from advgen.metrics.judging import BLOCK
+from advgen.metrics.kept import pooled_features
 
 MAX_SAMPLES = 2000
 
@@ -20,9 +22,11 @@ def real_samples(modality: Modality[Any], corpus: Corpus, split: str, *, seed: i
     return Batch.cat(list(_real_blocks(modality, corpus, split, seed, limit)))
 
 
-def pool_features(modality: Modality[Any], corpus: Corpus, split: str, judge: Judge, *, seed: int, limit: int) -> Tensor:
-    """(M, F) features of the samples that ``real_samples`` draws, which are never all in memory."""
-    return torch.cat([features_of(judge, block) for block in _real_blocks(modality, corpus, split, seed, limit)])
+def pool_features(
+    modality: Modality[Any], corpus: Corpus, split: str, judge: Judge, *, seed: int, limit: int, cache: Path
+) -> Tensor:
+    """(M, F) features of the samples that ``real_samples`` draws, which are never all in memory; kept in the cache."""
+    return pooled_features(judge, lambda: _real_blocks(modality, corpus, split, seed, limit), cache)
 
 
 def _real_blocks(modality: Modality[Any], corpus: Corpus, split: str, seed: int, limit: int) -> Iterator[Batch]:

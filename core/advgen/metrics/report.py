@@ -17,6 +17,7 @@ BETTER = {
     "within_class_recall": "higher",
     "class_accuracy": "higher",
     "num_classes_hit": "higher",
+    "classifier_score": "higher",
     "valid_share": "higher",
 }
 AS_REAL = ("neighbour_distance_train", "neighbour_distance_within")
@@ -33,7 +34,8 @@ def format_report(report: Mapping[str, Any]) -> str:
     """The report as a plain aligned table: one metric a line, generated beside real."""
     protocol = report["protocol"]
     rows = [("metric", "generated", "real", "better")]
-    rows += _rows(report["generated"], report["real"], {})
+    score = protocol.get("score", {}).get("name", "classifier_score")
+    rows += _rows(report["generated"], report["real"], {score: {"better": "higher"}})
     rows += _rows(report["modality"], report["real_modality"], protocol.get("metrics", {}))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     table = [f"{r[0]:<{widths[0]}}  {r[1]:>{widths[1]}}  {r[2]:>{widths[2]}}  {r[3]}".rstrip() for r in rows]
@@ -50,9 +52,14 @@ def _head(protocol: Mapping[str, Any]) -> list[str]:
         f"of the {protocol['split']} split (seed {protocol['seed']})",
         f"features: {protocol['features']}; k {protocol['k']}; kernel {protocol['kernel']}",
     ]
+    lines += [f"{name}: {text}" for name, text in protocol.get("judge", {}).items()]
     if "judge_accuracy" in protocol:
         lines.append(f"the judge knows the class of {protocol['judge_accuracy']:.1%} of the real {protocol['split']} samples")
     lines.append(f"column real: {protocol['num_reference']} train samples instead")
+    if "score" in protocol:
+        score = protocol["score"]
+        lines.append(f"{score['name']}: mean over {score['splits']} parts")
+    lines.append(f"real samples: sha256 {protocol['real_content'][:12]}, their features {protocol['real_features'][:12]}")
     if "neighbours" in protocol:
         sizes = protocol["neighbours"]
         lines.append(
