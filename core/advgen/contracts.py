@@ -350,6 +350,10 @@ class Modality(ABC, Generic[ConfigT]):
         """The weight of a penalty whose configuration says ``auto``, for the data's size and the global batch."""
         raise ConfigError(f"penalties.{penalty}.weight = auto: {type(self).__name__} has no rule for it; give a number")
 
+    def against_overfitting(self) -> str:
+        """What users can do where D knows training samples from held-out ones; empty, the default: D is not watched."""
+        return ""
+
     def auxiliary(self, real: Batch, fake: Sample) -> Mapping[str, Tensor | Callable[[], Tensor]]:
         """Named extra generator costs, each a scalar or a call that makes one; weights come from the config's ``auxiliary``,
         shares from ``balance``. A call is made only where the config names it."""

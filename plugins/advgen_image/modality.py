@@ -89,6 +89,12 @@ class ImageModality(Modality[ImageConfig]):
             return super().automatic_weight(penalty, batch_size)
         return GAMMA_PER_PIXEL * self.shape.height * self.shape.width / batch_size
 
+    def against_overfitting(self) -> str:
+        """Augmentation first, and what is left where it is on."""
+        if self.config.augment == "none":
+            return "start anew with --options.augment diffaugment or ada, or with more images (docs/image.md, few data)"
+        return "bring more images, or add --set penalties.lecam.weight=0.3 (docs/image.md, few data)"
+
     def judge(self, corpus: Corpus, cache: Path) -> Judge:
         """A small classifier of the data's classes, or an autoencoder."""
         shape = ImageShape(self.shape.channels, self.shape.height, self.shape.width, len(self.facts["classes"]))
