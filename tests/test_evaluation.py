@@ -151,6 +151,7 @@ def test_a_collapsed_generator_is_seen_in_recall_classes_and_accuracy(run: FakeR
 
 def test_the_protocol_stands_beside_the_numbers(run: FakeRun) -> None:
     protocol = evaluate_loaded(run, num_samples=90, seed=3)["protocol"]
+    assert [len(protocol.pop(name)) for name in ("real_content", "real_features")] == [64, 64]
     assert protocol == {
         "features": "points",
         "judge_accuracy": 1.0,
@@ -350,11 +351,11 @@ def test_neighbours_of_samples_stand_beside_those_of_as_many_held_out_samples(ru
 
 
 def test_the_training_side_of_neighbours_has_a_limit_and_goes_through_the_judge_in_blocks(
-    run: FakeRun, monkeypatch: pytest.MonkeyPatch
+    run: FakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge = PointJudge()
     corpus = PointModality.read(None, DataRequest(None))
-    features = pool_features(PointModality(None, corpus.facts), corpus, "train", judge, seed=1, limit=600)
+    features = pool_features(PointModality(None, corpus.facts), corpus, "train", judge, seed=1, limit=600, cache=tmp_path)
     drawn = real_samples(PointModality(None, corpus.facts), corpus, "train", seed=1, limit=600)
     assert torch.equal(features, drawn.values.double()) and judge.largest == 256
     monkeypatch.setattr("advgen.evaluation.MAX_TRAIN", 400)

@@ -136,6 +136,9 @@ class Modality(ABC, Generic[ConfigT]):
     animations: Mapping[str, str] = MappingProxyType({})
     """Formats that ``animate`` makes, each in a few words; the first is the default."""
 
+    feature_spaces: Mapping[str, str] = MappingProxyType({})
+    """Published features that ``gen evaluate --features`` takes in place of the judge's, each in a few words."""
+
     paired: bool = False
     """A sample answers its condition (a vocoder its mel): evaluation gives G the conditions of the held-out samples, and
     ``metrics`` gets the answers row by row beside what they should have been."""
@@ -174,6 +177,10 @@ class Modality(ABC, Generic[ConfigT]):
     @abstractmethod
     def judge(self, corpus: Corpus, cache: Path) -> Judge:
         """Train (or load from ``cache``, by content hash) the feature network."""
+
+    def feature_space(self, name: str, cache: Path, weights: Path | None, device: torch.device) -> Judge:
+        """The network of one of ``feature_spaces``, with the weights of that file; None: from ``cache``, or fetched."""
+        raise ConfigError(f"{type(self).__name__} has no features {name!r}; leave --features out")
 
     @abstractmethod
     def write(self, batch: Batch, folder: Path, *, start: int = 0) -> list[Path]:
@@ -262,6 +269,10 @@ class Modality(ABC, Generic[ConfigT]):
     def automatic_weight(self, penalty: str, batch_size: int) -> float:
         """The weight of a penalty whose configuration says ``auto``, for the data's size and the global batch."""
         raise ConfigError(f"penalties.{penalty}.weight = auto: {type(self).__name__} has no rule for it; give a number")
+
+    def against_overfitting(self) -> str:
+        """What users can do where D knows training samples from held-out ones; empty, the default: D is not watched."""
+        return ""
 
     def auxiliary(self, real: Batch, fake: Sample) -> Mapping[str, Tensor | Callable[[], Tensor]]:
         """Named extra generator costs, each a scalar or a call that makes one; weights come from the config's ``auxiliary``,

@@ -17,8 +17,10 @@ from advgen.config.load import load_config
 from advgen.contracts import Batch, Corpus, DataRequest, Modality
 from advgen.datasets import names_set
 from advgen.errors import ConfigError, DataError
-from advgen.evaluation import BLOCK, MAX_SAMPLES, evaluate_loaded
+from advgen.evaluation import evaluate_loaded
 from advgen.metrics.features import NEIGHBOURS
+from advgen.metrics.judging import BLOCK
+from advgen.metrics.real import MAX_SAMPLES
 from advgen.metrics.table import plugin_metrics
 from advgen.randomness import keyed_generator
 from advgen.registry import find_plugin

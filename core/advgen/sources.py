@@ -57,7 +57,12 @@ class Corpus:
 
 
 class Judge(Protocol):
-    """A feature network that was trained on the train split and never enters a loss."""
+    """A feature network that was trained on the train split, or on published data, and never enters a loss.
+
+    It may also have ``identity``, a text that decides its features (a hash of weights and resizing): features of real data
+    are then kept in the cache; ``features_and_logits(batch)``, both in one pass, logits (N, K) of its own classes or None,
+    from which a score called ``score_name`` is made; and ``protocol``, names to texts that stand in reports.
+    """
 
     name: str
 

@@ -20,6 +20,7 @@ from advgen.contracts import Batch
 from advgen.engine import diverged
 from advgen.errors import CheckpointError, ConfigError, DivergedError
 from advgen.loggers import Loggers
+from advgen.overfitting import OverfittingWatch
 from advgen.progress import Progress
 from advgen.runs import RunFolder, checkpoint
 from advgen.runs.folder import writing
@@ -95,6 +96,7 @@ class Trainer:
         self.signal: int | None = None
         self.entered: int | None = None
         self.beside: Batch | None = None
+        self.watch = OverfittingWatch(setup)
         self.best: dict[str, Any] | None = folder.read_json("best.json") if (folder.path / "best.json").exists() else None
         self.logged_at, self.logged_step = time.monotonic(), clock.step
         self.saved_step = clock.step if checkpoint.steps(folder.checkpoints) else -1
@@ -180,9 +182,13 @@ class Trainer:
         row["samples_per_second"] = (step - self.logged_step) * self.config.train.batch_size / max(now - self.logged_at, 1e-9)
         self.logged_at, self.logged_step = now, step
         if self.world.leads:
+            row |= self.watch.figures(step)
             self.folder.append_metrics({"step": step, "seconds": round(self.clock.seconds(), 3), **row})
             self.loggers.log(step, row)
             self.progress.update(step, self.clock.progress, row)
+            if (warning := self.watch.warning(step, self.folder)) is not None:
+                self.progress.say(warning)
+                self.folder.note(warning)
         for player in (self.setup.players.generator, self.setup.players.discriminator):
             if row.get(f"{player.name}/non_finite"):
                 own = {name.partition("/")[2]: value for name, value in logs.items() if name.startswith(f"{player.name}/")}

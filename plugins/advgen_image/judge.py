@@ -75,11 +75,18 @@ class ImageJudge:
     def __init__(self, network: JudgeNetwork) -> None:
         self.network = network.eval().requires_grad_(False)
         self.name = "own-cnn-classifier" if network.classifies else "own-cnn-autoencoder"
+        self.identity = content_hash([VERSION.encode(), save(network.state_dict())])
 
     @torch.no_grad()
     def features(self, batch: Batch) -> Tensor:
         """(N, 64) features of a prepared batch."""
         return torch.cat([self.network.features(part.float()) for part in self._parts(batch)])
+
+    @torch.no_grad()
+    def features_and_logits(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """(N, 64) features, and (N, K) logits where the data has classes."""
+        features = self.features(batch)
+        return features, self.network.head(features) if self.network.classifies else None
 
     @torch.no_grad()
     def classify(self, batch: Batch) -> Tensor | None:

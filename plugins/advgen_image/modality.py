@@ -16,6 +16,7 @@ from advgen_image.config import ImageConfig
 from advgen_image.data import read_corpus
 from advgen_image.families import make_discriminator, make_generator
 from advgen_image.files import write_animation, write_grid, write_images
+from advgen_image.inception_features import load_inception
 from advgen_image.inspection import inspect_images
 from advgen_image.judge import train_judge
 from advgen_image.networks import ImageShape, choose_depth
@@ -32,6 +33,7 @@ class ImageModality(Modality[ImageConfig]):
     formats = MappingProxyType({"png": "8 or 16 bits a channel, as the data"})
     animations = MappingProxyType({"gif": "256 colours a frame", "apng": "as PNG, with all colours"})
     normal_noise = mixed_labels = True
+    feature_spaces = MappingProxyType({"inception": "Inception v3, in which published distances of images are measured"})
 
     def __init__(self, config: ImageConfig, facts: Mapping[str, Any]) -> None:
         super().__init__(config, facts)
@@ -90,10 +92,20 @@ class ImageModality(Modality[ImageConfig]):
             return super().automatic_weight(penalty, batch_size)
         return GAMMA_PER_PIXEL * self.shape.height * self.shape.width / batch_size
 
+    def against_overfitting(self) -> str:
+        """Augmentation first, and what is left where it is on."""
+        if self.config.augment == "none":
+            return "start anew with --options.augment diffaugment or ada, or with more images (docs/image.md, few data)"
+        return "bring more images, or add --set penalties.lecam.weight=0.3 (docs/image.md, few data)"
+
     def judge(self, corpus: Corpus, cache: Path) -> Judge:
         """A small classifier of the data's classes, or an autoencoder."""
         shape = ImageShape(self.shape.channels, self.shape.height, self.shape.width, len(self.facts["classes"]))
         return train_judge(corpus, shape, self.prepare, cache)
+
+    def feature_space(self, name: str, cache: Path, weights: Path | None, device: torch.device) -> Judge:
+        """Inception, with weights from a file, the cache or the network."""
+        return load_inception(cache, weights, device)
 
     def write(self, batch: Batch, folder: Path, *, start: int = 0) -> list[Path]:
         """One PNG per sample."""

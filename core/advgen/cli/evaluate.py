@@ -36,6 +36,13 @@ def evaluate(
         int | None, typer.Option("-n", "--num-samples", min=6, metavar="N", help="Samples; default as many as held out.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Seed of the samples.")] = 0,
+    features: Annotated[
+        str | None,
+        typer.Option("--features", metavar="NAME", help="Published features, such as inception; default: the data's judge."),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", metavar="FILE", help="Their weights; default: the cache, else fetched.")
+    ] = None,
     step: StepOption = None,
     device: DeviceOption = "auto",
     plugin: PluginOption = None,
@@ -45,9 +52,12 @@ def evaluate(
     from advgen.evaluation import evaluate_run, format_report
 
     place: dict[str, Any] = {"num_samples": num_samples, "seed": seed, "device": device, "plugin": plugin}
+    own = {"--features": features, "--weights": weights}
     foreign = {"--data": data, "--preset": preset, "--set": overrides}
     with to_stderr():
         if samples is not None:
+            if given := [name for name, value in own.items() if value]:
+                raise ConfigError(f"{given[0]} is for runs; --samples are judged by the judge of the data, leave it out")
             report = _of_folder(run, samples, step, data, preset, overrides or [], place)
         elif run is None:
             raise ConfigError(
@@ -57,7 +67,7 @@ def evaluate(
         elif surplus := [name for name, value in foreign.items() if value]:
             raise ConfigError(f"{surplus[0]} goes with --samples, a run has its own data and options; leave it out")
         else:
-            report = evaluate_run(run, step=step, **place)
+            report = evaluate_run(run, step=step, features=features, weights=weights, **place)
     if as_json:
         say_json(report)
     else:

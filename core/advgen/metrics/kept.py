@@ -1,0 +1,96 @@
+"""A judge's views of real samples, kept in the cache: nothing but their content and the judge decides them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from advgen.contracts import Batch, Judge
+from advgen.data import content_hash
+from advgen.metrics.judging import View, blocks_of, see
+
+VERSION = "1"
+PARTS = ("seen", "logits", "recognised", "labels")
+
+
+def content_of(blocks: Iterable[Batch]) -> str:
+    """sha256 over prepared samples: values, masks and conditions, with their types and shapes."""
+    digest = hashlib.sha256()
+    for block in blocks:
+        named = {"values": block.values, "mask": block.mask, **block.condition}
+        for name, tensor in sorted((name, tensor) for name, tensor in named.items() if tensor is not None):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+            digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    raw: memoryview = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+    return raw
+
+
+def view_of_real(judge: Judge, batch: Batch, cache: Path) -> View:
+    """The judge's view of real samples, from the cache where it is there.
+
+    A judge says by an ``identity`` what decides its features (weights, resizing); without one nothing is kept.
+    """
+    return _kept(judge, lambda: iter(blocks_of(batch)), lambda: see(judge, batch), cache)
+
+
+def pooled_features(judge: Judge, read: Callable[[], Iterator[Batch]], cache: Path) -> Tensor:
+    """(M, F) float64 features of samples that are never all in memory; kept as well.
+
+    Read twice where they are not there yet: what the samples hold is known only after the last of them.
+    """
+
+    def pooled() -> View:
+        return View(torch.cat([see(judge, block).seen for block in read()]))
+
+    return _kept(judge, read, pooled, cache).features
+
+
+def _kept(judge: Judge, read: Callable[[], Iterator[Batch]], make: Callable[[], View], cache: Path) -> View:
+    identity = getattr(judge, "identity", None)
+    if identity is None:
+        return make()
+    key = content_hash([VERSION.encode(), judge.name.encode(), str(identity).encode(), content_of(read()).encode()])
+    file = cache / "features" / f"{key}.safetensors"
+    view = _read(file)
+    if view is None:
+        view = make()
+        _write(view, file)
+    return view
+
+
+def _read(file: Path) -> View | None:
+    """What was kept; None where there is nothing, or nothing whole."""
+    try:
+        return View(**load(file.read_bytes()))
+    except (OSError, SafetensorError, TypeError):
+        return None
+
+
+def _write(view: View, file: Path) -> None:
+    """Beside its place, then renamed; a cache that cannot be written costs time alone."""
+    found = {name: getattr(view, name) for name in PARTS}
+    content = save({name: tensor.contiguous() for name, tensor in found.items() if tensor is not None})
+    draft: Path | None = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as stream:
+            draft = Path(stream.name)
+            stream.write(content)
+        os.replace(draft, file)
+    except OSError as error:
+        if draft is not None:
+            draft.unlink(missing_ok=True)
+        logging.getLogger("advgen").warning("features are not kept in %s: %s", file.parent, error.strerror or error)

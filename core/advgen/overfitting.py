@@ -1,0 +1,144 @@
+"""Whether D knows training samples from held-out ones: looked at between log steps, told once. Legend: B samples."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advgen.contracts import Batch, Discriminator, Sample, Source
+from advgen.players import Players
+from advgen.randomness import keyed_generator, seed_networks
+from advgen.reduction import reduce_verdict
+from advgen.runs import RunFolder
+from advgen.setup import Setup
+
+SAMPLES = 64
+EVERY = 100
+"""Steps between two looks at the least: each costs three passes of D and one of G, without gradients."""
+WINDOW = 8
+LIMIT = 0.5
+
+
+@dataclass(frozen=True)
+class Look:
+    """D's scores, (B,) each, on the CPU: of training samples, held-out ones and generated ones."""
+
+    train: Tensor
+    held_out: Tensor
+    generated: Tensor
+
+
+def overfitting(looks: list[Look]) -> float | None:
+    """How far held-out scores are from training scores on the way to generated ones; None where D knows neither apart.
+
+    Returns:
+        0 where D treats both alike; 1 where it takes held-out samples for generated ones.
+
+    Source: r_v of Karras et al. 2020 (ADA), https://arxiv.org/abs/2006.06676
+    """
+    train, held_out, generated = (float(torch.cat([getattr(look, name) for look in looks]).mean()) for name in vars(looks[0]))
+    return (train - held_out) / (train - generated) if train > generated else None
+
+
+def certainty(look: Look) -> float:
+    """Mean sign of D's scores of training samples about the middle to generated ones, in [-1, 1].
+
+    Source: r_t of Karras et al. 2020 (ADA), with the middle in the place of 0, as relativistic losses leave the level free
+    """
+    middle = (look.train.mean() + look.generated.mean()) / 2
+    return float((look.train - middle).sign().mean())
+
+
+class OverfittingWatch:
+    """Looks at D now and then; for modalities that have an advice to give."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        splits, group = setup.corpus.splits, setup.players.judges.batch_group
+        self.train, self.held_out = splits["train"], splits["validation"]
+        self.counts = [min(SAMPLES, len(source)) // group * group for source in (self.train, self.held_out)]
+        self.advice = setup.modality.against_overfitting() if min(self.counts) > 1 else ""
+        self.next_step = 0
+        self.looks: deque[Look] = deque(maxlen=WINDOW)
+
+    def figures(self, step: int) -> dict[str, float]:
+        """What a look at this step adds to its log row; nothing between two looks."""
+        if not self.advice or step < self.next_step:
+            return {}
+        self.next_step = step + EVERY
+        self.looks.append(look := self._look(step))
+        found = {f"discriminator/{name}_score": float(scores.mean()) for name, scores in vars(look).items()}
+        ratio = overfitting(list(self.looks))
+        found["discriminator/certainty"] = certainty(look)
+        return found if ratio is None else found | {"discriminator/overfitting": ratio}
+
+    def warning(self, step: int, folder: RunFolder) -> str | None:
+        """One line, once in a run, where D overfits beyond doubt; kept in its record."""
+        ratio = overfitting(list(self.looks)) if len(self.looks) == WINDOW else None
+        if ratio is None or ratio < LIMIT or self._gap() < 2 * self._error():
+            return None
+        about = folder.read_json("run.json")
+        if "overfitting" in about:
+            return None
+        folder.write_json("run.json", about | {"overfitting": {"step": step, "ratio": ratio}})
+        return (
+            f"warning: step {step}: the discriminator overfits: it scores held-out samples {ratio:.0%} of the way from its "
+            f"{len(self.train)} training samples to generated ones, so samples get no better or become copies; {self.advice}"
+        )
+
+    def _gap(self) -> float:
+        return float(sum(look.train.mean() - look.held_out.mean() for look in self.looks)) / len(self.looks)
+
+    def _error(self) -> float:
+        """Standard error of the gap in one look: looks at a small split see the same samples, so more of them add little."""
+        newest = self.looks[-1]
+        return float((newest.train.var() / len(newest.train) + newest.held_out.var() / len(newest.held_out)).sqrt())
+
+    @torch.no_grad()
+    def _look(self, step: int) -> Look:
+        """Both networks as they are at evaluation: no augmentation, no statistics that move, no random state used up."""
+        players, seed = self.setup.players, self.setup.config.train.seed
+        networks = (players.generator.network, players.discriminator.network)
+        modes = [network.training for network in networks]
+        device = players.world.device
+        with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
+            seed_networks(seed, "overfitting", step)
+            try:
+                for network in networks:
+                    network.eval()
+                real = self._drawn(self.train, self.counts[0], step)
+                held_out = self._drawn(self.held_out, self.counts[1], step)
+                return Look(*(_scores(players, each) for each in (real, held_out, self._generated(real, step))))
+            finally:
+                for network, mode in zip(networks, modes, strict=True):
+                    network.train(mode)
+
+    def _drawn(self, source: Source, count: int, step: int) -> Batch:
+        """Random samples, prepared, on the device."""
+        random = keyed_generator(self.setup.config.train.seed, "overfitting", "data", step)
+        indices = torch.randperm(len(source), generator=random)[:count]
+        players = self.setup.players
+        batch: Batch = players.modality.prepare(source.batch(indices, random).to(players.world.device))
+        if batch.values.is_floating_point():
+            batch = Batch(batch.values.to(players.dtype), batch.mask, batch.condition)
+        return batch
+
+    def _generated(self, real: Batch, step: int) -> Batch:
+        """Generated samples under the conditions of the real ones, as in training."""
+        players = self.setup.players
+        noise = players.modality.noise(len(real), keyed_generator(self.setup.config.train.seed, "overfitting", "noise", step))
+        noise = noise.to(players.world.device, players.dtype if noise.is_floating_point() else noise.dtype)
+        with players.precision():
+            sample: Sample = players.generates(noise, real.condition)
+        return Batch(sample.values, sample.mask, real.condition)
+
+
+def _scores(players: Players, batch: Batch) -> Tensor:
+    critic: Discriminator = players.judges
+    with players.precision():
+        verdict: Any = critic(critic.embed(Sample(batch.values, mask=batch.mask)), batch.condition, batch.mask)
+    return reduce_verdict(verdict).double().cpu()
