@@ -31,11 +31,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from trained import figures, mean_and_error, opened, trained
 
-from advgen import ArraySource, DataRequest, cache_folder, content_hash
+from advgen import ArraySource, DataError, DataRequest, cache_folder, content_hash
 from advgen.datasets import locate
 from advgen.registry import find_plugin
 from advgen_image.config import ImageConfig
-from advgen_image.data import read_corpus
+from advgen_image.data import array_source
+from advgen_image.idx import read_idx
 
 NUM_MODES = 1_000
 NUM_JUDGED = 26_000
@@ -108,10 +109,13 @@ def modes_of(images: Tensor, classifier: nn.Module) -> Tensor:
 
 def digit_classifier(data: Path, epochs: int) -> tuple[DigitClassifier, float]:
     """The classifier of MNIST's training digits and its accuracy on the test digits; trained once, then from the cache."""
-    corpus = read_corpus(ImageConfig(image_height=SIDE, image_width=SIDE), DataRequest(data, validation_share=0.02))
-    train, test = corpus.splits["train"], corpus.splits["test"]
-    assert isinstance(train, ArraySource) and isinstance(test, ArraySource)
-    key = content_hash([VERSION.encode(), corpus.fingerprint.encode(), str(epochs).encode()])
+    found = read_idx(data, ImageConfig(image_height=SIDE, image_width=SIDE))
+    if found.labels is None or not found.num_test:
+        raise DataError(f"{data}: the classifier needs labels and MNIST's own test part; expected its four idx files")
+    edge = len(found.labels) - found.num_test
+    train = array_source(found.values[:edge], found.labels[:edge])
+    test = array_source(found.values[edge:], found.labels[edge:])
+    key = content_hash([VERSION.encode(), found.fingerprint.encode(), str(epochs).encode()])
     file = cache_folder() / "benchmarks" / f"digits-{key}.safetensors"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
