@@ -188,4 +188,4 @@ def plain_loop(setup: Setup, published: bool, workers: int) -> Callable[[], None
     options = setup.modality.config
     if options.task == "vocode":
         return PlainLoop(setup, published, workers).step
-    return wavegan_step(setup) if options.networks == "wavegan" else pairs_of_steps.plain_step(setup)
+    return wavegan_step(setup) if options.networks == "wavegan" else pairs_of_steps.PlainLoop(setup)

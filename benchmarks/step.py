@@ -22,14 +22,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from advgen.config.load import load_config
-from advgen.contracts import Sample
+from advgen.contracts import Batch, Sample, Verdict
 from advgen.registry import find_plugin
 from advgen.setup import Setup, build
 from advgen.step import train_step
 from advgen.world import join_world
 
 
-def score(verdict: object) -> Tensor:
+def score(verdict: Verdict) -> Tensor:
     """(B,) weighted mean score over heads and positions."""
     total = 0.0
     for head in verdict.heads:
@@ -39,7 +39,7 @@ def score(verdict: object) -> Tensor:
     return total
 
 
-def pair_cost(one: object, other: object) -> Tensor:
+def pair_cost(one: Verdict, other: Verdict) -> Tensor:
     """Mean relativistic pairing cost; masked positions meet the partner's masked mean."""
     total = 0.0
     for a, b in zip(one.heads, other.heads, strict=True):
@@ -59,87 +59,94 @@ def fill(scores: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, scores, mean)
 
 
-def plain_step(setup: Setup) -> Callable[[], None]:
-    """What a careful person would write by hand: relativistic pairing with R1 and R2."""
-    modality, config = setup.modality, setup.config
-    generator = copy.deepcopy(setup.players.generator.network)
-    critic = copy.deepcopy(setup.players.discriminator.network)
-    average = copy.deepcopy(generator).requires_grad_(False)
-    optimizers = [
-        torch.optim.Adam(net.parameters(), lr=own.learning_rate, betas=own.betas, fused=True)
-        for net, own in ((generator, config.generator), (critic, config.discriminator))
-    ]
-    source, rng, size = setup.corpus.splits["train"], torch.Generator().manual_seed(0), config.train.batch_size
-    device = setup.world.device
-    state = {"order": torch.randperm(len(source)), "at": 0, "baseline": None}
+class PlainLoop:
+    """What a careful person would write by hand: relativistic pairing with R1 and R2, dense rewards for text."""
 
-    def batch() -> object:
-        if state["at"] + size > len(source):
-            state["order"], state["at"] = torch.randperm(len(source)), 0
-        indices = state["order"][state["at"] : state["at"] + size]
-        state["at"] += size
-        return modality.prepare(source.batch(indices, rng).to(device))
+    def __init__(self, setup: Setup) -> None:
+        self.modality, self.config = setup.modality, setup.config
+        self.generator = copy.deepcopy(setup.players.generator.network)
+        self.critic = copy.deepcopy(setup.players.discriminator.network)
+        self.average = copy.deepcopy(self.generator).requires_grad_(False)
+        self.optimizers = [
+            torch.optim.Adam(net.parameters(), lr=own.learning_rate, betas=own.betas, fused=True)
+            for net, own in ((self.generator, self.config.generator), (self.critic, self.config.discriminator))
+        ]
+        self.source, self.rng = setup.corpus.splits["train"], torch.Generator().manual_seed(0)
+        self.size, self.order, self.at, self.baseline = self.config.train.batch_size, torch.arange(0), 0, None
 
-    def discriminator_step() -> None:
-        real = batch()
+    def __call__(self) -> None:
+        self.discriminator_step()
+        self.generator_step()
+
+    def batch(self) -> Batch:
+        """The next real samples, in an order that is drawn anew each time round."""
+        if self.at + self.size > len(self.order):
+            self.order, self.at = torch.randperm(len(self.source)), 0
+        indices = self.order[self.at : self.at + self.size]
+        self.at += self.size
+        return self.modality.prepare(self.source.batch(indices, self.rng))
+
+    def discriminator_step(self) -> None:
+        """D on real and on generated samples, one pass each, and the slope of each."""
+        real, critic = self.batch(), self.critic
         with torch.no_grad():
-            fake = generator(modality.noise(size, rng).to(device), real.condition)
-        seen_real = critic.embed(Sample(real.values, mask=real.mask))
-        seen_fake = critic.embed(fake)
-        seen_real, seen_fake = (x if x.requires_grad else x.requires_grad_() for x in (seen_real, seen_fake))
+            fake = self.generator(self.modality.noise(self.size, self.rng), real.condition)
+        seen = critic.embed(Sample(real.values, mask=real.mask)), critic.embed(fake)
+        seen_real, seen_fake = (x if x.requires_grad else x.requires_grad_() for x in seen)
         on_real, on_fake = critic(seen_real, real.condition, real.mask), critic(seen_fake, real.condition, fake.mask)
         cost = pair_cost(on_real, on_fake)
-        if config.discriminator.mismatch:
+        if self.config.discriminator.mismatch:
             others = {name: tensor.roll(-1, 0) for name, tensor in real.condition.items()}
-            cost = cost + config.discriminator.mismatch * pair_cost(on_real, critic(seen_real.detach(), others, real.mask))
-        for name, verdict, seen in (("r1", on_real, seen_real), ("r2", on_fake, seen_fake)):
-            gradient = torch.autograd.grad(score(verdict).sum(), seen, create_graph=True)[0]
-            cost = cost + config.penalties[name].amount / 2 * gradient.square().flatten(1).sum(1).mean()
-        optimizers[1].zero_grad(set_to_none=True)
+            mismatched = critic(seen_real.detach(), others, real.mask)
+            cost = cost + self.config.discriminator.mismatch * pair_cost(on_real, mismatched)
+        for name, verdict, each in (("r1", on_real, seen_real), ("r2", on_fake, seen_fake)):
+            gradient = torch.autograd.grad(score(verdict).sum(), each, create_graph=True)[0]
+            cost = cost + self.config.penalties[name].amount / 2 * gradient.square().flatten(1).sum(1).mean()
+        self.optimizers[1].zero_grad(set_to_none=True)
         cost.backward()
-        clip(critic, config.discriminator)
-        optimizers[1].step()
+        clip(critic, self.config.discriminator)
+        self.optimizers[1].step()
 
-    def generator_step() -> None:
-        real = batch()
-        critic.requires_grad_(False)
-        dense = config.estimator.name == "score_function"
+    def generator_step(self) -> None:
+        """G on a fresh draw, and its average."""
+        self.critic.requires_grad_(False)
+        cost = self.generator_cost(self.batch())
+        self.optimizers[0].zero_grad(set_to_none=True)
+        cost.backward()
+        clip(self.generator, self.config.generator)
+        self.optimizers[0].step()
+        self.critic.requires_grad_(True)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), 0.01)
+
+    def generator_cost(self, real: Batch) -> Tensor:
+        """The pairing cost, or that of dense rewards with the likelihood anchor."""
+        critic, dense = self.critic, self.config.estimator.name == "score_function"
         mode = "log_prob" if dense else "values"
-        fake = generator(modality.noise(size, rng, mode=mode).to(device), real.condition, mode=mode)
+        fake = self.generator(self.modality.noise(self.size, self.rng, mode=mode), real.condition, mode=mode)
         with torch.no_grad():
             on_real = critic(critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
         with torch.set_grad_enabled(not dense):
             on_fake = critic(critic.embed(fake), real.condition, fake.mask)
-        cost = policy_cost(fake, on_real, on_fake, real.mask.sum()) if dense else pair_cost(on_fake, on_real)
-        if "likelihood" in config.auxiliary:
-            nats = modality.likelihood(generator, real)
-            cost = cost + config.auxiliary["likelihood"] * (nats * real.mask).sum() / real.mask.sum()
-        optimizers[0].zero_grad(set_to_none=True)
-        cost.backward()
-        clip(generator, config.generator)
-        optimizers[0].step()
-        critic.requires_grad_(True)
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(generator.parameters()), 0.01)
+        cost = self.policy_cost(fake, on_real, on_fake, real.mask.sum()) if dense else pair_cost(on_fake, on_real)
+        if "likelihood" in self.config.auxiliary:
+            nats = self.modality.likelihood(self.generator, real)
+            cost = cost + self.config.auxiliary["likelihood"] * (nats * real.mask).sum() / real.mask.sum()
+        return cost
 
-    def policy_cost(fake: Sample, on_real: object, on_fake: object, real_positions: Tensor) -> Tensor:
-        mask, discount = fake.mask, config.estimator.discount
+    def policy_cost(self, fake: Sample, on_real: Verdict, on_fake: Verdict, real_positions: Tensor) -> Tensor:
+        """Rewards to go of each drawn token, less a moving average of each position's reward."""
+        mask, discount = fake.mask, self.config.estimator.discount
         reward = -F.softplus(fill(on_real.heads[0].scores, on_real.heads[0].mask) - fill(on_fake.heads[0].scores, mask)) * mask
         mean = (reward * mask).sum(0) / mask.sum(0).clamp(min=1)
-        known = mean if state["baseline"] is None else state["baseline"]
-        state["baseline"] = known.lerp(mean, 0.05)
+        known = mean if self.baseline is None else self.baseline
+        self.baseline = known.lerp(mean, 0.05)
         centred = (reward - known) * mask
         gained, tail = torch.zeros_like(reward), torch.zeros(len(reward))
         for position in reversed(range(reward.shape[1])):
             tail = centred[:, position] + discount * tail
             gained[:, position] = tail
         return -(gained * fake.log_prob * mask).sum() / real_positions
-
-    def step() -> None:
-        discriminator_step()
-        generator_step()
-
-    return step
 
 
 def clip(network: torch.nn.Module, settings: object) -> None:
@@ -225,7 +232,7 @@ def measure(plugin: str, pairs: int, steps: int, overrides: list[str]) -> dict[s
     record = find_plugin(plugin)
     config = load_config(record, overrides=overrides, cli={"train.steps": 1000}).config
     setup = build(record, config, join_world("cpu"))
-    times = alternate(own_step(setup), plain_step(setup), pairs, steps)
+    times = alternate(own_step(setup), PlainLoop(setup), pairs, steps)
     return {"plugin": plugin, **summary(times, config.train.batch_size, steps)}
 
 
