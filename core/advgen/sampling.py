@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from advgen.errors import CheckpointError, ConfigError, DataError, PluginError
 from advgen.randomness import keyed_generator, seed_networks
 from advgen.registry import PluginRecord, find_plugin
 from advgen.runs import RunFolder, checkpoint, warning_of_divergence
+from advgen.runs.folder import is_export
 from advgen.setup import modality_class, read_corpus
 from advgen.state import load_network
 from advgen.world import pick_device
@@ -134,6 +135,8 @@ def refuse_imported(folder: RunFolder) -> None:
     Raises:
         CheckpointError: with the command that makes a run with data of it.
     """
+    if is_export(folder.path):
+        RunFolder.existing(folder.path)  # which says what it is
     if folder.read_json("run.json").get("imported"):
         raise CheckpointError(
             f"{folder.path} was imported and has neither data nor training state; "
@@ -147,22 +150,34 @@ def find_run_plugin(folder: RunFolder, plugin: str | None) -> PluginRecord:
     Raises:
         PluginError: where a file plugin is not named, or is not the one the run was made with.
     """
-    about = folder.read_json("run.json")
+    return find_plugin_of(folder.read_json("run.json"), folder.path, plugin)
+
+
+def find_plugin_of(about: Mapping[str, Any], path: Path, plugin: str | None) -> PluginRecord:
+    """The plugin that ``about`` names, for what lies at a path.
+
+    Raises:
+        PluginError: as ``find_run_plugin``.
+    """
     if about.get("plugin_sha256") and plugin is None:
         raise PluginError(
-            f"{folder.path} was made with the plugin file {about['plugin_file']}; its code runs only when you name it: "
-            f"add --plugin {folder.path / 'plugin' / Path(about['plugin_file']).name}"
+            f"{path} was made with the plugin file {about['plugin_file']}; its code runs only when you name it: "
+            f"add --plugin {path / 'plugin' / Path(about['plugin_file']).name}"
         )
     brought_by = about.get("plugin_distribution")
     named = f"{brought_by}:{about['plugin']}" if brought_by and not about.get("plugin_sha256") else about["plugin"]
     record = find_plugin(plugin or named)
     if about.get("plugin_sha256") and record.sha256 != about["plugin_sha256"]:
-        raise PluginError(f"{plugin} is not the file that made {folder.path} (sha256 differs); name the copy in the run folder")
+        raise PluginError(f"{plugin} is not the file that made {path} (sha256 differs); name the copy in its folder plugin/")
     return record
 
 
 def load_run(path: Path | str, device: str = "auto", plugin: str | None = None, step: int | None = None) -> LoadedRun:
-    """Load a run's generator from its newest whole checkpoint, or from ``step``."""
+    """Load a run's generator from its newest whole checkpoint, or from ``step``; or that of an exported folder."""
+    if is_export(path):
+        from advgen.export.reading import load_export
+
+        return load_export(Path(path), device, plugin, step)
     folder, chosen = RunFolder.existing(path), pick_device(device)
     config, record = folder.config(), find_run_plugin(RunFolder.existing(path), plugin)
     about = folder.read_json("run.json")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from advgen import interrupts
-from advgen.cli import config, data, evaluate, imports, plugins, runs, sample, train, usage
+from advgen.cli import config, data, evaluate, export, imports, plugins, runs, sample, train, usage
 from advgen.errors import ConfigError, GenError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("train", cls=train.TrainCommand)(train.train)
 app.command("resume")(train.resume)
 app.command("sample")(sample.sample)
 app.command("evaluate")(evaluate.evaluate)
+app.command("export")(export.export)
 app.command("import")(imports.import_checkpoint)
 app.add_typer(data.app, name="data")
 app.add_typer(plugins.app, name="plugins")
