@@ -308,7 +308,7 @@ def test_an_archive_that_unpacks_to_too_much_is_refused_and_leaves_nothing(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(archives, "LARGEST_BYTES", 10_000)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as whole:
-        whole.writestr("a.png", b"\0" * 20_000)
+        whole.writestr("train-images-idx3-ubyte", b"\0" * 20_000)
     code, said = gen.train("image", tmp_path / "bomb.zip")
     assert code == 4 and "unpacks to more than" in said and "give the folder" in said
     assert not list((cache_folder() / "archives").iterdir())
@@ -335,7 +335,9 @@ def test_a_damaged_archive_is_refused_by_name(
     archive.write_bytes(damage(archive.read_bytes()))
     code, said = gen.train("image", archive)
     assert code == 4 and kind in said, said
-    assert "damaged" in said or "holds no files" in said or "cannot be read" in said, said
+    # What is damaged inside of a zip, which is read in place, is damage of single images.
+    reasons = ("damaged", "holds no files", "cannot be read", "none of the 3 images")
+    assert any(reason in said for reason in reasons), said
 
 
 def test_an_archive_of_one_file_is_that_file(tmp_path: Path) -> None:

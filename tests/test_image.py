@@ -15,7 +15,6 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import advgen
-import advgen_image.folder as folder_module
 from advgen import Batch, Corpus, DataError, DataRequest, GenError
 from advgen_image import advgen_register, shapes
 from advgen_image import judge as judge_module
@@ -275,9 +274,8 @@ def test_large_folders_are_mapped_from_the_cache_with_the_same_values(tmp_path: 
     (tmp_path / "in" / "class0" / "broken.png").write_bytes(b"\x89PNG broken")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     plain = ImageModality.read(SMALL, request(tmp_path / "in"))
-    monkeypatch.setattr(folder_module, "LARGEST_IN_MEMORY", 1000)
     for _ in range(2):
-        mapped = ImageModality.read(SMALL, request(tmp_path / "in"))
+        mapped = ImageModality.read(SMALL.model_copy(update={"memory_mib": 0}), request(tmp_path / "in"))
         for name, source in plain.splits.items():
             own, other = (s.batch(torch.arange(len(source)), rng()) for s in (source, mapped.splits[name]))
             assert torch.equal(own.values, other.values) and torch.equal(own.condition["label"], other.condition["label"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from advgen.api import load_generator, resume, train
+    from advgen.archives import ZipFolder, is_zip, unpacked
     from advgen.cache import cache_folder
     from advgen.contracts import (
         Batch,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from advgen.hooks import hookimpl
     from advgen.importing import Imported
     from advgen.losses import Loss
-    from advgen.manifest import ManifestRow, is_manifest, read_manifest
+    from advgen.manifest import ManifestRow, is_manifest, read_manifest, split_of
     from advgen.penalties import Penalty
     from advgen.report import DataReport, Repeats, Show, Spread, Tally, most_common
     from advgen.spec import API_VERSION, DataSet, PluginConfig, PluginSpec, RemoteFile
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "advgen.api": ("load_generator", "resume", "train"),
+    "advgen.archives": ("ZipFolder", "is_zip", "unpacked"),
     "advgen.cache": ("cache_folder",),
     "advgen.contracts": (
         "Batch",
@@ -64,7 +66,7 @@ _HOME = {
     "advgen.hooks": ("hookimpl",),
     "advgen.importing": ("Imported",),
     "advgen.losses": ("Loss",),
-    "advgen.manifest": ("ManifestRow", "is_manifest", "read_manifest"),
+    "advgen.manifest": ("ManifestRow", "is_manifest", "read_manifest", "split_of"),
     "advgen.penalties": ("Penalty",),
     "advgen.report": ("DataReport", "Repeats", "Show", "Spread", "Tally", "most_common"),
     "advgen.spec": ("API_VERSION", "DataSet", "PluginConfig", "PluginSpec", "RemoteFile"),
@@ -105,19 +107,23 @@ __all__ = [
     "Spread",
     "Tally",
     "Verdict",
+    "ZipFolder",
     "cache_folder",
     "content_hash",
     "gumbel",
     "hookimpl",
     "is_manifest",
+    "is_zip",
     "load_generator",
     "most_common",
     "read_manifest",
     "read_pickled",
     "resume",
     "split_indices",
+    "split_of",
     "straight_through",
     "train",
+    "unpacked",
 ]
 
 

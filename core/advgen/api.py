@@ -12,7 +12,7 @@ from typing import Any
 
 from advgen.config.load import Resolved, load_config, to_toml
 from advgen.contracts import Corpus
-from advgen.datasets import names_set
+from advgen.datasets import is_address, names_set
 from advgen.errors import CheckpointError, ConfigError, GenError
 from advgen.loggers import open_loggers
 from advgen.progress import Progress
@@ -51,7 +51,7 @@ def train(
 
     Args:
         plugin: a name that ``gen plugins list`` shows, or the path of a plugin file.
-        data: file, folder, archive or named set; None means the plugin's embedded corpus.
+        data: file, folder, archive, named set or address; None means the plugin's embedded corpus.
         overrides: ``"a.b=c"`` as for ``--set``.
         options: the plugin's own options.
         steps, minutes: the plan; one of the two.
@@ -69,7 +69,7 @@ def train(
         raise ConfigError(f"--from-step {from_step} names a checkpoint of --from RUN; give that too")
     record = find_plugin(plugin)
     place = str(data) if data is not None else None
-    if place is not None and not names_set(record, place):
+    if place is not None and not names_set(record, place) and not is_address(record, place):
         place = str(Path(place).expanduser().absolute())  # a run may be resumed from elsewhere
     given = {"data.path": place, "train.steps": steps, "train.minutes": minutes}
     given |= {"train.seed": seed, "data.max_bad": max_bad}

@@ -1,4 +1,4 @@
-"""``--data archive.zip``: unpacked once into the cache, under the archive's own hash, for any plugin.
+"""``--data archive.zip``: unpacked once into the cache, under the archive's own hash, for any plugin, or read in place.
 
 Only plain files are taken out, and only below the target: no links, no absolute names, no ``..``, a limit on bytes and files.
 """
@@ -37,6 +37,59 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ZIP + TAR) and path.is_file()
 
 
+def is_zip(path: Path) -> bool:
+    """Whether a path is a file that is named like a zip archive, whose files can be read in place."""
+    return path.name.lower().endswith(ZIP) and path.is_file()
+
+
+class ZipFolder:
+    """The files of a zip archive, read in place; many threads may read at once.
+
+    Args:
+        archive: its path; what it holds is judged as before unpacking it, but for the limit on bytes.
+
+    Raises:
+        DataError: where it is damaged, or holds anything but plain files.
+    """
+
+    def __init__(self, archive: Path) -> None:
+        self.archive = archive
+        try:
+            self._whole = zipfile.ZipFile(archive)
+            infos = [info for info in self._whole.infolist() if _is_plain(info, archive)]
+        except OSError as error:
+            raise DataError(f"{archive} cannot be read: {error.strerror or error}") from error
+        except DAMAGE as error:
+            raise _damaged(archive, error) from error
+        placed = {place: info for info in infos if (place := _safe(info.filename, archive)) is not None}
+        if not placed:
+            raise DataError(f"{archive} holds no files; expected an archive of samples")
+        if len(placed) > MOST_FILES:
+            raise DataError(f"{archive} holds {len(placed)} files, more than {MOST_FILES}; unpack it and give the folder")
+        top = _common_folder(list(placed))
+        self.files = {place.relative_to(top).as_posix(): placed[place] for place in sorted(placed)}
+        """By name, in a folder's order; without the folders that all of them are in, as these are not unpacked either."""
+
+    def open(self, name: str) -> IO[bytes]:
+        """One file, seekable; what is damaged or encrypted raises on reading."""
+        return self._whole.open(self.files[name])
+
+
+def _is_plain(info: zipfile.ZipInfo, archive: Path) -> bool:
+    if (info.external_attr >> 16) & 0o170000 == 0o120000:
+        raise _refusal(archive, info.filename, "is a link")
+    return not info.is_dir()
+
+
+def _common_folder(places: list[Path]) -> Path:
+    """The innermost folder that holds all the files."""
+    return Path(os.path.commonpath([place.parent for place in places]))
+
+
+def _damaged(archive: Path, error: BaseException) -> DataError:
+    return DataError(f"{archive} is damaged, encrypted or no archive of its kind ({error}); fetch or pack it again")
+
+
 def unpacked(archive: Path) -> Path:
     """Where an archive's content lies: its folder, or the one file or folder in it.
 
@@ -71,9 +124,7 @@ def _unpack(archive: Path, target: Path) -> None:
         _write_all(archive, draft)
         _publish(draft, target)
     except DAMAGE as error:
-        raise DataError(
-            f"{archive} is damaged, encrypted or no archive of its kind ({error}); fetch or pack it again"
-        ) from error
+        raise _damaged(archive, error) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -114,9 +165,7 @@ def _members(archive: Path) -> Iterator[Member]:
 def _zip_members(archive: Path) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as whole:
         for info in whole.infolist():
-            if (info.external_attr >> 16) & 0o170000 == 0o120000:
-                raise _refusal(archive, info.filename, "is a link")
-            if not info.is_dir():
+            if _is_plain(info, archive):
                 with whole.open(info) as stream:
                     yield info.filename, stream
 

@@ -61,8 +61,20 @@ class ArraySource:
     def __len__(self) -> int:
         return self.values.shape[0]
 
+    @property
+    def num_bytes(self) -> int:
+        """Of all tensors."""
+        tensors = [self.values, *self.conditions.values()] + ([] if self.mask is None else [self.mask])
+        return sum(tensor.nbytes for tensor in tensors)
+
+    def to(self, device: torch.device) -> ArraySource:
+        """The same split on a device."""
+        mask = None if self.mask is None else self.mask.to(device)
+        return ArraySource(self.values.to(device), mask, {name: each.to(device) for name, each in self.conditions.items()})
+
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
         """Rows at ``indices``; nothing random."""
+        indices = indices.to(self.values.device)
         return Batch(
             self.values[indices],
             None if self.mask is None else self.mask[indices],

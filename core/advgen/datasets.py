@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from advgen.archives import BLOCK, is_archive, unpacked
+from advgen.archives import BLOCK, is_archive, is_zip, unpacked
 from advgen.cache import cache_folder
 from advgen.errors import DataError
 from advgen.registry import PluginRecord, discover
@@ -34,8 +34,22 @@ def names_set(record: PluginRecord | None, data: str) -> bool:
     return not Path(data).expanduser().exists() and data in named_sets(record)
 
 
+def is_address(record: PluginRecord | None, data: str) -> bool:
+    """Whether this is what a plugin finds itself, such as ``hub:owner/name``: a file or folder of that name comes first."""
+    return not Path(data).expanduser().exists() and bool(readers_of(record, data))
+
+
+def readers_of(record: PluginRecord | None, address: str) -> list[PluginRecord]:
+    """The plugins that take such an address: of all that work, or of one."""
+    records = [record] if record is not None else [each for each in discover().records if each.status == "ok"]
+    scheme, colon, _ = address.partition(":")
+    return [each for each in records if colon and each.spec is not None and scheme in each.spec.addresses]
+
+
 def locate(record: PluginRecord | None, data: str) -> Path:
     """Where data lie: a path as it is, an archive and a named set by way of the cache.
+
+    A zip archive stays where the plugin reads it in place, and where no plugin is chosen yet.
 
     Raises:
         DataError: where a set cannot be fetched or an archive not unpacked.
@@ -43,7 +57,8 @@ def locate(record: PluginRecord | None, data: str) -> Path:
     if names_set(record, data):
         return fetch(data, named_sets(record)[data][1])
     path = Path(data).expanduser()
-    return unpacked(path) if is_archive(path) else path
+    in_place = is_zip(path) and (record is None or (record.spec is not None and record.spec.reads_zip))
+    return unpacked(path) if is_archive(path) and not in_place else path
 
 
 def is_fetched(name: str, entry: DataSet) -> bool:

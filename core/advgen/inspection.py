@@ -130,8 +130,9 @@ def _fault(spec: PluginSpec, record: PluginRecord) -> str:
     for name in ("name", "summary", "config", "modality"):
         if not isinstance(getattr(spec, name), str):
             return f"spec.{name} is {getattr(spec, name)!r}, expected a string"
-    if isinstance(spec.reads, str) or not all(isinstance(pattern, str) for pattern in spec.reads):
-        return f"spec.reads is {spec.reads!r}, expected a tuple of patterns such as '*.png'"
+    for name, example in (("reads", "patterns such as '*.png'"), ("addresses", "words such as 'hub'")):
+        if isinstance(entries := getattr(spec, name), str) or not all(isinstance(entry, str) for entry in entries):
+            return f"spec.{name} is {entries!r}, expected a tuple of {example}"
     if hasattr(spec.datasets, "items") and not all(isinstance(entry, DataSet) for entry in spec.datasets.values()):
         return f"spec.datasets is {spec.datasets!r}, expected DataSet entries"
     for name in (*TABLES, "presets", "requires", "datasets"):
@@ -139,8 +140,8 @@ def _fault(spec: PluginSpec, record: PluginRecord) -> str:
             return f"spec.{name} is {getattr(spec, name)!r}, expected a mapping"
     if record.path is None and spec.name != record.name:
         return f"spec.name is {spec.name!r}, but the entry point is called {record.name!r}; make them equal"
-    entries = {f"{table}.{key}": value for table in TABLES for key, value in getattr(spec, table).items()}
-    for name, reference in {"config": spec.config, "modality": spec.modality, **entries}.items():
+    targets = {f"{table}.{key}": value for table in TABLES for key, value in getattr(spec, table).items()}
+    for name, reference in {"config": spec.config, "modality": spec.modality, **targets}.items():
         if not isinstance(reference, str) or not re.fullmatch(r"[\w.]+:[\w.]+", reference):
             return f"spec.{name} is {reference!r}, expected 'module:attribute'"
     return ""

@@ -42,6 +42,11 @@ class ManifestRow:
     split: str | None = None
 
 
+def split_of(written: str) -> str | None:
+    """``train``, ``validation`` or ``test`` for one of their usual names in any case; None for any other."""
+    return SPLITS.get(written.strip().lower())
+
+
 def is_manifest(path: Path) -> bool:
     """Whether a path is a file that is named like a list."""
     return path.suffix.lower() in SUFFIXES and path.is_file()
@@ -115,10 +120,10 @@ def _row(file: Path, entries: Mapping[str, Any]) -> ManifestRow:
     if duration == 0:
         raise ValueError("has duration 0, expected a length in seconds")
     split = _text(entries, "split")
-    if split is not None and split.lower() not in SPLITS:
+    chosen = None if split is None else split_of(split)
+    if split is not None and chosen is None:
         raise ValueError(f"has split {split!r}, expected train, validation or test")
     part = "" if start is None and duration is None else f"@{start or 0:g}+{'' if duration is None else f'{duration:g}'}"
-    chosen = None if split is None else SPLITS[split.lower()]
     return ManifestRow(written + part, path, _text(entries, "label"), start or 0.0, duration, chosen)
 
 

@@ -23,6 +23,7 @@ from advgen.errors import CheckpointError, ConfigError, DataError
 from advgen.latents import Space
 from advgen.registry import PluginRecord
 from advgen.runs import RunFolder, checkpoint, warning_of_divergence
+from advgen.runs.folder import is_export
 from advgen.runs.plugin import find_run_plugin as find_run_plugin
 from advgen.setup import modality_class, read_corpus
 from advgen.state import load_network
@@ -91,6 +92,8 @@ def refuse_imported(folder: RunFolder) -> None:
     Raises:
         CheckpointError: with the command that makes a run with data of it.
     """
+    if is_export(folder.path):
+        RunFolder.existing(folder.path)  # which says what it is
     if folder.read_json("run.json").get("imported"):
         raise CheckpointError(
             f"{folder.path} was imported and has neither data nor training state; "
@@ -99,7 +102,11 @@ def refuse_imported(folder: RunFolder) -> None:
 
 
 def load_run(path: Path | str, device: str = "auto", plugin: str | None = None, step: int | None = None) -> LoadedRun:
-    """Load a run's generator from its newest whole checkpoint, or from ``step``."""
+    """Load a run's generator from its newest whole checkpoint, or from ``step``; or that of an exported folder."""
+    if is_export(path):
+        from advgen.export.reading import load_export
+
+        return load_export(Path(path), device, plugin, step)
     folder, chosen = RunFolder.existing(path), pick_device(device)
     config, record = folder.config(), find_run_plugin(RunFolder.existing(path), plugin)
     about = folder.read_json("run.json")

@@ -16,7 +16,7 @@ from advgen.config.load import options_of
 from advgen.config.model import PlayerConfig, RunConfig
 from advgen.contracts import Batch, Corpus, DataRequest, Discriminator, Generator, Modality, Mode, Source
 from advgen.controllers import CONTROLLERS
-from advgen.datasets import locate, names_set
+from advgen.datasets import is_address, locate, names_set
 from advgen.engine import corrected, make_player
 from advgen.errors import ConfigError, ContractError, DataError, PluginError
 from advgen.estimators import get_estimator
@@ -26,6 +26,7 @@ from advgen.penalties import PENALTIES, Penalty, get_penalty, plays
 from advgen.players import Chunk, Draw, Objective, Players
 from advgen.randomness import keyed_generator, sample_indices, seed_networks
 from advgen.registry import PluginRecord, resolve
+from advgen.resident import keep_on_device
 from advgen.schedules import make_scale
 from advgen.world import World
 
@@ -69,13 +70,17 @@ def read_corpus(record: PluginRecord, config: RunConfig, new: bool = False) -> t
         DataError: where the path does not exist, or the plugin refuses what is there.
     """
     data, options, kind = config.data, options_of(record, config), modality_class(record)
+    request = DataRequest(None, data.max_bad, data.validation_share, data.test_share, config.train.seed)
+    if data.path and is_address(record, data.path):
+        corpus = kind.read(options, dataclasses.replace(request, address=data.path))
+        return kind(options, corpus.facts), corpus
     given = Path(data.path).expanduser() if data.path else None
     if given is not None and not given.exists() and not names_set(record, str(data.path)):
         raise DataError(f"data path {given} does not exist; {_way_out(record, new)}")
     path = locate(record, str(data.path)) if given is not None else None
     archived = path != given
     try:
-        corpus = kind.read(options, DataRequest(path, data.max_bad, data.validation_share, data.test_share, config.train.seed))
+        corpus = kind.read(options, dataclasses.replace(request, path=path))
     except DataError as error:
         if not archived:
             raise
@@ -105,8 +110,9 @@ def build(record: PluginRecord, config: RunConfig, world: World, new: bool = Fal
     objective = dataclasses.replace(objective, config=config)
     check_fits(config, corpus, world)
     players = make_players(modality, config, world)
-    draw = make_draw(modality, corpus.splits["train"], config, players)
-    return Setup(config, record, modality, corpus, players, objective, draw, world, notes)
+    source, kept = keep_on_device(corpus.splits["train"], world.device, config.data.device_share)
+    draw = make_draw(modality, source, config, players)
+    return Setup(config, record, modality, corpus, players, objective, draw, world, (*notes, *kept))
 
 
 def settle(config: RunConfig, modality: Modality[Any]) -> tuple[RunConfig, tuple[str, ...]]:

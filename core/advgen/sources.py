@@ -29,13 +29,18 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class DataRequest:
-    """Where data comes from. ``path`` None means the plugin's embedded corpus."""
+    """Where data comes from. ``path`` None means the plugin's embedded corpus, or what ``address`` names.
+
+    Args:
+        address: ``hub:owner/name`` and the like, for plugins that declare it (``PluginSpec.addresses``).
+    """
 
     path: Path | None
     max_bad: int = 10
     validation_share: float = 0.1
     test_share: float = 0.1
     seed: int = 0
+    address: str = ""
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,10 @@ class PluginSpec:
         importers: formats of other toolkits for ``gen import``, name to ``"module:attr"`` of a function path -> Imported.
         reads: patterns of the file names that the plugin reads, lower case, such as ``*.png``: tells whose data are given.
         datasets: public data sets by the name that ``--data`` takes.
+        addresses: what ``--data`` takes besides paths, such as ``hub`` for ``hub:owner/name``; the plugin gets it whole, as
+            ``DataRequest.address``.
+        reads_zip: whether the plugin takes a zip archive as it is (``advgen.ZipFolder`` helps), so that it is not unpacked.
+        hub_task: the task of its models as the Hugging Face hub names it, for model cards.
         api_version: the plugin interface this plugin was written for.
     """
 
@@ -82,4 +86,7 @@ class PluginSpec:
     importers: Mapping[str, str] = field(default_factory=dict)
     reads: Sequence[str] = ()
     datasets: Mapping[str, DataSet] = field(default_factory=dict)
+    addresses: Sequence[str] = ()
+    reads_zip: bool = False
+    hub_task: str = ""
     api_version: int = API_VERSION

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 from collections import Counter
@@ -15,9 +16,10 @@ from typing import Any
 
 import torch
 
+from advgen.archives import ZipFolder, is_zip
 from advgen.config.load import load_config, options_of
 from advgen.contracts import Batch, Corpus, DataRequest
-from advgen.datasets import locate
+from advgen.datasets import is_address, locate, readers_of
 from advgen.errors import ConfigError, DataError, GenError
 from advgen.manifest import is_manifest, read_manifest
 from advgen.progress import Progress
@@ -36,12 +38,12 @@ class Inspection:
 
     plugin: str
     chosen: str
-    path: Path
+    path: str
     report: DataReport
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        return {"plugin": self.plugin, "chosen": self.chosen, "path": str(self.path), **self.report.as_dict()}
+        return {"plugin": self.plugin, "chosen": self.chosen, "path": self.path, **self.report.as_dict()}
 
 
 def inspect_data(
@@ -52,16 +54,12 @@ def inspect_data(
     Raises:
         GenError: where there is nothing to look at, or no plugin is the obvious one.
     """
-    record = find_plugin(plugin) if plugin is not None else None
-    path = locate(record, data)
-    if not path.exists():
-        raise DataError(f"{data} does not exist; expected a file, a folder, an archive, or a set of gen data list")
-    chosen = "as asked"
-    if record is None:
-        record, chosen = guess_plugin(path)
-    config = load_config(record, preset=preset, overrides=overrides, cli={"data.path": str(path)}).config
+    record, chosen, path = _find(data, plugin)
+    config = load_config(record, preset=preset, overrides=overrides, cli={"data.path": data}).config
     options = options_of(record, config)
     request = DataRequest(path, ANY_NUMBER, config.data.validation_share, config.data.test_share, config.train.seed)
+    if path is None:
+        request = dataclasses.replace(request, address=data)
     bar = Progress(progress)
     try:
         kind = modality_class(record)
@@ -70,7 +68,24 @@ def inspect_data(
             report = report_of(kind.read(options, request), bar.count)
     finally:
         bar.close()
-    return Inspection(record.name, chosen, path, report)
+    return Inspection(record.name, chosen, data if path is None else str(path), report)
+
+
+def _find(data: str, plugin: str | None) -> tuple[PluginRecord, str, Path | None]:
+    """The plugin, how it was chosen, and where the data lie; None for an address that the plugin reads itself."""
+    record = find_plugin(plugin) if plugin is not None else None
+    if is_address(record, data):
+        readers = readers_of(record, data)
+        if len(readers) > 1:
+            raise ConfigError(f"{data} is read by {', '.join(each.name for each in readers)}; choose one with --plugin")
+        return readers[0], "as asked" if record is not None else "by the address", None
+    path = locate(record, data)
+    if not path.exists():
+        raise DataError(f"{data} does not exist; expected a file, a folder, an archive, or a set of gen data list")
+    if record is not None:
+        return record, "as asked", path
+    record, chosen = guess_plugin(path)
+    return record, chosen, locate(record, data) if is_zip(path) else path
 
 
 def guess_plugin(path: Path) -> tuple[PluginRecord, str]:
@@ -103,6 +118,9 @@ def _names(path: Path) -> Iterator[str]:
             if named:
                 yield from named
                 return
+    if is_zip(path):
+        yield from (name.rsplit("/", 1)[-1] for name in ZipFolder(path).files)
+        return
     if path.is_file():
         yield path.name
         return

@@ -26,10 +26,16 @@ def advgen_register() -> PluginSpec:
     """Declare the image plugin."""
     return PluginSpec(
         name="image",
-        summary="Images: embedded shapes, idx files or a folder; class-conditional or not.",
+        summary="Images: embedded shapes, idx files, image files or Hugging Face sets; class-conditional or not.",
         config="advgen_image.config:ImageConfig",
         modality="advgen_image.modality:ImageModality",
-        reads=("*.png", "*.jpg", "*.jpeg", "*.bmp", "*.webp", "*.tif", "*.tiff", "*idx3*", "*idx1*"),
+        reads=(
+            *("*.png", "*.jpg", "*.jpeg", "*.bmp", "*.gif", "*.webp", "*.tif", "*.tiff"),
+            *("*idx3*", "*idx1*", "*.parquet", "*.arrow"),
+        ),
+        addresses=("hub",),
+        reads_zip=True,
+        hub_task="unconditional-image-generation",
         datasets={"mnist": MNIST},
         presets=PRESETS,
     )

@@ -48,6 +48,15 @@ class ImageConfig(PluginConfig):
         None, ge=4, le=4096, description="Resize and crop to this width; empty takes the data's own."
     )
     channels: Literal[1, 3, 4] | None = Field(None, description="Grey, RGB or RGBA; empty takes what the files have.")
+    animation: Literal["first", "every"] = Field("first", description="Which pictures of an animated file are samples.")
+    flip: bool = Field(False, description="Mirror half of the training images, from left to right.")
+    crop_margin: int = Field(
+        0, ge=0, le=1024, description="Read images so many pixels higher and wider, and train on random windows of them."
+    )
+    memory_mib: int = Field(512, ge=0, description="Decoded images beyond it go to a file in the cache, which is mapped.")
+    image_column: str | None = Field(None, description="Column of a Hugging Face data set; empty: the one that has images.")
+    label_column: str | None = Field(None, description="Its column of classes; empty: label or the like; none: no classes.")
+    subset: str | None = Field(None, description="Configuration of a Hugging Face data set, where it has several.")
     family: Family = Field("dcgan", description="Networks: strided, residual without or with norms, or styled.")
     width: int = Field(16, ge=4, le=2048, description="Channels of the layer next to the image; doubles at each halving.")
     doublings: int = Field(3, ge=0, le=8, description="How often the width doubles at most; 0: the same everywhere.")

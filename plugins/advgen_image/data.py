@@ -1,4 +1,4 @@
-"""Reads images into a Corpus: the embedded shapes, idx files or a folder."""
+"""Reads images into a Corpus: the embedded shapes, idx files, or image files wherever they lie."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from advgen import ArraySource, Batch, Corpus, DataError, DataRequest, Source, content_hash, is_manifest, split_indices
+from advgen import Corpus, DataError, DataRequest, Source, content_hash, is_manifest, split_indices
 from advgen_image import shapes
 from advgen_image.config import ImageConfig
 from advgen_image.folder import read_folder
 from advgen_image.idx import has_idx, read_idx
+from advgen_image.listing import unzipped
+from advgen_image.sources import ImageSource, MappedStore, TensorStore, View, to_tensor
 
 
 @dataclass(frozen=True)
@@ -41,50 +43,27 @@ class ImageArrays:
     named_splits: tuple[str | None, ...] | None = None
 
 
-class MappedSource:
-    """A split of an array that may be memory-mapped: only the rows asked for are read."""
-
-    def __init__(self, array: NDArray[Any], rows: Tensor, labels: Tensor | None) -> None:
-        self.array, self.rows, self.labels = array, rows, labels
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
-        """Rows at ``indices``; nothing random."""
-        values = _tensor(self.array[self.rows[indices].numpy()])
-        return Batch(values, condition={} if self.labels is None else {"label": self.labels[indices]})
-
-
-def array_source(values: NDArray[Any], labels: NDArray[np.int64] | None = None) -> ArraySource:
-    """Images (N, C, H, W) uint8 or uint16, and labels (N,), as a source held in memory."""
-    condition = {} if labels is None else {"label": torch.from_numpy(labels)}
-    return ArraySource(_tensor(values), condition=condition)
-
-
-def _tensor(values: NDArray[Any]) -> Tensor:
-    """uint8 stays; uint16 becomes int32, as few tensor operations know uint16."""
-    return torch.from_numpy(np.ascontiguousarray(values if values.dtype == np.uint8 else values.astype(np.int32)))
-
-
 def read_corpus(config: ImageConfig, request: DataRequest) -> Corpus:
-    """Images of ``request.path``, or the embedded shapes.
+    """Images of ``request.path`` or ``request.address``, or the embedded shapes.
 
     Raises:
         DataError: where the path is missing, holds no images, or holds too many that cannot be read.
     """
-    if request.path is None:
+    if request.path is None and not request.address:
         return _shapes_corpus(config, request)
-    path = request.path.expanduser()
-    if not path.exists():
-        raise DataError(
-            f"data path {path} does not exist; expected a folder of images or of idx files, or a .csv, .tsv or .jsonl list"
-        )
-    is_idx = not is_manifest(path) and has_idx(path)
-    found = read_idx(path, config) if is_idx else read_folder(path, config, request.max_bad)
-    arrays = ImageArrays(**vars(found))
-    kind = "idx" if is_idx else "folder"
-    return _corpus(arrays, request, {"corpus": kind})
+    if request.path is not None:
+        path = request.path.expanduser()
+        if not path.exists():
+            raise DataError(
+                f"data path {path} does not exist; expected a folder of images or of idx files, a zip archive of images, a "
+                ".csv, .tsv or .jsonl list, or a Hugging Face data set"
+            )
+        request = replace(request, path=path)
+    with unzipped(request) as opened:
+        if opened.path is not None and not is_manifest(opened.path) and has_idx(opened.path):
+            return _corpus(ImageArrays(**vars(read_idx(opened.path, config))), opened, config, {"corpus": "idx"})
+        found, kind = read_folder(config, opened)
+        return _corpus(ImageArrays(**vars(found)), opened, config, {"corpus": kind})
 
 
 def _shapes_corpus(config: ImageConfig, request: DataRequest) -> Corpus:
@@ -92,6 +71,10 @@ def _shapes_corpus(config: ImageConfig, request: DataRequest) -> Corpus:
     asked = (config.image_height or shapes.SIDE, config.image_width or shapes.SIDE, config.channels or 3)
     if asked != (shapes.SIDE, shapes.SIDE, 3):
         raise DataError(f"the embedded shapes are 32x32 with 3 channels, got options for {asked}; remove them or set data.path")
+    if config.crop_margin:
+        raise DataError(
+            f"options.crop_margin={config.crop_margin}: the embedded shapes are not cropped; remove it or set data.path"
+        )
     values, factors = shapes.make_shapes()
     arrays = ImageArrays(
         values=values,
@@ -100,25 +83,41 @@ def _shapes_corpus(config: ImageConfig, request: DataRequest) -> Corpus:
         keys=[f"shapes/{index}" for index in range(len(values))],
         fingerprint=content_hash([b"shapes", bytes([shapes.VERSION]), values.tobytes()]),
     )
-    return _corpus(arrays, request, {"corpus": "shapes", "factors": shapes.histograms(factors)})
+    return _corpus(arrays, request, config, {"corpus": "shapes", "factors": shapes.histograms(factors)})
 
 
-def _corpus(arrays: ImageArrays, request: DataRequest, facts: dict[str, Any]) -> Corpus:
+def _corpus(arrays: ImageArrays, request: DataRequest, config: ImageConfig, facts: dict[str, Any]) -> Corpus:
     num_classes = len(arrays.classes)
     labels = arrays.labels if num_classes > 1 else None
     _, channels, height, width = arrays.values.shape
     rows = split_rows(arrays, request)
     counts = [] if labels is None else np.bincount(labels[rows["train"].numpy()], minlength=num_classes).tolist()
     facts = facts | {
-        "height": height,
-        "width": width,
+        "height": height - config.crop_margin,
+        "width": width - config.crop_margin,
         "channels": channels,
         "bits": 8 * arrays.values.dtype.itemsize,
         "classes": [] if labels is None else list(arrays.classes),
         "class_counts": counts,
     }
-    splits = {name: _split(arrays, labels, own) for name, own in rows.items()}
-    return Corpus(facts, splits, arrays.fingerprint, arrays.bad)
+    read_as = {"margin": config.crop_margin, "animation": config.animation}
+    plain = read_as == {"margin": 0, "animation": "first"}
+    fingerprint = arrays.fingerprint if plain else content_hash([arrays.fingerprint.encode(), repr(read_as).encode()])
+    return Corpus(facts, _splits(arrays, labels, rows, config), fingerprint, arrays.bad)
+
+
+def _splits(
+    arrays: ImageArrays, labels: NDArray[np.int64] | None, rows: dict[str, Tensor], config: ImageConfig
+) -> dict[str, Source]:
+    """The splits; where training samples are mirrored or cropped at random, ``reference`` is these as they are."""
+    plain = {name: _split(arrays, labels, own, View(config.crop_margin)) for name, own in rows.items()}
+    if not (config.flip or config.crop_margin):
+        return {**plain}
+    return {
+        **plain,
+        "train": replace(plain["train"], view=View(config.crop_margin, config.flip, True)),
+        "reference": plain["train"],
+    }
 
 
 def split_rows(arrays: ImageArrays, request: DataRequest) -> dict[str, Tensor]:
@@ -132,8 +131,8 @@ def split_rows(arrays: ImageArrays, request: DataRequest) -> dict[str, Tensor]:
     return {"train": hashed["train"], "validation": validation, "test": torch.arange(num_train, len(arrays.keys))}
 
 
-def _split(arrays: ImageArrays, labels: NDArray[np.int64] | None, rows: Tensor) -> Source:
-    own = None if labels is None else labels[rows.numpy()]
-    if isinstance(arrays.values, np.memmap):
-        return MappedSource(arrays.values, rows, None if own is None else torch.from_numpy(own))
-    return array_source(arrays.values[rows.numpy()], own)
+def _split(arrays: ImageArrays, labels: NDArray[np.int64] | None, rows: Tensor, view: View) -> ImageSource:
+    own = None if labels is None else torch.from_numpy(labels[rows.numpy()])
+    mapped = isinstance(arrays.values, np.memmap)
+    store = MappedStore(arrays.values, rows) if mapped else TensorStore(to_tensor(arrays.values[rows.numpy()]))
+    return ImageSource(store, own, len(rows), view)

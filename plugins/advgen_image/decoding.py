@@ -1,11 +1,12 @@
-"""One image file to one array, with every limit and refusal in one place. Legend: C channels, H height, W width."""
+"""One image file to arrays, with every limit and refusal in one place. Legend: C channels, H height, W width."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from advgen_image.config import ImageConfig
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 LARGEST_PIXELS = 64 * 2**20
+LARGEST_ANIMATION = 16 * LARGEST_PIXELS
 ORIENTATION_TAG = 0x0112
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I")
+ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+Place = Path | Callable[[], IO[bytes]]
+"""A file, or what opens it where it has no path of its own."""
 
 
 class BadImage(Exception):
@@ -27,13 +33,15 @@ class BadImage(Exception):
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself: upright size, whether it has colour, transparency, 16 bit."""
+    """What a file says of itself: upright size, whether it has colour, transparency, 16 bit, is turned; its pictures."""
 
     height: int
     width: int
     colour: bool
     alpha: bool
     deep: bool
+    turned: bool = False
+    frames: int = 1
 
 
 @dataclass(frozen=True)
@@ -51,43 +59,95 @@ class Target:
         return np.uint16 if self.deep else np.uint8
 
 
-def read_header(file: Path) -> Header:
+def read_header(place: Place, every: bool = False) -> Header:
     """Size and kind of a file, without decoding it.
+
+    Args:
+        every: whether all pictures of an animated file will be wanted, so that their sizes count too.
 
     Raises:
         BadImage: where it is empty, no image, too large, or of an unknown kind.
     """
-    if not file.stat().st_size:
+    if isinstance(place, Path) and not place.stat().st_size:
         raise BadImage("the file is empty (0 bytes)")
-    with open_image(file) as image:
-        width, height = image.size
-        if width * height > LARGEST_PIXELS:
-            raise BadImage(f"{width}x{height} pixels are more than the limit of {LARGEST_PIXELS}")
-        if image.mode == "F":
-            raise BadImage("32-bit float pixels, expected 8 or 16 bit")
-        if image.getexif().get(ORIENTATION_TAG, 1) in (5, 6, 7, 8):
-            width, height = height, width
-        alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
-        colour = image.mode not in ("1", "L", "LA", "La", *DEEP_MODES)
-        return Header(height, width, colour, alpha, image.mode in DEEP_MODES)
+    with open_image(place) as image:
+        try:
+            _refuse_large(image.size, 1)
+            header = _header(image)
+            if every:
+                _refuse_large(image.size, header.frames)
+                _refuse_mixed(image, header.frames)
+        except (BadImage, OSError):
+            raise
+        except Exception as error:  # damaged EXIF and frame tables raise struct, value, key and syntax errors
+            raise BadImage(f"cannot be opened: {error}") from error
+    return header
 
 
-def decode(file: Path, target: Target) -> NDArray[Any]:
-    """One file as (C, H, W), upright, resized and cropped about the centre where its size differs.
+def _refuse_large(size: tuple[int, int], frames: int) -> None:
+    """A small file can hold a picture, or very many pictures, that no memory holds."""
+    for number, limit, text in ((1, LARGEST_PIXELS, ""), (frames, LARGEST_ANIMATION, f" in each of {frames} pictures")):
+        if size[0] * size[1] * number > limit:
+            raise BadImage(f"{size[0]}x{size[1]} pixels{text} are more than the limit of {limit}")
+
+
+def _refuse_mixed(image: Image.Image, frames: int) -> None:
+    """Only pages of a TIFF can differ in size; what they have does not fit one array."""
+    first = image.size
+    for frame in range(1, frames if image.format == "TIFF" else 1):
+        image.seek(frame)
+        if image.size != first:
+            sizes = f"{image.size[0]}x{image.size[1]}, the first {first[0]}x{first[1]}"
+            raise BadImage(f"page {frame} is {sizes}; take the first alone with options.animation=first")
+
+
+def _header(image: Image.Image) -> Header:
+    if image.mode == "F":
+        raise BadImage("32-bit float pixels, expected 8 or 16 bit")
+    width, height = image.size
+    orientation = image.getexif().get(ORIENTATION_TAG, 1)
+    if orientation in (5, 6, 7, 8):
+        width, height = height, width
+    alpha = image.mode in ALPHA_MODES or "transparency" in image.info
+    colour = image.mode not in ("1", "L", "LA", "La", *DEEP_MODES)
+    # The further pictures of a camera's MPO file are previews and depth, no animation.
+    frames = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+    return Header(height, width, colour, alpha, image.mode in DEEP_MODES, orientation in range(2, 9), frames)
+
+
+def decode(place: Place, target: Target) -> NDArray[Any]:
+    """The first picture of a file as (C, H, W), upright, resized and cropped about the centre where its size differs.
 
     Raises:
         BadImage: where the file is damaged.
     """
-    with open_image(file) as image:
-        try:
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-        except Exception as error:  # Pillow's decoders raise many kinds on damaged data
-            raise BadImage(f"damaged: {error}") from error
-        return _convert(upright, target)
+    (found,) = decode_each(place, target, [0])
+    if isinstance(found, BadImage):
+        raise found
+    return found
 
 
-def open_image(file: Path) -> Image.Image:
+def decode_each(place: Place, target: Target, frames: Sequence[int]) -> Iterator[NDArray[Any] | BadImage]:
+    """Some pictures of an animated file, in rising order; a refusal in the place of each that is damaged.
+
+    Raises:
+        BadImage: where the file cannot be opened.
+    """
+    with open_image(place) as image:
+        for frame in frames:
+            try:
+                _refuse_large(image.size, 1)
+                if frame:
+                    image.seek(frame)
+                image.load()
+                yield _convert(ImageOps.exif_transpose(image), target)
+            except BadImage as error:
+                yield error
+            except Exception as error:  # Pillow's decoders raise many kinds on damaged data
+                yield BadImage(f"damaged: {error}")
+
+
+def open_image(place: Place) -> Image.Image:
     """A file of a known format, not decoded yet.
 
     Raises:
@@ -96,21 +156,32 @@ def open_image(file: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(file, formats=FORMATS)
+            return Image.open(place if isinstance(place, Path) else place(), formats=FORMATS)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise BadImage(f"too many pixels: {error}") from error
     except UnidentifiedImageError as error:
         raise BadImage(f"not a {', '.join(FORMATS)} image") from error
-    except Exception as error:  # damaged headers raise struct, value and syntax errors
+    except Exception as error:  # damaged headers and archives raise many kinds
         raise BadImage(f"cannot be opened: {error}") from error
 
 
 def _convert(image: Image.Image, target: Target) -> NDArray[Any]:
     if image.mode in DEEP_MODES:
         return _convert_deep(image, target)
-    plain = _fit(image.convert(MODES[target.channels]), target)
+    plain = _fit(_in_mode(image, MODES[target.channels]), target)
     pixels = np.atleast_3d(np.asarray(plain)).transpose(2, 0, 1)
     return pixels.astype(np.uint16) * 257 if target.deep else pixels
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Grey, RGB or RGBA; what is transparent is laid on white where transparency is not kept."""
+    if image.mode in ALPHA_MODES or "transparency" in image.info:
+        image = image.convert("RGBA")
+        if mode != "RGBA":
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    elif image.mode in ("LAB", "HSV", "YCbCr", "CMYK"):
+        image = image.convert("RGB")
+    return image.convert(mode)
 
 
 def _convert_deep(image: Image.Image, target: Target) -> NDArray[Any]:
@@ -129,7 +200,8 @@ def _fit(image: Image.Image, target: Target) -> Image.Image:
 
 def fit_array(images: NDArray[np.uint8], config: ImageConfig) -> NDArray[np.uint8]:
     """Grey images (N, H, W) as (N, C, H, W) of the size and channels that the options ask for."""
-    target = Target(config.channels or 1, config.image_height or images.shape[1], config.image_width or images.shape[2], False)
+    height, width = config.image_height or images.shape[1], config.image_width or images.shape[2]
+    target = Target(config.channels or 1, height + config.crop_margin, width + config.crop_margin, False)
     if (target.height, target.width) == images.shape[1:]:
         grey = images[:, None]
     else:

@@ -1,4 +1,4 @@
-"""What is in a folder, list or idx files of images, looked through one by one for ``gen data inspect``."""
+"""What is in image files, wherever they lie, or in idx files, looked through one by one for ``gen data inspect``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from advgen import (
     DataError,
     DataReport,
     DataRequest,
-    ManifestRow,
     Repeats,
     Show,
     Spread,
@@ -24,38 +23,43 @@ from advgen import (
 )
 from advgen_image.config import ImageConfig
 from advgen_image.data import ImageArrays, split_rows
-from advgen_image.decoding import BadImage, open_image, read_header
-from advgen_image.folder import list_images
+from advgen_image.decoding import BadImage, Target, open_image, read_header
+from advgen_image.folder import frames_of
 from advgen_image.idx import has_idx, read_idx
+from advgen_image.listing import Item, list_images, unzipped
+from advgen_image.store import num_bytes
 
 TINY_PIXELS = 16
 HUGE_PIXELS = 2048
+MEBIBYTE = 2**20
 
 
 class _Findings:
     """Figures over all images."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: ImageConfig) -> None:
+        self.config, self.num = config, 0
         self.sizes, self.modes, self.formats, self.bits = Counter[str](), Counter[str](), Counter[str](), Counter[int]()
         self.heights, self.widths, self.repeats = Spread(), Spread(), Repeats()
         self.animated, self.transparent, self.tiny, self.huge = Tally(), Tally(), Tally(), Tally()
-        self.grey, self.grey_in_colour = Tally(), Tally()
-        self.kept: list[ManifestRow] = []
+        self.grey, self.grey_in_colour, self.turned, self.frames = Tally(), Tally(), Tally(), Spread()
+        self.kept: list[Item] = []
 
-    def take(self, row: ManifestRow) -> None:
+    def take(self, row: Item) -> None:
         """Look at one file.
 
         Raises:
             BadImage: where it cannot be used.
         """
-        header = read_header(row.path)
-        with open_image(row.path) as image:
-            animated, mode, kind = getattr(image, "n_frames", 1) > 1, image.mode, image.format or "unknown"
+        header = read_header(row.place, self.config.animation == "every")
+        with open_image(row.place) as image:
+            mode, kind = image.mode, image.format or "unknown"
             try:
                 image.load()
             except Exception as error:  # Pillow's decoders raise many kinds on damaged data
                 raise BadImage(f"damaged: {error}") from error
             self._look(row.name, image, header.colour)
+        self.num += 1
         self.sizes[f"{header.height}x{header.width}"] += 1
         self.heights.add(header.height)
         self.widths.add(header.width)
@@ -63,11 +67,14 @@ class _Findings:
         self.formats[kind] += 1
         self.bits[16 if header.deep else 8] += 1
         small, large = min(header.height, header.width), max(header.height, header.width)
-        named = {"animated": animated, "transparent": header.alpha, "tiny": small < TINY_PIXELS, "huge": large > HUGE_PIXELS}
+        named = {"animated": header.frames > 1, "transparent": header.alpha, "turned": header.turned}
+        named |= {"tiny": small < TINY_PIXELS, "huge": large > HUGE_PIXELS}
         for name, applies in named.items():
             if applies:
                 getattr(self, name).add(row.name)
-        self.kept.append(row)
+        if header.frames > 1:
+            self.frames.add(header.frames)
+        self.kept += [row] * frames_of(header, self.config)
 
     def _look(self, name: str, image: Image.Image, colour: bool) -> None:
         """Content: hashed as colours where it has any, so that a format does not matter."""
@@ -85,21 +92,27 @@ def inspect_images(config: ImageConfig, request: DataRequest, show: Show) -> Dat
     Raises:
         DataError: where there is no image at all.
     """
-    place = Path(request.path or ".")
-    if not is_manifest(place) and has_idx(place):
+    with unzipped(request) as opened:
+        return _inspect(config, opened, show)
+
+
+def _inspect(config: ImageConfig, request: DataRequest, show: Show) -> DataReport:
+    place = request.path
+    if place is not None and not is_manifest(place) and has_idx(place):
         return _inspect_idx(place, config, request)
-    listing, report, found = list_images(place), DataReport("images"), _Findings()
+    listing, report, found = list_images(config, request), DataReport("images"), _Findings(config)
     for reason in listing.bad:
         report.refuse(*reason.split(": ", 1))
-    for number, row in enumerate(listing.rows.values(), start=1):
+    for number, row in enumerate(listing.items, start=1):
         try:
             found.take(row)
         except (BadImage, OSError) as error:
             report.refuse(row.name, str(error))
-        show(number, len(listing.rows))
+        show(number, len(listing.items))
     report.count, report.duplicates, report.details = len(found.kept), found.repeats.summary(), _details(found)
     if found.kept:
         _add_training(report, found, config, request)
+        report.classes = {name: report.classes[name] for name in listing.classes if name in report.classes} or report.classes
     return report
 
 
@@ -114,7 +127,9 @@ def _details(found: _Findings) -> dict[str, object]:
         "grey": found.grey.summary(),
         "grey_in_colour_files": found.grey_in_colour.summary(),
         "transparent": found.transparent.summary(),
+        "turned_by_exif": found.turned.summary(),
         "animated": found.animated.summary(),
+        "pictures_of_animated": found.frames.summary(),
         f"below_{TINY_PIXELS}_pixels": found.tiny.summary(),
         f"above_{HUGE_PIXELS}_pixels": found.huge.summary(),
     }
@@ -128,8 +143,23 @@ def _add_training(report: DataReport, found: _Findings, config: ImageConfig, req
         remarks.append(
             f"{len(found.sizes)} sizes: training wants options.image_height and options.image_width to resize and crop to"
         )
-    if found.animated.count:
-        remarks.append(f"of {found.animated.count} animated images the first picture alone is used")
+    if found.animated.count and config.animation == "first":
+        remarks.append(
+            f"of {found.animated.count} animated images the first picture alone is used; options.animation=every takes all"
+        )
+    _add_size(report, found, config)
+
+
+def _add_size(report: DataReport, found: _Findings, config: ImageConfig) -> None:
+    """What decoded images take, and where they would be."""
+    height, width = (int(size) for size in found.sizes.most_common(1)[0][0].split("x"))
+    channels = config.channels or (4 if found.transparent.count else 3 if found.grey.count < found.num else 1)
+    margin = config.crop_margin
+    deep = set(found.bits) == {16}
+    target = Target(channels, (config.image_height or height) + margin, (config.image_width or width) + margin, deep)
+    decoded = num_bytes(len(found.kept), target) / MEBIBYTE
+    where = "memory" if decoded <= config.memory_mib else "a file in the cache"
+    report.details["decoded"] = {"mib": round(decoded, 1), "kept_in": where, "channels": channels}
 
 
 def _inspect_idx(place: Path, config: ImageConfig, request: DataRequest) -> DataReport:

@@ -118,11 +118,12 @@ def train_judge(corpus: Corpus, shape: ImageShape, prepare: Callable[[Batch], Ba
 
 def _rows(corpus: Corpus) -> bytes:
     """The split sizes, as the shares may differ over the same files."""
-    return repr(sorted((name, len(source)) for name, source in corpus.splits.items())).encode()
+    return repr(sorted((name, len(source)) for name, source in corpus.splits.items() if name != "reference")).encode()
 
 
 def _fit(network: JudgeNetwork, corpus: Corpus, prepare: Callable[[Batch], Batch]) -> None:
-    source, order = corpus.splits["train"], torch.Generator().manual_seed(SEED)
+    # Without the mirrors and windows of training, so that judges of the same data are the same.
+    source, order = corpus.splits.get("reference", corpus.splits["train"]), torch.Generator().manual_seed(SEED)
     optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     with torch.enable_grad():

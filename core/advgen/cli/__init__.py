@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from advgen import interrupts
-from advgen.cli import config, data, evaluate, imports, latents, plugins, runs, sample, train, usage
+from advgen.cli import config, data, evaluate, export, imports, latents, plugins, runs, sample, train, usage
 from advgen.errors import ConfigError, GenError
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.command("mix")(latents.mix)
 app.command("project")(latents.project)
 app.command("verify")(sample.verify)
 app.command("evaluate")(evaluate.evaluate)
+app.command("export")(export.export)
 app.command("import")(imports.import_checkpoint)
 app.add_typer(data.app, name="data")
 app.add_typer(plugins.app, name="plugins")

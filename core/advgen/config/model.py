@@ -17,10 +17,15 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Where data comes from and how it is split."""
 
-    path: str | None = Field(None, description="File, folder or archive; empty means the plugin's embedded corpus.")
+    path: str | None = Field(
+        None, description="File, folder, archive, named set or address; empty means the plugin's embedded corpus."
+    )
     max_bad: int = Field(10, ge=0, description="Unreadable files to skip before the run is refused.")
     validation_share: float = Field(0.1, gt=0, lt=0.5)
     test_share: float = Field(0.1, gt=0, lt=0.5)
+    device_share: float = Field(
+        0.25, ge=0, le=1, description="Share of a GPU's free memory that training data may take to be kept there; 0: none."
+    )
 
 
 class ClipConfig(Section):

@@ -19,6 +19,19 @@ from advgen.config.load import from_toml
 from advgen.config.model import RunConfig
 from advgen.errors import CheckpointError, ConfigError, nearest
 
+EXPORT_CONFIG, EXPORT_LIBRARY = "config.json", "advgen"
+
+
+def is_export(path: Path | str) -> bool:
+    """Whether a folder is what ``gen export --format huggingface`` made: a generator alone."""
+    if (Path(path) / "run.json").is_file():
+        return False
+    try:
+        content = json.loads((Path(path) / EXPORT_CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("library_name") == EXPORT_LIBRARY
+
 
 class RunFolder:
     """Paths and small files of one run."""
@@ -39,6 +52,11 @@ class RunFolder:
         """
         folder = cls(path)
         if not (folder.path / "run.json").is_file():
+            if is_export(folder.path):
+                raise CheckpointError(
+                    f"{folder.path} is an exported generator, which has neither data nor training state; gen sample and "
+                    "gen export take it, anything else the run that it was exported from"
+                )
             if inside := [str(folder.path / each["name"]) for each in list_runs(folder.path)]:
                 raise CheckpointError(f"{folder.path} holds runs and is none itself; name one of them: {', '.join(inside)}")
             around = [each["name"] for each in list_runs(folder.path.parent)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from advgen.errors import PluginError
 from advgen.registry import PluginRecord, find_plugin
@@ -15,15 +17,23 @@ def find_run_plugin(folder: RunFolder, plugin: str | None) -> PluginRecord:
     Raises:
         PluginError: where a file plugin is not named, or is not the one the run was made with.
     """
-    about = folder.read_json("run.json")
+    return find_plugin_of(folder.read_json("run.json"), folder.path, plugin)
+
+
+def find_plugin_of(about: Mapping[str, Any], path: Path, plugin: str | None) -> PluginRecord:
+    """The plugin that ``about`` names, for what lies at a path.
+
+    Raises:
+        PluginError: as ``find_run_plugin``.
+    """
     if about.get("plugin_sha256") and plugin is None:
         raise PluginError(
-            f"{folder.path} was made with the plugin file {about['plugin_file']}; its code runs only when you name it: "
-            f"add --plugin {folder.path / 'plugin' / Path(about['plugin_file']).name}"
+            f"{path} was made with the plugin file {about['plugin_file']}; its code runs only when you name it: "
+            f"add --plugin {path / 'plugin' / Path(about['plugin_file']).name}"
         )
     brought_by = about.get("plugin_distribution")
     named = f"{brought_by}:{about['plugin']}" if brought_by and not about.get("plugin_sha256") else about["plugin"]
     record = find_plugin(plugin or named)
     if about.get("plugin_sha256") and record.sha256 != about["plugin_sha256"]:
-        raise PluginError(f"{plugin} is not the file that made {folder.path} (sha256 differs); name the copy in the run folder")
+        raise PluginError(f"{plugin} is not the file that made {path} (sha256 differs); name the copy in its folder plugin/")
     return record

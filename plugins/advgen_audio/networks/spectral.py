@@ -110,7 +110,7 @@ class SpectralGenerator(Generator):
     def _frames(self, noise: Tensor, label: Tensor | None) -> Tensor:
         asked = torch.zeros_like(noise) if self.label is None or label is None else self.label(label)
         style = self.style(torch.cat([noise, asked], dim=1))
-        hidden = F.gelu(self.start(style).view(len(noise), -1, self.coarse))
+        hidden = F.gelu(self.start(style).unflatten(1, (-1, self.coarse)))
         hidden = self.up2(F.gelu(self.up1(hidden))) + self.place
         for block in self.blocks:
             hidden = block(hidden, style)

@@ -181,7 +181,7 @@ class StyleGenerator(Generator):
 
     def synthesize(self, styles: Tensor) -> Tensor:
         """Styles (B, L, S) -> images (B, C, H, W): each resolution adds its picture to the enlarged one before."""
-        hidden = self.layers[0](self.start.expand(len(styles), -1, -1, -1), styles[:, 0])
+        hidden = self.layers[0](self.start.expand(styles.shape[0], -1, -1, -1), styles[:, 0])
         picture = self.paint[0](hidden, styles[:, 1]) + self.offset[0]
         for level in range(1, len(self.paint)):
             first = 2 * level - 1

@@ -1,0 +1,74 @@
+"""An exported folder opened to draw from, as a run is."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from advgen.config.load import options_of
+from advgen.config.model import RunConfig
+from advgen.errors import CheckpointError
+from advgen.export.folder import SCHEMA
+from advgen.runs.folder import EXPORT_CONFIG, RunFolder
+from advgen.runs.plugin import find_plugin_of
+from advgen.sampling import LoadedRun
+from advgen.setup import modality_class
+from advgen.state import load_network
+from advgen.world import pick_device
+
+
+def load_export(path: Path, device: str = "auto", plugin: str | None = None, step: int | None = None) -> LoadedRun:
+    """The generator of a folder that ``gen export --format huggingface`` wrote.
+
+    Raises:
+        CheckpointError: where the folder is damaged, or another step is asked for.
+        PluginError: where its plugin is not installed, or its plugin file is not named.
+    """
+    about = RunFolder(path).read_json(EXPORT_CONFIG)
+    config = _config(about, path)
+    if step is not None and step != about["step"]:
+        raise CheckpointError(f"{path} is an exported generator of step {about['step']} alone; leave --step out")
+    record = find_plugin_of(about, path, plugin)
+    modality = modality_class(record)(options_of(record, config), about["facts"])
+    chosen = pick_device(device)
+    tensors = _tensors(path, about["weights"])
+    with torch.random.fork_rng(devices=[]):
+        dtype = torch.float64 if config.train.precision == "float64" else torch.float32
+        generator = modality.generator().to(chosen, dtype)
+    load_network(generator, tensors, "generator")
+    generator.eval()  # its statistics were estimated before it was exported
+    return LoadedRun(path, config, record, modality, generator, chosen, about["step"], about["fingerprint"])
+
+
+def _config(about: dict[str, Any], path: Path) -> RunConfig:
+    name = path / EXPORT_CONFIG
+    if about.get("schema") != SCHEMA:
+        raise CheckpointError(f"{name} has schema {about.get('schema')}, this advgen reads {SCHEMA}")
+    if missing := [key for key in ("plugin", "config", "facts", "weights", "step", "fingerprint") if key not in about]:
+        raise CheckpointError(f"{name} lacks {' and '.join(missing)}; fetch or export it again")
+    try:
+        return RunConfig.model_validate(about["config"])
+    except ValidationError as error:
+        raise CheckpointError(f"{name}: its configuration is not valid here ({str(error).splitlines()[0]})") from error
+
+
+def _tensors(path: Path, weights: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The weights, checked against the hash that the configuration has of them."""
+    file = path / Path(str(weights.get("file"))).name
+    try:
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if digest != weights.get("sha256"):
+            raise CheckpointError(
+                f"{file} is damaged or was changed: its sha256 is not that of {EXPORT_CONFIG}; fetch it again"
+            )
+        tensors: dict[str, torch.Tensor] = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file} cannot be read ({error}); fetch it again") from error
+    return tensors

@@ -1,0 +1,219 @@
+"""Images of a Hugging Face data set: saved by ``save_to_disk``, parquet or arrow files, or fetched from the hub.
+
+Rows stay encoded in the mapped tables of the package ``datasets``; each is opened when it is decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any
+
+from advgen import DataError, PluginError, cache_folder, split_of
+from advgen_image.config import ImageConfig
+
+SCHEME = "hub"
+TABLES = {".parquet": "parquet", ".arrow": "arrow"}
+LABEL_NAMES = ("label", "labels", "class", "target")
+NO_COLUMN = "none"
+BLOCK = 10_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row that has an image."""
+
+    name: str
+    place: Path | Callable[[], IO[bytes]]
+    label: str | None
+    split: str | None
+    num_bytes: int
+
+
+@dataclass
+class Rows:
+    """All of them, those that have none, and the order of the classes."""
+
+    rows: list[Row] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
+
+
+def is_hub(place: Path, has_images: bool = False) -> bool:
+    """Whether a path is a saved data set, or a parquet or arrow file, or a folder of these and no image files."""
+    if place.is_file():
+        return place.suffix.lower() in TABLES
+    return _is_saved(place) or (not has_images and any(file.suffix.lower() in TABLES for file in place.rglob("*")))
+
+
+def _is_saved(folder: Path) -> bool:
+    """Whether ``save_to_disk`` made this folder."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
+def find_rows(place: Path | str, config: ImageConfig) -> Rows:
+    """Every row of a path or of an address ``hub:owner/name[@revision]``, its label and split.
+
+    Raises:
+        PluginError: where the package ``datasets`` is missing.
+        DataError: where the set cannot be read or fetched, or its columns do not tell which one has the images.
+    """
+    found, classes = Rows(), dict[str, None]()
+    parts = _load(place, config)
+    for name, table in parts.items():
+        image, label = _columns(table, str(place), config)
+        split = split_of(name) if len(parts) > 1 else None
+        _add_rows(found, table, (image, label), name, split)
+        classes |= dict.fromkeys(getattr(table.features[label], "names", None) or ()) if label else {}
+    used = {row.label for row in found.rows if row.label is not None}
+    numbers = sorted(used, key=int) if used and all(each.lstrip("-").isdigit() for each in used) else sorted(used)
+    found.classes = tuple(name for name in classes if name in used) or tuple(numbers)
+    return found
+
+
+def _load(place: Path | str, config: ImageConfig) -> dict[str, Any]:
+    """The tables of the set by split; what is neither training data nor held out is left aside."""
+    datasets = _package(place)
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        whole = _open(datasets, place, config)
+    except Exception as error:  # the package raises many kinds for what it cannot read or fetch
+        raise DataError(_refusal(place, error)) from error
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+    if not isinstance(whole, Mapping):
+        return {"train": whole}
+    if not any(split_of(name) == "train" for name in whole):
+        raise DataError(f"{place} has the splits {', '.join(whole)}, expected one called train among them")
+    return {name: table for name, table in whole.items() if split_of(name) is not None}
+
+
+def _package(place: Path | str) -> ModuleType:
+    try:
+        import datasets
+    except ImportError as error:
+        raise PluginError(
+            f'{place} is a Hugging Face data set, which needs the package datasets ({error}); pip install "advgen[hub]"'
+        ) from error
+    module: ModuleType = datasets
+    return module
+
+
+def _open(datasets: Any, place: Path | str, config: ImageConfig) -> Any:
+    if isinstance(place, str):
+        name, _, revision = place.partition(":")[2].partition("@")
+        return datasets.load_dataset(name, config.subset, revision=revision or None)
+    place = place.absolute()
+    if place.is_dir() and _is_saved(place):
+        return datasets.load_from_disk(str(place))
+    cache = str(cache_folder() / "hub")
+    if place.is_dir():
+        return datasets.load_dataset(str(place), config.subset, cache_dir=cache)
+    return datasets.load_dataset(TABLES[place.suffix.lower()], data_files=str(place), cache_dir=cache)
+
+
+def _refusal(place: Path | str, error: Exception) -> str:
+    told = " ".join(str(error).split())[:300]
+    if isinstance(error, OSError) and isinstance(place, str):
+        return (
+            f"{place} is not in the cache of the package datasets and cannot be fetched ({told}); check the name and the "
+            "network, or fetch it elsewhere, keep it with its save_to_disk and give that folder"
+        )
+    return f"{place} cannot be read as a Hugging Face data set ({type(error).__name__}: {told})"
+
+
+def _columns(table: Any, place: str, config: ImageConfig) -> tuple[str, str | None]:
+    """Which column has the images and which the classes."""
+    kinds = dict(table.features)
+    listed = ", ".join(f"{name} ({_kind(feature)})" for name, feature in kinds.items())
+    for option in ("image_column", "label_column"):
+        name = getattr(config, option)
+        if name not in (None, *kinds) and not (option == "label_column" and name == NO_COLUMN):
+            raise DataError(f"{place} has no column {name!r}, as options.{option} says; it has {listed}")
+    able = [name for name, feature in kinds.items() if _has_images(feature)]
+    image = config.image_column or (able[0] if len(able) == 1 else None)
+    if image is None or image not in able:
+        what = f"column {image} holds no encoded images" if image else f"{len(able)} columns hold images"
+        raise DataError(f"{place}: {what}, expected one of images or their bytes; it has {listed}: set options.image_column")
+    return image, _label_column(kinds, place, config)
+
+
+def _label_column(kinds: Mapping[str, Any], place: str, config: ImageConfig) -> str | None:
+    if config.label_column == NO_COLUMN and NO_COLUMN not in kinds:
+        return None
+    if (name := config.label_column) is not None:
+        if not _has_labels(kinds[name]):
+            raise DataError(f"{place}: column {name} holds {_kind(kinds[name])}, expected classes, whole numbers or text")
+        return name
+    usual = [name for name in LABEL_NAMES if name in kinds and _has_labels(kinds[name])]
+    named = [name for name, feature in kinds.items() if hasattr(feature, "names")]
+    return usual[0] if usual else named[0] if len(named) == 1 else None
+
+
+def _kind(feature: Any) -> str:
+    return str(getattr(feature, "dtype", None) or type(feature).__name__)
+
+
+def _has_images(feature: Any) -> bool:
+    """Encoded ones: what ``Image`` stores, the same as a plain structure, or bytes alone."""
+    if isinstance(feature, Mapping):
+        return "bytes" in feature
+    return type(feature).__name__ == "Image" or _kind(feature) in ("binary", "large_binary")
+
+
+def _has_labels(feature: Any) -> bool:
+    return hasattr(feature, "names") or _kind(feature).startswith(("int", "uint", "string", "large_string", "bool"))
+
+
+def _add_rows(found: Rows, table: Any, columns: tuple[str, str | None], part: str, split: str | None) -> None:
+    """Note each row of one split by size, without decoding it."""
+    import datasets
+
+    image, label = columns
+    table = table.select_columns([name for name in columns if name is not None])
+    if isinstance(table.features[image], datasets.Image):
+        table = table.cast_column(image, datasets.Image(decode=False))
+    labels = table.features[label] if label is not None else None
+    single = table.select_columns([image])
+    for index, (size, path, value) in enumerate(_entries(table, image, label)):
+        name = f"{part}/{index}"
+        if size is None and not (path and Path(path).is_file()):
+            found.bad.append(f"{name}: has no image" + (f", and names {path}, which is no file here" if path else ""))
+            continue
+        place = partial(_open_row, single, image, index) if size is not None else Path(str(path))
+        found.rows.append(Row(name, place, _label(value, labels), split, size or 0))
+
+
+def _entries(table: Any, image: str, label: str | None) -> Iterator[tuple[int | None, str | None, Any]]:
+    """Size of the encoded image, path and label of each row, read in blocks."""
+    import pyarrow
+    import pyarrow.compute as compute
+
+    for block in table.with_format("arrow").iter(BLOCK):
+        column = block[image]
+        paths = [None] * len(block)
+        if pyarrow.types.is_struct(column.type):
+            if column.type.get_field_index("path") >= 0:
+                paths = compute.struct_field(column, "path").to_pylist()
+            column = compute.struct_field(column, "bytes")
+        labels = block[label].to_pylist() if label is not None else [None] * len(block)
+        yield from zip(compute.binary_length(column).to_pylist(), paths, labels, strict=True)
+
+
+def _open_row(table: Any, column: str, index: int) -> IO[bytes]:
+    value = table[index][column]
+    return BytesIO(value["bytes"] if isinstance(value, Mapping) else value)
+
+
+def _label(value: Any, feature: Any) -> str | None:
+    """A class's name; None where the row has none, which ``ClassLabel`` writes as -1."""
+    names = getattr(feature, "names", None)
+    if value is None or (names and not 0 <= value < len(names)):
+        return None
+    return str(names[value]) if names else str(value).strip() or None

@@ -1,0 +1,194 @@
+"""Pictures decoded once: into memory, or into an array file in the user's cache that later runs map.
+
+An array file is written beside its place under a lock, then renamed: no reader sees half of one, an interrupted writer leaves
+nothing that is taken for whole, and what it left is swept by the next. Legend: N pictures, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advgen import DataError, cache_folder, content_hash
+from advgen_image.decoding import BadImage, Target, decode_each
+from advgen_image.listing import Item
+
+VERSION = 2
+CHUNK = 1024
+DRAFT = ".decoding-"
+JUST_MADE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One sample: a file, and which of its pictures."""
+
+    item: Item
+    frame: int = 0
+
+    @property
+    def name(self) -> str:
+        """For complaints."""
+        return f"{self.item.name} picture {self.frame}" if self.frame else self.item.name
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Decoded pictures.
+
+    Args:
+        values: (N, C, H, W), in memory or mapped.
+        kept: which of the pictures these are.
+        bad: complaints on the others.
+    """
+
+    values: NDArray[Any]
+    kept: list[int]
+    bad: list[str]
+
+
+def num_bytes(count: int, target: Target) -> int:
+    """What so many decoded pictures take."""
+    return count * target.channels * target.height * target.width * np.dtype(target.dtype).itemsize
+
+
+def load_pictures(pictures: Sequence[Picture], target: Target, fingerprint: str, limit_bytes: int) -> Loaded:
+    """All pictures in one array; beyond the limit in a file of the cache.
+
+    Raises:
+        DataError: where the cache cannot be written.
+    """
+    if num_bytes(len(pictures), target) > limit_bytes:
+        return _load_mapped(pictures, target, fingerprint)
+    values = np.empty((len(pictures), target.channels, target.height, target.width), target.dtype)
+    kept, bad = _decode_into(values, pictures, target)
+    return Loaded(values[: len(kept)], kept, bad)
+
+
+def _load_mapped(pictures: Sequence[Picture], target: Target, fingerprint: str) -> Loaded:
+    cache = cache_folder() / "images"
+    frames = content_hash(str(picture.frame).encode() for picture in pictures)
+    name = content_hash([fingerprint.encode(), repr((VERSION, target)).encode(), frames.encode()])[:32]
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with locked(cache / f"{name}.lock"):  # others that want the same wait for it, instead of decoding too
+            found = _open_cache(cache, name, target)
+            if found is None:
+                _build_cache(cache, name, pictures, target)
+                found = _open_cache(cache, name, target)
+    except OSError as error:
+        needed = num_bytes(len(pictures), target) / 2**20
+        raise DataError(
+            f"decoded images take {needed:.0f} MiB and cannot be kept in {cache}: {error.strerror or error}; make room there, "
+            "set XDG_CACHE_HOME to another place, or raise options.memory_mib to hold them in memory"
+        ) from error
+    if found is None:
+        raise DataError(f"{cache / name}.npy was written and cannot be read; remove it and look at the disk")
+    return found
+
+
+def _open_cache(cache: Path, name: str, target: Target) -> Loaded | None:
+    """A whole entry; None where there is none, or it is damaged."""
+    try:
+        index = json.loads((cache / f"{name}.json").read_text(encoding="utf-8"))
+        kept, bad = [int(place) for place in index["kept"]], [str(reason) for reason in index["bad"]]
+        values = np.load(cache / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None
+    whole = values.shape[1:] == (target.channels, target.height, target.width) and values.dtype == target.dtype
+    return Loaded(values[: len(kept)], kept, bad) if whole and len(kept) <= len(values) else None
+
+
+def _build_cache(cache: Path, name: str, pictures: Sequence[Picture], target: Target) -> None:
+    """Write beside, then rename, the index last: it is what marks an entry as whole."""
+    _sweep(cache)
+    shape = (len(pictures), target.channels, target.height, target.width)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=DRAFT) as scratch, locked(Path(scratch) / "lock"):
+        draft, index = Path(scratch) / "values.npy", Path(scratch) / "index.json"
+        values = np.lib.format.open_memmap(draft, mode="w+", dtype=target.dtype, shape=shape)
+        _reserve(draft)
+        kept, bad = _decode_into(values, pictures, target)
+        values.flush()
+        index.write_text(json.dumps({"kept": kept, "bad": bad}), encoding="utf-8")
+        (cache / f"{name}.json").unlink(missing_ok=True)
+        os.replace(draft, cache / f"{name}.npy")
+        os.replace(index, cache / f"{name}.json")
+
+
+def _reserve(file: Path) -> None:
+    """Take the disk space now: a mapped file that meets a full disk later ends the process without a word."""
+    with file.open("rb+") as stream:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what killed processes left: the lock of a draft dies with its writer, who takes it at once."""
+    for draft in cache.glob(f"{DRAFT}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - draft.stat().st_mtime > JUST_MADE_SECONDS:
+                with locked(draft / "lock", wait=False):
+                    shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(file: Path, wait: bool = True) -> Iterator[None]:
+    """Hold a lock file while in the block.
+
+    Raises:
+        BlockingIOError: where another holds it and ``wait`` is false.
+    """
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            import fcntl
+        except ImportError as error:  # Windows has no flock: there drafts stay, and each process decodes for itself
+            if not wait:
+                raise BlockingIOError(f"{file} cannot be tried") from error
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _decode_into(values: NDArray[Any], pictures: Sequence[Picture], target: Target) -> tuple[list[int], list[str]]:
+    """Fill ``values`` from the start, in the pictures' order, leaving no gap for a damaged one."""
+    kept: list[int] = []
+    bad: list[str] = []
+    for place, result in enumerate(_decode_all(pictures, target)):
+        if isinstance(result, Exception):
+            bad.append(f"{pictures[place].name}: {result}")
+        else:
+            values[len(kept)] = result
+            kept.append(place)
+    return kept, bad
+
+
+def _decode_all(pictures: Sequence[Picture], target: Target) -> Iterator[NDArray[Any] | Exception]:
+    """In order; the pictures of one file, which follow each other, are decoded in one pass."""
+    files = [list(group) for _, group in groupby(pictures, key=lambda picture: id(picture.item))]
+
+    def attempt(group: list[Picture]) -> list[NDArray[Any] | Exception]:
+        try:
+            return list(decode_each(group[0].item.place, target, [picture.frame for picture in group]))
+        except (BadImage, OSError) as error:
+            return [error] * len(group)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(files), CHUNK):
+            for results in pool.map(attempt, files[start : start + CHUNK]):
+                yield from results
