@@ -43,6 +43,7 @@ def sample(
         raise ConfigError(f"gen sample got {', '.join(map(str, more))} besides the run; files to start from follow --from")
     place: dict[str, Any] = {"out": out, "device": device, "plugin": plugin, "file_format": file_format, "step": step}
     options = _options(run, plugin, context.params)
+    own: dict[str, Any] = {"options": options} if options else {}
     with to_stderr():
         if sources and options:
             raise ConfigError(f"--from draws nothing; leave {', '.join(map(sample_flag, options))} out")
