@@ -51,9 +51,7 @@ def sample(
             result = convert_run(run, [*sources, *(more or [])], **place)
             num_samples = len(result.files)
         else:
-            result = sample_run(
-                run, num_samples=num_samples, seed=seed, label=label, **({"options": options} if options else {}), **place
-            )
+            result = sample_run(run, num_samples=num_samples, seed=seed, label=label, **own, **place)
     if as_json:
         say_json(result.as_dict())
         return
