@@ -224,7 +224,7 @@ def test_sample_and_evaluate_hand_their_flags_on(gen: Any, monkeypatch: pytest.M
     assert "overview: runs/x/out/grid.png" in answer.out
     place = {"device": "auto", "plugin": None, "step": None}
     asked = {"num_samples": 4, "seed": 2, "label": "seven", "out": Path("o"), "file_format": None}
-    asked |= {"seeds": None, "truncation": None, "grid": None, "latent": None, "options": {}}
+    asked |= {"seeds": None, "truncation": None, "grid": None, "latent": None}
     assert calls[0] == (Path("runs/x"), asked | place)
     assert gen("sample", "runs/x", "--json").json["folder"] == "runs/x"
     assert gen("evaluate", "runs/x", "--json").json == {"fd": None}

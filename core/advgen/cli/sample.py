@@ -62,6 +62,7 @@ def sample(
     asked: dict[str, Any] = {"num_samples": num_samples, "seed": seed, "label": label, "truncation": truncation, "grid": grid}
     asked |= {"latent": latent, "seeds": None if seeds is None else parse_seeds(seeds)}
     options = _options(run, plugin, context.params)
+    own: dict[str, Any] = {"options": options} if options else {}
     with to_stderr():
         if sources and options:
             raise ConfigError(f"--from draws nothing; leave {', '.join(map(sample_flag, options))} out")
@@ -69,7 +70,7 @@ def sample(
             _refuse_beside_files(asked)
             result = convert_run(run, [*sources, *(more or [])], **place)
         else:
-            result = sample_run(run, **asked, options=options, **place)
+            result = sample_run(run, **asked, **own, **place)
     if as_json:
         say_json(result.as_dict())
         return
