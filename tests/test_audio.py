@@ -207,6 +207,19 @@ def test_a_mapped_folder_is_decoded_once_and_its_bad_files_stay_named(tmp_path, 
     assert np.array_equal(second.source.samples, first.source.samples)
 
 
+def test_too_few_clips_are_told_with_what_was_left_out_and_why(tmp_path):
+    soundfile.write(tmp_path / "good.wav", 0.1 * np.sin(np.arange(2000) / 9), 8000)
+    opposite = 0.1 * np.sin(np.arange(2000) / 9)
+    soundfile.write(tmp_path / "opposite.wav", np.stack([opposite, -opposite], 1), 8000)
+    (tmp_path / "empty.wav").write_bytes(b"")
+    with pytest.raises(DataError) as refusal:
+        AudioModality.read(AudioConfig(), DataRequest(tmp_path))
+    assert "1 samples leave nothing for" in str(refusal.value) and "2 files were left out: empty.wav: 0 bytes" in str(
+        refusal.value
+    )
+    assert "opposite.wav: is silent once its 2 channels are averaged" in str(refusal.value)
+
+
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("a file where the folder should be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -15,6 +15,7 @@ from advgen import (
     Batch,
     ConfigError,
     Corpus,
+    DataError,
     DataReport,
     DataRequest,
     Discriminator,
@@ -45,6 +46,7 @@ from advgen_audio.vocoding.task import VocoderGenerator, Vocoding, make_critics,
 
 NUM_EXAMPLES = 8
 NUM_SHOWN = 16
+NUM_NAMED = 5
 
 
 class AudioModality(Modality[AudioConfig]):
@@ -287,7 +289,12 @@ def _facts(source: ClipSource, classes: tuple[str, ...], train: Tensor, rate_hz:
 
 def _read_folder(config: AudioConfig, request: DataRequest) -> Corpus:
     loaded = load_folder(config, request)
-    splits = split_clips(loaded.names, config, request, loaded.named_splits)
+    try:
+        splits = split_clips(loaded.names, config, request, loaded.named_splits)
+    except DataError as error:
+        if not loaded.bad:
+            raise
+        raise DataError(f"{error}; {len(loaded.bad)} files were left out: {'; '.join(loaded.bad[:NUM_NAMED])}") from error
     facts = _facts(loaded.source, loaded.classes, splits["train"], loaded.rate_hz, "folder")
     parts = {name: loaded.source.part(indices) for name, indices in splits.items()}
     return Corpus(facts, parts, loaded.fingerprint, loaded.bad)
