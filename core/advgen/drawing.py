@@ -93,11 +93,12 @@ def _draw(
     start: int,
 ) -> Sample:
     """Samples ``start`` and on as the modality draws them, or with their latents drawn towards the mean."""
-    if truncation is None:
+    chosen = getattr(network, "truncation", 1.0) if truncation is None else truncation
+    if chosen == 1.0:
         return modality.draw(network, noise, condition, start=start)
     assert isinstance(network, Generator)  # make_players checked it
     latent = network.latent(noise, condition)
-    return network.render(towards_mean(network, modality, latent, condition, truncation), condition)
+    return network.render(towards_mean(network, modality, latent, condition, chosen), condition)
 
 
 def towards_mean(

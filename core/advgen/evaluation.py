@@ -39,6 +39,7 @@ def evaluate_run(
     step: int | None = None,
     features: str | None = None,
     weights: Path | str | None = None,
+    truncation: float | None = None,
 ) -> dict[str, Any]:
     """Judge a run's generator on the held-out test split; the report is also written to ``evaluation.json`` in the run.
 
@@ -51,6 +52,7 @@ def evaluate_run(
         step: a saved step; None takes the newest whole checkpoint.
         features: one of the modality's ``feature_spaces``, whose report goes to ``evaluation-NAME.json``; None: its judge.
         weights: the file with the weights of those features.
+        truncation: how far samples are drawn from the mean latent; None: as the run's own samples are.
 
     Raises:
         GenError: the run cannot be read, or data or samples do not allow the metrics.
@@ -58,6 +60,8 @@ def evaluate_run(
     from advgen.sampling import load_run
 
     loaded = load_run(run, device, plugin, step)
+    if truncation is not None:
+        loaded.generator.truncation = truncation
     metrics, left_out = plugin_metrics(loaded.record)
     space = FeatureSpace(features, None if weights is None else Path(weights)) if features or weights else None
     report = evaluate_loaded(loaded, num_samples, seed, metrics, space)
@@ -121,6 +125,8 @@ def evaluate_loaded(
     names = modality.facts.get("classes") or ()
     rows = {side: compare_views(view, real, score_name(judge), names) for side, view in views.items()}
     protocol = _protocol(judge, sides, real) | {"seed": seed, "step": run.step, "data": corpus.fingerprint}
+    if (truncation := run.truncation) != 1.0:
+        protocol["truncation"] = truncation
     protocol["data_changed"] = corpus.fingerprint != run.fingerprint
     # An answer to a held-out condition is as varied, and as new, as the conditions are; and published features are too slow
     # for the whole training data.

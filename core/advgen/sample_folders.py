@@ -41,6 +41,7 @@ class SampleFolder:
     samples: Corpus
     device: torch.device
     step: int | None = None
+    truncation: float = 1.0
 
     @property
     def fingerprint(self) -> str:

@@ -60,6 +60,11 @@ class LoadedRun:
             self.generator, self.modality, num, seed=seed, device=self.device, label=chosen, truncation=truncation
         )
 
+    @property
+    def truncation(self) -> float:
+        """How far samples lie from the mean latent; 1: as trained."""
+        return self.generator.truncation
+
     def space(self, truncation: float | None = None) -> Space:
         """Where its samples lie, for single seeds and what is between them."""
         return Space(self.generator, self.modality, self.device, truncation)

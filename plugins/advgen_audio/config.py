@@ -29,6 +29,9 @@ class AudioConfig(PluginConfig):
         "spectral", description="wavegan: transposed convolutions and one critic of the waveform, as published."
     )
     noise_size: int = Field(16, ge=1)
+    truncation: float = Field(
+        1.0, ge=0, le=2, description="Samples' distance from the mean noise; 1: as trained; above: more variety, less quality."
+    )
     channels: int = Field(
         64, ge=2, description="Width of the generator's blocks; of both WaveGAN players' layers next to the waveform."
     )

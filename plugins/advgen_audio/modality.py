@@ -35,6 +35,7 @@ from advgen_audio.data import files, notes
 from advgen_audio.data.inspection import inspect_sounds
 from advgen_audio.data.loading import ClipSource, load_folder, split_clips
 from advgen_audio.data.segments import SegmentSource, pack_clips
+from advgen_audio.ends import ends_of_sound, without_tails
 from advgen_audio.measures.judge import make_judge
 from advgen_audio.networks.critics import AudioDiscriminator, CriticShape
 from advgen_audio.networks.spectral import GeneratorShape, SpectralGenerator
@@ -87,7 +88,8 @@ class AudioModality(Modality[AudioConfig]):
         if config.networks == "wavegan":
             return WaveganGenerator(self._wavegan)
         return SpectralGenerator(
-            GeneratorShape(self._length, n_fft, hop, config.noise_size, config.channels, config.blocks, self._num_classes)
+            GeneratorShape(self._length, n_fft, hop, config.noise_size, config.channels, config.blocks, self._num_classes),
+            config.truncation,
         )
 
     def discriminator(self) -> Discriminator:
@@ -115,14 +117,23 @@ class AudioModality(Modality[AudioConfig]):
         rows = [torch.randn(self.config.noise_size, generator=generator) for _ in range(num_samples)]
         return torch.stack(rows) if rows else torch.zeros(0, self.config.noise_size)
 
+    def postprocess(self, sample: Sample, condition: Mapping[str, Tensor]) -> Batch:
+        """With silence behind its end, and condition["length"] (B,), where the data's clips are padded."""
+        if self._vocoding is not None or not self.facts.get("padded"):
+            return super().postprocess(sample, condition)
+        ends = ends_of_sound(sample.values, self._rate_hz)
+        return Batch(without_tails(sample.values, ends), sample.mask, {**condition, "length": ends})
+
     def judge(self, corpus: Corpus, cache: Path) -> Judge:
         """A log-mel classifier of the train split; random features where there are no labels."""
         heard = corpus.splits.get("reference", corpus.splits["train"])
         return make_judge(replace(corpus, splits={**corpus.splits, "train": heard}), self.facts, cache)
 
     def write(self, batch: Batch, folder: Path, *, start: int = 0) -> list[Path]:
-        """One sound file per sample."""
-        return files.write_clips(batch.values, self._rate_hz, folder, start, self.file_format or files.DEFAULT_FORMAT)
+        """One sound file per sample, as long as its sound where the data's clips are of many lengths."""
+        ends = batch.condition.get("length") if self._vocoding is None else None
+        clips = list(batch.values) if ends is None else [clip[:, :end] for clip, end in zip(batch.values, ends, strict=True)]
+        return files.write_clips(clips, self._rate_hz, folder, start, self.file_format or files.DEFAULT_FORMAT)
 
     def overview(self, batch: Batch, stem: Path) -> list[Path]:
         """One WAV with all clips and one picture of waveforms and spectrograms; a vocoder's beside what they are copies of."""
@@ -295,7 +306,8 @@ def _read_folder(config: AudioConfig, request: DataRequest) -> Corpus:
         if not loaded.bad:
             raise
         raise DataError(f"{error}; {len(loaded.bad)} files were left out: {'; '.join(loaded.bad[:NUM_NAMED])}") from error
-    facts = _facts(loaded.source, loaded.classes, splits["train"], loaded.rate_hz, "folder")
+    facts = dict(_facts(loaded.source, loaded.classes, splits["train"], loaded.rate_hz, "folder"))
+    facts["padded"] = bool((loaded.source.sizes < loaded.source.length).any())
     parts = {name: loaded.source.part(indices) for name, indices in splits.items()}
     return Corpus(facts, parts, loaded.fingerprint, loaded.bad)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from advgen.cli.latents import TruncationOption
 from advgen.cli.output import (
     DeviceOption,
     JsonFlag,
@@ -43,6 +44,7 @@ def evaluate(
     weights: Annotated[
         Path | None, typer.Option("--weights", metavar="FILE", help="Their weights; default: the cache, else fetched.")
     ] = None,
+    truncation: TruncationOption = None,
     step: StepOption = None,
     device: DeviceOption = "auto",
     plugin: PluginOption = None,
@@ -52,12 +54,14 @@ def evaluate(
     from advgen.evaluation import evaluate_run, format_report
 
     place: dict[str, Any] = {"num_samples": num_samples, "seed": seed, "device": device, "plugin": plugin}
-    own = {"--features": features, "--weights": weights}
+    own = {"--features": features, "--weights": weights, "--truncation": truncation}
     foreign = {"--data": data, "--preset": preset, "--set": overrides}
     with to_stderr():
         if samples is not None:
-            if given := [name for name, value in own.items() if value]:
-                raise ConfigError(f"{given[0]} is for runs; --samples are judged by the judge of the data, leave it out")
+            if given := [name for name, value in own.items() if value is not None]:
+                raise ConfigError(
+                    f"{given[0]} is for runs; --samples are judged as they are, by the judge of the data; leave it out"
+                )
             report = _of_folder(run, samples, step, data, preset, overrides or [], place)
         elif run is None:
             raise ConfigError(
@@ -67,7 +71,7 @@ def evaluate(
         elif surplus := [name for name, value in foreign.items() if value]:
             raise ConfigError(f"{surplus[0]} goes with --samples, a run has its own data and options; leave it out")
         else:
-            report = evaluate_run(run, step=step, features=features, weights=weights, **place)
+            report = evaluate_run(run, step=step, features=features, weights=weights, truncation=truncation, **place)
     if as_json:
         say_json(report)
     else:

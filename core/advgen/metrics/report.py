@@ -53,6 +53,7 @@ def _head(protocol: Mapping[str, Any]) -> list[str]:
         f"of the {protocol['split']} split (seed {protocol['seed']})",
         f"features: {protocol['features']}; k {protocol['k']}; kernel {protocol['kernel']}",
     ]
+    lines += [f"truncation {protocol['truncation']:g}"] if "truncation" in protocol else []
     lines += [f"{name}: {text}" for name, text in protocol.get("judge", {}).items()]
     if "judge_accuracy" in protocol:
         lines.append(f"the judge knows the class of {protocol['judge_accuracy']:.1%} of the real {protocol['split']} samples")

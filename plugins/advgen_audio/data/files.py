@@ -76,8 +76,10 @@ def to_int16(waveform: Tensor) -> np.ndarray:
     return (clean * 32767).round().to(torch.int16).numpy()
 
 
-def write_clips(waveforms: Tensor, rate_hz: int, folder: Path, start: int, file_format: str = DEFAULT_FORMAT) -> list[Path]:
-    """Write (B, 1, T) as ``00000.wav`` (or ``.flac``) and so on, counted from ``start``."""
+def write_clips(
+    waveforms: Sequence[Tensor], rate_hz: int, folder: Path, start: int, file_format: str = DEFAULT_FORMAT
+) -> list[Path]:
+    """Write clips (1, T) as ``00000.wav`` (or ``.flac``) and so on, counted from ``start``."""
     folder.mkdir(parents=True, exist_ok=True)
     suffix = FORMATS[file_format].suffix
     paths = [folder / f"{start + index:05d}{suffix}" for index in range(len(waveforms))]

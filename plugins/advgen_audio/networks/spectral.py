@@ -64,9 +64,9 @@ class SpectralGenerator(Generator):
     Engel et al. 2019, https://arxiv.org/abs/1902.08710
     """
 
-    def __init__(self, shape: GeneratorShape) -> None:
+    def __init__(self, shape: GeneratorShape, truncation: float = 1.0) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape, self.truncation = shape, truncation
         channels, style = shape.channels, 2 * shape.channels
         self.coarse = math.ceil(shape.length / (shape.hop * UPSAMPLING))
         self.label = nn.Embedding(shape.num_classes, shape.noise_size) if shape.num_classes else None
