@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
 from torch import Tensor, nn
 
 import advgen
-from advgen import Batch, CheckpointError, PluginError
+from advgen import Batch, PluginError
 from advgen.cli import main
-from advgen.errors import GenError
+from advgen.errors import CheckpointError, GenError
 from advgen.export import export_run
 from advgen_image.config import ImageConfig
 from advgen_image.modality import ImageModality
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from conftest import tiny
 
 
 @pytest.fixture(scope="module")
