@@ -35,7 +35,6 @@ from advgen import ArraySource, DataError, DataRequest, cache_folder, content_ha
 from advgen.datasets import locate
 from advgen.registry import find_plugin
 from advgen_image.config import ImageConfig
-from advgen_image.data import array_source
 from advgen_image.idx import read_idx
 
 NUM_MODES = 1_000
@@ -113,8 +112,8 @@ def digit_classifier(data: Path, epochs: int) -> tuple[DigitClassifier, float]:
     if found.labels is None or not found.num_test:
         raise DataError(f"{data}: the classifier needs labels and MNIST's own test part; expected its four idx files")
     edge = len(found.labels) - found.num_test
-    train = array_source(found.values[:edge], found.labels[:edge])
-    test = array_source(found.values[edge:], found.labels[edge:])
+    images, labels = torch.from_numpy(found.values), torch.from_numpy(found.labels)
+    train, test = (ArraySource(images[rows], condition={"label": labels[rows]}) for rows in (slice(edge), slice(edge, None)))
     key = content_hash([VERSION.encode(), found.fingerprint.encode(), str(epochs).encode()])
     file = cache_folder() / "benchmarks" / f"digits-{key}.safetensors"
     with torch.random.fork_rng(devices=[]):

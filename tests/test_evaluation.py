@@ -102,6 +102,7 @@ class FakeRun:
     step: int = 7
     fingerprint: str = "0123"
     record: Any = None
+    truncation: float = 1.0
     shift: float = 0.0
     labels: torch.Tensor | None = None
     modality: PointModality = field(default_factory=lambda: PointModality(None, {"classes": NAMES}))

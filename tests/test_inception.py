@@ -293,7 +293,7 @@ def test_content_tells_values_labels_types_and_order_apart() -> None:
 class InceptionRun:
     """A run of tiny images whose generator repeats the data."""
 
-    step, fingerprint, device = 3, "f", CPU
+    step, fingerprint, device, truncation = 3, "f", CPU, 1.0
 
     def __init__(self) -> None:
         from advgen import ArraySource, Corpus
