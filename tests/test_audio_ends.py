@@ -14,14 +14,14 @@ import advgen
 from advgen import ConfigError, DataRequest, Sample
 from advgen.evaluation import evaluate_run
 from advgen_audio.config import AudioConfig
-from advgen_audio.ends import ends_of_sound, without_tails
+from advgen_audio.ends import ends_of_sound, level_of_ends, without_tails
 from advgen_audio.modality import AudioModality
 
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import tiny
 
-RATE_HZ = 8000
-FACTS = {"corpus": "folder", "sample_rate_hz": RATE_HZ, "length": 4096, "classes": [], "padded": True}
+RATE_HZ, LEVEL = 8000, 0.01
+FACTS = {"corpus": "folder", "sample_rate_hz": RATE_HZ, "length": 4096, "classes": [], "end_level": LEVEL}
 
 
 def clip(sound: int, tail: float, length: int = 4096) -> torch.Tensor:
@@ -41,42 +41,48 @@ def fill(folder: Path, sizes: list[int]) -> Path:
 
 @pytest.mark.parametrize("tail", [0.0, 0.001, 0.004])
 def test_a_clip_ends_eight_milliseconds_behind_its_last_loud_sample(tail: float) -> None:
-    (end,) = ends_of_sound(clip(2000, tail), RATE_HZ).tolist()
+    (end,) = ends_of_sound(clip(2000, tail), RATE_HZ, LEVEL).tolist()
     assert 2000 <= end <= 2000 + 64
 
 
 def test_what_is_louder_than_a_hundredth_of_the_peak_belongs_to_the_clip() -> None:
-    assert ends_of_sound(clip(2000, 0.02), RATE_HZ).tolist() == [4096]
+    assert ends_of_sound(clip(2000, 0.02), RATE_HZ, LEVEL).tolist() == [4096]
 
 
 def test_a_silent_clip_is_left_whole() -> None:
-    assert ends_of_sound(torch.zeros(1, 1, 4096), RATE_HZ).tolist() == [4096]
+    assert ends_of_sound(torch.zeros(1, 1, 4096), RATE_HZ, LEVEL).tolist() == [4096]
 
 
 def test_ends_of_a_batch_are_those_of_its_clips() -> None:
     clips = [clip(size, 0.002) for size in (300, 1000, 4096)]
-    together = ends_of_sound(torch.cat(clips), RATE_HZ)
-    assert together.tolist() == [ends_of_sound(each, RATE_HZ).item() for each in clips]
+    together = ends_of_sound(torch.cat(clips), RATE_HZ, LEVEL)
+    assert together.tolist() == [ends_of_sound(each, RATE_HZ, LEVEL).item() for each in clips]
 
 
 def test_only_what_is_behind_the_end_becomes_silence() -> None:
     noisy = clip(2000, 0.002)
-    (end,) = ends_of_sound(noisy, RATE_HZ).tolist()
+    (end,) = ends_of_sound(noisy, RATE_HZ, LEVEL).tolist()
     cut = without_tails(noisy, torch.tensor([end]))
     assert torch.equal(cut[..., :end], noisy[..., :end]) and not cut[..., end:].any()
 
 
 @pytest.mark.parametrize(("sizes", "padded"), [([1500] * 39 + [900], True), ([2048] * 40, False)])
-def test_data_say_whether_their_clips_are_padded(sizes: list[int], padded: bool, tmp_path: Path) -> None:
+def test_data_say_how_loud_their_clips_end_where_some_are_padded(sizes: list[int], padded: bool, tmp_path: Path) -> None:
     corpus = AudioModality.read(AudioConfig(length=2048 if not padded else None), DataRequest(fill(tmp_path / "clips", sizes)))
-    assert corpus.facts["padded"] is padded
+    assert ("end_level" in corpus.facts) is padded
+    assert not padded or corpus.facts["end_level"] == pytest.approx(1, abs=0.01), "these tones end as loud as they are"
+
+
+def test_the_level_of_ends_is_the_median_of_clips() -> None:
+    clips = [torch.cat([torch.ones(500), torch.full((128,), tail)]) for tail in (0.5, 0.02, 0.03)]
+    assert level_of_ends(clips, RATE_HZ) == pytest.approx(0.03)
 
 
 def test_samples_are_written_as_long_as_their_sound_where_data_are_padded(tmp_path: Path) -> None:
     batch = AudioModality(AudioConfig(), FACTS).postprocess(Sample(clip(1000, 0.001)), {})
     (path,) = AudioModality(AudioConfig(), FACTS).write(batch, tmp_path)
     assert 1000 <= soundfile.info(path).frames <= 1064
-    whole = AudioModality(AudioConfig(), FACTS | {"padded": False})
+    whole = AudioModality(AudioConfig(), {name: fact for name, fact in FACTS.items() if name != "end_level"})
     (path,) = whole.write(whole.postprocess(Sample(clip(1000, 0.001)), {}), tmp_path)
     assert soundfile.info(path).frames == 4096
 

@@ -229,7 +229,10 @@ def test_sample_and_evaluate_hand_their_flags_on(gen: Any, monkeypatch: pytest.M
     assert gen("sample", "runs/x", "--json").json["folder"] == "runs/x"
     assert gen("evaluate", "runs/x", "--json").json == {"fd": None}
     assert gen("evaluate", "runs/x").out == "report {'fd': inf}\n"
-    assert calls[-1] == (Path("runs/x"), {"num_samples": None, "seed": 0, "features": None, "weights": None, "truncation": None, **place})
+    assert calls[-1] == (
+        Path("runs/x"),
+        {"num_samples": None, "seed": 0, "features": None, "weights": None, "truncation": None, **place},
+    )
 
 
 def test_runs_are_listed_and_described(gen: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

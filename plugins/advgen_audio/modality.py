@@ -35,7 +35,7 @@ from advgen_audio.data import files, notes
 from advgen_audio.data.inspection import inspect_sounds
 from advgen_audio.data.loading import ClipSource, load_folder, split_clips
 from advgen_audio.data.segments import SegmentSource, pack_clips
-from advgen_audio.ends import ends_of_sound, without_tails
+from advgen_audio.ends import MAX_CLIPS, ends_of_sound, level_of_ends, without_tails
 from advgen_audio.measures.judge import make_judge
 from advgen_audio.networks.critics import AudioDiscriminator, CriticShape
 from advgen_audio.networks.spectral import GeneratorShape, SpectralGenerator
@@ -119,9 +119,10 @@ class AudioModality(Modality[AudioConfig]):
 
     def postprocess(self, sample: Sample, condition: Mapping[str, Tensor]) -> Batch:
         """With silence behind its end, and condition["length"] (B,), where the data's clips are padded."""
-        if self._vocoding is not None or not self.facts.get("padded"):
+        level = self.facts.get("end_level")
+        if self._vocoding is not None or level is None:
             return super().postprocess(sample, condition)
-        ends = ends_of_sound(sample.values, self._rate_hz)
+        ends = ends_of_sound(sample.values, self._rate_hz, level)
         return Batch(without_tails(sample.values, ends), sample.mask, {**condition, "length": ends})
 
     def judge(self, corpus: Corpus, cache: Path) -> Judge:
@@ -307,8 +308,9 @@ def _read_folder(config: AudioConfig, request: DataRequest) -> Corpus:
             raise
         raise DataError(f"{error}; {len(loaded.bad)} files were left out: {'; '.join(loaded.bad[:NUM_NAMED])}") from error
     facts = dict(_facts(loaded.source, loaded.classes, splits["train"], loaded.rate_hz, "folder"))
-    facts["padded"] = bool((loaded.source.sizes < loaded.source.length).any())
     parts = {name: loaded.source.part(indices) for name, indices in splits.items()}
+    if padded := parts["train"].shorter_clips(MAX_CLIPS):
+        facts["end_level"] = level_of_ends(padded, loaded.rate_hz)
     return Corpus(facts, parts, loaded.fingerprint, loaded.bad)
 
 

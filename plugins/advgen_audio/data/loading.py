@@ -53,9 +53,18 @@ class ClipSource:
         for row, (index, place) in enumerate(zip(indices.tolist(), places.tolist(), strict=True)):
             size = int(self.sizes[index])
             start = int(self.starts[index]) + int(place * (max(0, size - self.length) + 1))
-            clip = torch.from_numpy(np.array(self.samples[start : start + min(size, self.length)]))
-            values[row, 0, : len(clip)] = clip if clip.dtype == torch.float32 else clip.float() / 32767
+            clip = self._read(start, min(size, self.length))
+            values[row, 0, : len(clip)] = clip
         return values
+
+    def shorter_clips(self, most: int) -> list[Tensor]:
+        """The first ``most`` clips (T,) that are shorter than ``length``, without padding."""
+        shorter = (self.sizes < self.length).nonzero()[:most, 0].tolist()
+        return [self._read(int(self.starts[index]), int(self.sizes[index])) for index in shorter]
+
+    def _read(self, start: int, size: int) -> Tensor:
+        clip = torch.from_numpy(np.array(self.samples[start : start + size]))
+        return clip if clip.dtype == torch.float32 else clip.float() / 32767
 
     def part(self, indices: Tensor) -> ClipSource:
         """The clips at ``indices`` as a source of their own, on the same samples."""
