@@ -27,7 +27,7 @@ from plugins.few_images import subset
 from trained import figures, mean_and_error, trained
 
 from advgen import Batch, Corpus, DataRequest, Judge, cache_folder
-from advgen.datasets import locate
+from advgen.data.datasets import locate
 from advgen.evaluation import compare, real_samples
 from advgen.registry import find_plugin
 from advgen_image.config import ImageConfig

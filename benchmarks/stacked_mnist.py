@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from trained import figures, mean_and_error, opened, trained
 
 from advgen import ArraySource, DataError, DataRequest, cache_folder, content_hash
-from advgen.datasets import locate
+from advgen.data.datasets import locate
 from advgen.registry import find_plugin
 from advgen_image.config import ImageConfig
 from advgen_image.idx import read_idx

@@ -16,7 +16,7 @@ from PIL import Image
 import advgen
 from advgen import Batch, ConfigError, Corpus
 from advgen.cli import main
-from advgen.data import ArraySource
+from advgen.data.memory import ArraySource
 from advgen.sampling import draw_samples, load_run, sample_run
 from advgen.showing import held_out_like
 from advgen_audio.data.files import FORMATS, write_clips

@@ -302,7 +302,7 @@ def test_a_link_in_a_zip_is_refused(gen: Command, tmp_path: Path) -> None:
 def test_an_archive_that_unpacks_to_too_much_is_refused_and_leaves_nothing(
     gen: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from advgen import archives
+    from advgen.data import archives
     from advgen.cache import cache_folder
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -341,7 +341,7 @@ def test_a_damaged_archive_is_refused_by_name(
 
 
 def test_an_archive_of_one_file_is_that_file(tmp_path: Path) -> None:
-    from advgen.archives import unpacked
+    from advgen.data.archives import unpacked
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "points.csv").write_text("1,2\n")

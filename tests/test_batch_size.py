@@ -7,7 +7,7 @@ import torch
 
 from advgen.config.model import RunConfig
 from advgen.contracts import Corpus
-from advgen.data import ArraySource
+from advgen.data.memory import ArraySource
 from advgen.errors import ConfigError, DataError
 from advgen.setup import check_fits
 from advgen.world import World

@@ -15,7 +15,7 @@ from PIL import Image
 
 from advgen import DataRequest, Repeats, Spread
 from advgen.cli import main
-from advgen.report import MOST_NAMED
+from advgen.data.report import MOST_NAMED
 from advgen_audio.config import AudioConfig
 from advgen_audio.data.inspection import BLOCK_FRAMES, clipped_samples, inspect_sounds
 from advgen_audio.modality import AudioModality

@@ -15,7 +15,7 @@ import torch
 
 from advgen.cache import cache_folder
 from advgen.contracts import Batch, Corpus, DataRequest, MetricNote, Modality
-from advgen.data import ArraySource
+from advgen.data.memory import ArraySource
 from advgen.errors import ContractError, DataError, GenError
 from advgen.evaluation import (
     better_direction,

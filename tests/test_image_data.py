@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from advgen import Corpus, DataError, DataRequest, PluginError, ZipFolder
-from advgen.resident import Movable, keep_on_device
+from advgen.data.resident import Movable, keep_on_device
 from advgen_image import decoding, store
 from advgen_image.config import ImageConfig
 from advgen_image.decoding import Target, decode, read_header
@@ -312,7 +312,7 @@ def test_data_move_only_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     source = ImageSource(TensorStore(torch.zeros(10, 1, 10, 10, dtype=torch.uint8)), None, 10)
     device = torch.device("cpu")
     assert keep_on_device(source, device, 0.5) == (source, ())
-    monkeypatch.setattr("advgen.resident.free_bytes", lambda _: 4000)
+    monkeypatch.setattr("advgen.data.resident.free_bytes", lambda _: 4000)
     kept, notes = keep_on_device(source, device, 0.25)
     assert kept is not source and "are kept on cpu" in notes[0]
     left, notes = keep_on_device(source, device, 0.2)
@@ -456,7 +456,7 @@ def test_inspection_tells_turned_animated_and_decoded_images(tmp_path: Path) -> 
 
 
 def test_an_address_tells_its_plugin(datasets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from advgen.survey import inspect_data
+    from advgen.data.survey import inspect_data
 
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: {"train": make_set(datasets, 30)})
     found = inspect_data("hub:owner/name", progress=False)

@@ -13,12 +13,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import advgen
-from advgen.between import Walk, interpolate_run, mix_run
 from advgen.cli import main
 from advgen.cli.seeds import parse_seeds
 from advgen.contracts import Generator
 from advgen.errors import ConfigError, DataError
-from advgen.latents import Place, along_sphere, evenly, load_places, save_places
+from advgen.latent.between import Walk, interpolate_run, mix_run
+from advgen.latent.space import Place, along_sphere, evenly, load_places, save_places
 from advgen.sampling import load_run, sample_run
 from advgen.wanted import Drawn, draw_seeds
 
@@ -263,7 +263,7 @@ def test_audio_walks_within_a_class_as_a_strip_and_refuses_what_lies_between_cla
 
 
 def test_text_refuses_interpolation_and_projection(runs: Callable[[str], Path], tmp_path: Path) -> None:
-    from advgen.projecting import project_run
+    from advgen.latent.projecting import project_run
 
     with pytest.raises(ConfigError, match=r"gen interpolate: TextModality draws its samples piece by piece"):
         interpolate_run(runs("text"), Walk([1, 2]), tmp_path, "cpu")

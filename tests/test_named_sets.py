@@ -19,7 +19,7 @@ import soundfile
 from advgen import DataError, DataSet, RemoteFile
 from advgen.cache import cache_folder
 from advgen.cli import main
-from advgen.datasets import fetch, is_fetched, named_sets
+from advgen.data.datasets import fetch, is_fetched, named_sets
 
 PLUGIN = """
 from advgen import DataSet, PluginConfig, PluginSpec, RemoteFile, hookimpl

@@ -17,8 +17,8 @@ import advgen
 from advgen import Batch, Sample
 from advgen.cli import main
 from advgen.errors import ConfigError, DataError
-from advgen.latent_search import Measure, Search, pace, search
-from advgen.projecting import Projection, project_run
+from advgen.latent.projecting import Projection, project_run
+from advgen.latent.search import Measure, Search, pace, search
 from advgen.sampling import load_run, sample_run
 
 sys.path.insert(0, str(Path(__file__).parent))

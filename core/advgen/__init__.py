@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from advgen.api import load_generator, resume, train
-    from advgen.archives import ZipFolder, is_zip, unpacked
     from advgen.cache import cache_folder
     from advgen.contracts import (
         Batch,
@@ -27,15 +26,16 @@ if TYPE_CHECKING:
         Source,
         Verdict,
     )
-    from advgen.data import ArraySource, content_hash, split_indices
+    from advgen.data.archives import ZipFolder, is_zip, unpacked
+    from advgen.data.manifest import ManifestRow, is_manifest, read_manifest, split_of
+    from advgen.data.memory import ArraySource, content_hash, split_indices
+    from advgen.data.report import DataReport, Repeats, Show, Spread, Tally, most_common
     from advgen.errors import ConfigError, DataError, GenError, PluginError
     from advgen.estimators import gumbel, straight_through
     from advgen.hooks import hookimpl
     from advgen.importing import Imported
     from advgen.losses import Loss
-    from advgen.manifest import ManifestRow, is_manifest, read_manifest, split_of
     from advgen.penalties import Penalty
-    from advgen.report import DataReport, Repeats, Show, Spread, Tally, most_common
     from advgen.spec import API_VERSION, DataSet, PluginConfig, PluginSpec, RemoteFile
     from advgen.unpickling import read_pickled
 
@@ -43,7 +43,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "advgen.api": ("load_generator", "resume", "train"),
-    "advgen.archives": ("ZipFolder", "is_zip", "unpacked"),
+    "advgen.data.archives": ("ZipFolder", "is_zip", "unpacked"),
     "advgen.cache": ("cache_folder",),
     "advgen.contracts": (
         "Batch",
@@ -60,15 +60,15 @@ _HOME = {
         "Source",
         "Verdict",
     ),
-    "advgen.data": ("ArraySource", "content_hash", "split_indices"),
+    "advgen.data.memory": ("ArraySource", "content_hash", "split_indices"),
     "advgen.errors": ("ConfigError", "DataError", "GenError", "PluginError"),
     "advgen.estimators": ("gumbel", "straight_through"),
     "advgen.hooks": ("hookimpl",),
     "advgen.importing": ("Imported",),
     "advgen.losses": ("Loss",),
-    "advgen.manifest": ("ManifestRow", "is_manifest", "read_manifest", "split_of"),
+    "advgen.data.manifest": ("ManifestRow", "is_manifest", "read_manifest", "split_of"),
     "advgen.penalties": ("Penalty",),
-    "advgen.report": ("DataReport", "Repeats", "Show", "Spread", "Tally", "most_common"),
+    "advgen.data.report": ("DataReport", "Repeats", "Show", "Spread", "Tally", "most_common"),
     "advgen.spec": ("API_VERSION", "DataSet", "PluginConfig", "PluginSpec", "RemoteFile"),
     "advgen.unpickling": ("read_pickled",),
 }

@@ -12,7 +12,7 @@ from typing import Any
 
 from advgen.config.load import Resolved, load_config, to_toml
 from advgen.contracts import Corpus
-from advgen.datasets import is_address, names_set
+from advgen.data.datasets import is_address, names_set
 from advgen.errors import CheckpointError, ConfigError, GenError
 from advgen.loggers import open_loggers
 from advgen.progress import Progress

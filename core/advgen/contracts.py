@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from advgen.data.report import DataReport, Show
 from advgen.errors import ConfigError
 from advgen.records import Batch as Batch
 from advgen.records import Head as Head
@@ -22,7 +23,6 @@ from advgen.records import Mode as Mode
 from advgen.records import Sample as Sample
 from advgen.records import Verdict as Verdict
 from advgen.records import check_verdict as check_verdict
-from advgen.report import DataReport, Show
 from advgen.sources import Corpus as Corpus
 from advgen.sources import DataRequest as DataRequest
 from advgen.sources import Judge as Judge

@@ -15,7 +15,7 @@ import torch
 
 from advgen.config.load import load_config
 from advgen.contracts import Batch, Corpus, DataRequest, Modality
-from advgen.datasets import names_set
+from advgen.data.datasets import names_set
 from advgen.errors import ConfigError, DataError
 from advgen.evaluation import evaluate_loaded
 from advgen.metrics.features import NEIGHBOURS

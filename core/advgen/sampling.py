@@ -20,7 +20,7 @@ from advgen.drawing import answer as answer
 from advgen.drawing import draw_samples as draw_samples
 from advgen.drawing import refresh_statistics as refresh_statistics
 from advgen.errors import CheckpointError, ConfigError, DataError
-from advgen.latents import Space
+from advgen.latent.space import Space
 from advgen.registry import PluginRecord
 from advgen.runs import RunFolder, checkpoint, warning_of_divergence
 from advgen.runs.folder import is_export

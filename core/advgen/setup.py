@@ -16,7 +16,8 @@ from advgen.config.load import options_of
 from advgen.config.model import PlayerConfig, RunConfig
 from advgen.contracts import Batch, Corpus, DataRequest, Discriminator, Generator, Modality, Mode, Source
 from advgen.controllers import CONTROLLERS
-from advgen.datasets import is_address, locate, names_set
+from advgen.data.datasets import is_address, locate, names_set
+from advgen.data.resident import keep_on_device
 from advgen.engine import corrected, make_player
 from advgen.errors import ConfigError, ContractError, DataError, PluginError
 from advgen.estimators import get_estimator
@@ -26,7 +27,6 @@ from advgen.penalties import PENALTIES, Penalty, get_penalty, plays
 from advgen.players import Chunk, Draw, Objective, Players
 from advgen.randomness import keyed_generator, sample_indices, seed_networks
 from advgen.registry import PluginRecord, resolve
-from advgen.resident import keep_on_device
 from advgen.schedules import make_scale
 from advgen.world import World
 

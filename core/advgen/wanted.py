@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from advgen.contracts import Batch
 from advgen.errors import ConfigError, DataError
-from advgen.latents import Space, load_places
+from advgen.latent.space import Space, load_places
 
 if TYPE_CHECKING:
     from advgen.sampling import LoadedRun

@@ -28,7 +28,7 @@ def inspect(
 
     Read as training with the same options would read it. Where no plugin is named, the files tell which one it is.
     """
-    from advgen.survey import inspect_data
+    from advgen.data.survey import inspect_data
 
     with to_stderr():
         found = inspect_data(data, plugin, preset=preset, overrides=overrides or [])
@@ -42,7 +42,7 @@ def inspect(
 @app.command("list")
 def list_sets(as_json: JsonFlag = False) -> None:
     """Public data sets that --data NAME fetches."""
-    from advgen.datasets import named_sets
+    from advgen.data.datasets import named_sets
 
     with to_stderr():
         rows = [_about(name, plugin, entry) for name, (plugin, entry) in sorted(named_sets().items())]
@@ -57,7 +57,7 @@ def list_sets(as_json: JsonFlag = False) -> None:
 
 def _about(name: str, plugin: str, entry: DataSet) -> dict[str, Any]:
     """One set's row."""
-    from advgen.datasets import is_fetched
+    from advgen.data.datasets import is_fetched
 
     return {
         "name": name,

@@ -40,7 +40,7 @@ def interpolate(
     as_json: JsonFlag = False,
 ) -> None:
     """Walk from sample to sample: a picture, and an animation where the plugin makes one."""
-    from advgen.between import Walk, interpolate_run
+    from advgen.latent.between import Walk, interpolate_run
 
     stations, named = parse_seeds(seeds), None if classes is None else [name.strip() for name in classes.split(",")]
     with to_stderr():
@@ -65,7 +65,7 @@ def mix(
     as_json: JsonFlag = False,
 ) -> None:
     """Mix styles of two samples: a table, for networks whose layers take a style each (images: stylegan2)."""
-    from advgen.between import mix_run
+    from advgen.latent.between import mix_run
 
     sides = parse_seeds(coarse, "--coarse"), parse_seeds(fine, "--fine")
     with to_stderr():
@@ -93,8 +93,8 @@ def project(
     as_json: JsonFlag = False,
 ) -> None:
     """Find the latent that reproduces a file, by what the run's own discriminator sees."""
-    from advgen.latent_search import Search
-    from advgen.projecting import project_run
+    from advgen.latent.projecting import project_run
+    from advgen.latent.search import Search
 
     wanted = Search(steps, starts, seed, None, learning_rate, value_weight)
     with to_stderr():

@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from advgen.contracts import Batch, Judge
-from advgen.data import content_hash
+from advgen.data.memory import content_hash
 from advgen.metrics.judging import View, blocks_of, see
 
 VERSION = "1"

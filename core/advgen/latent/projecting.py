@@ -14,8 +14,8 @@ import torch
 from advgen import interrupts
 from advgen.contracts import Batch, Discriminator, Modality
 from advgen.errors import CheckpointError, DataError
-from advgen.latent_search import Found, Measure, Search, search
-from advgen.latents import Space, plain, require_movable, save_places
+from advgen.latent.search import Found, Measure, Search, search
+from advgen.latent.space import Space, plain, require_movable, save_places
 from advgen.runs import RunFolder, checkpoint
 from advgen.sampling import LoadedRun, load_run, refuse_imported, written_anew
 from advgen.state import load_network

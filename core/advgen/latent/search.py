@@ -19,7 +19,7 @@ from torch import Tensor
 
 from advgen.contracts import Batch, Discriminator, Sample
 from advgen.errors import ConfigError
-from advgen.latents import Place, Space
+from advgen.latent.space import Place, Space
 from advgen.randomness import keyed_generator, untouched
 
 CANDIDATES = 64

@@ -16,15 +16,15 @@ from typing import Any
 
 import torch
 
-from advgen.archives import ZipFolder, is_zip
 from advgen.config.load import load_config, options_of
 from advgen.contracts import Batch, Corpus, DataRequest
-from advgen.datasets import is_address, locate, readers_of
+from advgen.data.archives import ZipFolder, is_zip
+from advgen.data.datasets import is_address, locate, readers_of
+from advgen.data.manifest import is_manifest, read_manifest
+from advgen.data.report import DataReport, Repeats, Show, Spread
 from advgen.errors import ConfigError, DataError, GenError
-from advgen.manifest import is_manifest, read_manifest
 from advgen.progress import Progress
 from advgen.registry import PluginRecord, discover, find_plugin
-from advgen.report import DataReport, Repeats, Show, Spread
 from advgen.setup import modality_class
 
 ANY_NUMBER = 2**62

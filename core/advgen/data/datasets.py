@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from advgen.archives import BLOCK, is_archive, is_zip, unpacked
 from advgen.cache import cache_folder
+from advgen.data.archives import BLOCK, is_archive, is_zip, unpacked
 from advgen.errors import DataError
 from advgen.registry import PluginRecord, discover
 from advgen.spec import DataSet, RemoteFile

@@ -11,7 +11,7 @@ import torch
 from advgen import interrupts
 from advgen.contracts import Batch
 from advgen.errors import ConfigError
-from advgen.latents import Place, Space, evenly, require_movable, walk
+from advgen.latent.space import Place, Space, evenly, require_movable, walk
 from advgen.randomness import seed_networks, untouched
 from advgen.sampling import LoadedRun, SampleResult, load_run, written_anew
 
