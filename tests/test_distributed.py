@@ -27,6 +27,7 @@ VOCODER = [
     "penalties=none",
     "schedules=none",
 ]
+SCORED = ["options.max_length=6", "phases=[{kind='critic', share=0.4}, {kind='adversarial', share=0.6}]"]
 CASES = {
     "r1_r2_every_step": ("image", NO_NORM),
     "lazy_penalty": ("image", [*NO_NORM, "penalties.r1.interval=2", "penalties.r2.interval=2"]),
@@ -39,6 +40,25 @@ CASES = {
     "dragan_on_a_share": ("image", [*NO_NORM, "penalties={r1=false, r2=false, dragan={weight=1.0, share=0.125}}"]),
     "mismatch": ("image", [*NO_NORM, "discriminator.mismatch=1.0"]),
     "balance": ("audio", [*VOCODER, "balance={loss=1.0, mel=2.0, feature_matching=1.0}", "train.accumulate=2"]),
+    "rollouts": ("text", [*SCORED, "estimator.rewards='rollout'", "estimator.rollouts=2", "train.accumulate=2"]),
+    "importance": ("text", [*SCORED, "loss='nonsaturating'", "estimator.rewards='importance'"]),
+    "ppo": (
+        "text",
+        [
+            *SCORED,
+            "estimator={name='ppo', epochs=2, reference_weight=0.1, real_share=0.25, entropy_floor=9.0, entropy_weight=0.01}",
+            "train.accumulate=2",
+        ],
+    ),
+    "mediator": (
+        "text",
+        [
+            "penalties=none",
+            "options.critic=mediator",
+            "loss='cooperative'",
+            "estimator={name='expectation', entropy_weight=1.0}",
+        ],
+    ),
     "text": ("text", ["phases=[{kind='likelihood', share=0.4}, {kind='adversarial', share=0.6}]"]),
 }
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from advgen.errors import ConfigError, ContractError
 from advgen.estimators import ESTIMATORS, get_estimator, gumbel, returns, score_function_cost, straight_through, update_baseline
 
-Rewards = Literal["dense", "terminal"]
+Rewards = Literal["dense", "terminal", "rollout"]
 V, L = 3, 2
 SEQUENCES = torch.tensor(list(itertools.product(range(V), repeat=L)))
 
@@ -72,7 +72,7 @@ def test_terminal_reward_takes_one_cost_per_sample() -> None:
     torch.testing.assert_close(whole, exact(logits, causal_cost()))
 
 
-@pytest.mark.parametrize("rewards", ["dense", "terminal"])
+@pytest.mark.parametrize("rewards", ["dense", "terminal", "rollout"])
 def test_constant_reward_gives_zero_expected_gradient(rewards: Rewards) -> None:
     logits, baseline = policy_logits(), torch.tensor([0.4, -0.1], dtype=torch.float64)
     gradient = estimate(logits, torch.full((V**L, L), 5.0, dtype=torch.float64), rewards, baseline)
@@ -285,7 +285,9 @@ def test_gumbel_argmax_draws_from_the_softmax() -> None:
 
 def test_table_gives_each_estimator_its_sampling_mode() -> None:
     modes = {name: get_estimator(name).mode for name in ESTIMATORS}
-    assert modes == {"pathwise": "values", "straight_through": "relaxed", "score_function": "log_prob"}
+    again = dict.fromkeys(("ppo", "expectation"), "values")
+    assert modes == {"pathwise": "values", "straight_through": "relaxed", "score_function": "log_prob", **again}
+    assert {name for name in ESTIMATORS if ESTIMATORS[name].scores_again} == set(again)
     assert all(estimator.summary and estimator.source for estimator in ESTIMATORS.values())
 
 

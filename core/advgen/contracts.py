@@ -54,6 +54,33 @@ class Generator(nn.Module, ABC):
         """Draw samples. Continuous generators ignore ``mode`` and ``temperature``; each row depends on its own
         noise and condition alone (except through BatchNorm)."""
 
+    def continue_from(
+        self,
+        prefix: Tensor,
+        noise: Tensor,
+        condition: Mapping[str, Tensor],
+        *,
+        kept: Tensor | None = None,
+        mode: Mode = "values",
+        temperature: float = 1.0,
+    ) -> Sample:
+        """Complete sequences of tokens, for rollouts: (B, P) prefixes, of which the first ``kept`` (B,) tokens stay as they are
+        (None: all), and noise as for ``forward``; the mask is True at what was drawn. A prefix that has ended is left alone."""
+        raise ConfigError(
+            f"estimator.rewards=rollout: {type(self).__name__} cannot complete a part of a sample; use dense or terminal, "
+            "or a generator that writes token by token"
+        )
+
+    def score(
+        self, tokens: Tensor, condition: Mapping[str, Tensor], *, temperature: float = 1.0, drawn: bool = False
+    ) -> Tensor:
+        """Logits (B, L, V) with their graph of the token at each place of (B, L), given those before it. ``drawn``: of a draw,
+        where tokens that data alone has cannot come."""
+        raise ConfigError(
+            f"{type(self).__name__} has no logits of given tokens, which the estimators ppo and expectation need; use "
+            "another estimator, or a generator that writes token by token"
+        )
+
     def latent(self, noise: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """(B, ...) what samples are edited in, not truncated; the noise itself where there is no mapping network."""
         return noise
@@ -235,7 +262,8 @@ class Modality(ABC, Generic[ConfigT]):
 
     def enter_phase(self, kind: str, generator: Generator, discriminator: Discriminator) -> None:
         """Before the first step of every phase but the first, such as ``adversarial`` after ``likelihood``: change the networks
-        in place, alike on every rank (D may start as G). The default does nothing."""
+        in place, alike on every rank (D may start as G). ``critic`` and ``adversarial`` in a row are one: told at the first.
+        The default does nothing."""
 
     def use_sampling(self, options: Any, num_samples: int) -> None:
         """Draw as ``gen sample`` asks from now on, ``num_samples`` in all; ``options`` is of the spec's ``sampling`` model."""

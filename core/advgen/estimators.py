@@ -24,12 +24,14 @@ class Estimator:
     Args:
         mode: what the generator is asked to return.
         source: paper, year, link.
+        scores_again: samples are drawn without a graph, which comes from ``Generator.score`` of them.
     """
 
     name: str
     summary: str
     mode: Mode
     source: str
+    scores_again: bool = False
 
 
 _TABLE = (
@@ -51,7 +53,23 @@ _TABLE = (
         "log_prob",
         "Williams 1992, https://doi.org/10.1007/BF00992696; d'Autume et al. 2019, https://arxiv.org/abs/1905.09922",
     ),
+    Estimator(
+        "ppo",
+        "The score function in several clipped updates over the same samples.",
+        "values",
+        "Schulman et al. 2017, https://arxiv.org/abs/1707.06347; Wu et al. 2021 (TextGAIL), https://arxiv.org/abs/2004.13796",
+        scores_again=True,
+    ),
+    Estimator(
+        "expectation",
+        "The exact mean cost over the next token at each place of drawn samples; for a D that scores every alternative.",
+        "values",
+        "Lu et al. 2018 (CoT), https://arxiv.org/abs/1804.03782",
+        scores_again=True,
+    ),
 )
+
+Rewards = Literal["dense", "terminal", "rollout", "importance"]
 
 ESTIMATORS: dict[str, Estimator] = {estimator.name: estimator for estimator in _TABLE}
 
@@ -67,11 +85,12 @@ def get_estimator(name: str) -> Estimator:
     return ESTIMATORS[name]
 
 
-def _valid(mask: Tensor | None, like: Tensor) -> Tensor:
+def valid_places(mask: Tensor | None, like: Tensor) -> Tensor:
+    """The mask, or where there is none that every place counts."""
     return torch.ones_like(like, dtype=torch.bool) if mask is None else mask
 
 
-def _zero_outside(values: Tensor, valid: Tensor) -> Tensor:
+def zero_outside(values: Tensor, valid: Tensor) -> Tensor:
     """Select instead of multiply: 0 times an infinite log-probability is not a number."""
     return torch.where(valid, values, torch.zeros_like(values))
 
@@ -87,29 +106,45 @@ def returns(rewards: Tensor, mask: Tensor | None, discount: float) -> Tensor:
     Returns:
         (B, L): returns[t] = rewards[t] + discount * returns[t + 1]; 0 where masked.
     """
-    valid = _valid(mask, rewards)
-    kept = _zero_outside(rewards, valid)
+    valid = valid_places(mask, rewards)
+    kept = zero_outside(rewards, valid)
     columns = [kept[:, -1]]
     for position in range(kept.shape[1] - 2, -1, -1):
         columns.append(kept[:, position] + discount * columns[-1])
-    return _zero_outside(torch.stack(columns[::-1], 1), valid)
+    return zero_outside(torch.stack(columns[::-1], 1), valid)
 
 
-def _gains(cost: Tensor, valid: Tensor, kind: Literal["dense", "terminal"]) -> Tensor:
-    """Minus the cost at each valid position, (B, L): the position's own, or the whole sequence's at all of them."""
+def gains(cost: Tensor, valid: Tensor, kind: Rewards) -> Tensor:
+    """Minus the cost at each valid position, (B, L): the position's own, or for terminal rewards the whole sequence's."""
     cost = cost.detach()
-    if cost.shape != valid.shape and (kind == "dense" or cost.shape != valid.shape[:1]):
+    if cost.shape != valid.shape and (kind != "terminal" or cost.shape != valid.shape[:1]):
         hint = "; for one score per sample set estimator.rewards to 'terminal'" if kind == "dense" else ""
         raise ContractError(f"{kind} rewards got a cost of shape {tuple(cost.shape)} for tokens {tuple(valid.shape)}{hint}")
     if kind == "terminal":
         whole = cost if cost.dim() == 1 else masked_mean(cost, valid)
         cost = whole.unsqueeze(1).expand(valid.shape)
-    return -_zero_outside(cost, valid)
+    return -zero_outside(cost, valid)
 
 
 def _remaining(valid: Tensor) -> Tensor:
     """Valid positions after each one, (B, L)."""
     return valid.sum(1, keepdim=True) - valid.cumsum(1)
+
+
+def advantages(
+    gained: Tensor, valid: Tensor, baseline: Tensor, *, positions: Tensor | float, discount: float, rewards: Rewards
+) -> Tensor:
+    """What each token is credited with beyond the average, (B, L); arguments as for ``score_function_cost``.
+
+    A rollout's value is of the whole sample already, so it is neither added up nor discounted; importance weights have
+    mean 1 and that taken off, so they need no baseline.
+    """
+    if rewards == "importance":
+        return gained / positions
+    centred = torch.where(valid & ~baseline.isnan(), gained - baseline.detach(), torch.zeros_like(gained))
+    if rewards == "dense":
+        return returns(centred, valid, discount) / positions
+    return centred if rewards == "rollout" else centred * discount ** _remaining(valid)
 
 
 def score_function_cost(
@@ -121,7 +156,7 @@ def score_function_cost(
     baseline: Tensor,
     positions: Tensor | float,
     discount: float,
-    rewards: Literal["dense", "terminal"],
+    rewards: Rewards,
     entropy_weight: float,
 ) -> tuple[Tensor, Tensor]:
     """A cost whose gradient is the score-function estimate of the gradient of the mean cost over positions.
@@ -143,7 +178,8 @@ def score_function_cost(
             of one length, any value leaves the expected gradient as it is.
         positions: valid positions of a mean sample, by which sums over positions are divided.
         discount: in [0, 1].
-        rewards: ``dense``: each position its own; ``terminal``: the whole cost after the last valid position.
+        rewards: ``dense``: each position its own; ``terminal``: the whole cost after the last valid position; ``rollout``: the
+            cost of a position is that of the samples that go on from it; ``importance``: it is 1 less a density ratio.
         entropy_weight: reward per nat of mean entropy.
 
     Returns:
@@ -151,13 +187,11 @@ def score_function_cost(
 
     Source: Williams 1992, https://doi.org/10.1007/BF00992696; d'Autume et al. 2019 (ScratchGAN), https://arxiv.org/abs/1905.09922
     """
-    valid = _valid(mask, log_prob)
-    gained = _gains(cost, valid, rewards)
-    centred = torch.where(valid & ~baseline.isnan(), gained - baseline.detach(), torch.zeros_like(gained))
-    dense = rewards == "dense"
-    advantage = returns(centred, valid, discount) / positions if dense else centred * discount ** _remaining(valid)
-    surrogate = -(advantage * _zero_outside(log_prob, valid)).sum(1)
-    return surrogate - entropy_weight * _zero_outside(entropy, valid).sum(1) / positions, gained
+    valid = valid_places(mask, log_prob)
+    gained = gains(cost, valid, rewards)
+    advantage = advantages(gained, valid, baseline, positions=positions, discount=discount, rewards=rewards)
+    surrogate = -(advantage * zero_outside(log_prob, valid)).sum(1)
+    return surrogate - entropy_weight * zero_outside(entropy, valid).sum(1) / positions, gained
 
 
 def update_baseline(baseline: Tensor, gained: Tensor, mask: Tensor | None, decay: float, steps: int | Tensor) -> Tensor:
@@ -173,9 +207,9 @@ def update_baseline(baseline: Tensor, gained: Tensor, mask: Tensor | None, decay
     Returns:
         (L,) new average; a position without a valid sample keeps its own.
     """
-    valid = _valid(mask, gained)
+    valid = valid_places(mask, gained)
     count = valid.sum(0)
-    mean = _zero_outside(gained, valid).sum(0) / count.clamp(min=1)
+    mean = zero_outside(gained, valid).sum(0) / count.clamp(min=1)
     done = torch.as_tensor(steps, dtype=baseline.dtype, device=baseline.device)
     share = (done / (done + 1)).clamp(max=decay)
     return torch.where(count > 0, share * baseline + (1 - share) * mean, baseline)

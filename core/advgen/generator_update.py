@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor
 
@@ -9,14 +11,26 @@ from advgen import reduction
 from advgen.balance import Pull, balanced_costs, measure
 from advgen.contracts import Batch, Sample, Verdict
 from advgen.controllers import follow_lengths, path_length_cost
+from advgen.crediting import credited_cost, drawn_places, opinion_of
 from advgen.engine import Terms, apply_update, frozen
 from advgen.errors import ConfigError
-from advgen.estimators import ESTIMATORS, score_function_cost, update_baseline
+from advgen.estimators import ESTIMATORS, score_function_cost
 from advgen.judging import judge
 from advgen.penalising import is_due, penalty_weight
 from advgen.players import Chunk, Objective, Players, Turn
+from advgen.policies import expected_cost
 from advgen.randomness import seed_networks
-from advgen.updating import add, apply_own, backward, draw_temperature, global_means, likelihood_cost, mean_positions
+from advgen.updating import (
+    add,
+    apply_own,
+    backward,
+    draw_temperature,
+    follow_baseline,
+    global_means,
+    known_baseline,
+    likelihood_cost,
+    mean_positions,
+)
 
 
 def update_generator(
@@ -52,17 +66,16 @@ def update_generator(
         terms.costs |= own.costs
     if lengths:
         follow_lengths(players.state, torch.cat(lengths), players.world)
-    if turn.gains:
-        _update_baseline(players, objective, turn.gains)
+    follow_baseline(players, objective, turn.gains)
     return logs | {f"generator/{name}": value for name, value in terms.costs.items()}
 
 
 def generated(players: Players, objective: Objective, chunk: Chunk, progress: float) -> Sample:
     """What G makes for one micro-batch, in the estimator's mode."""
-    mode, generator = ESTIMATORS[objective.config.estimator.name].mode, players.generates
-    fake: Sample = generator(
-        chunk.noise, chunk.real.condition, mode=mode, temperature=draw_temperature(objective, mode, progress)
-    )
+    estimator, generator = ESTIMATORS[objective.config.estimator.name], players.generates
+    temperature = draw_temperature(objective, estimator.mode, progress)
+    with torch.no_grad() if estimator.scores_again else contextlib.nullcontext():
+        fake: Sample = generator(chunk.noise, chunk.real.condition, mode=estimator.mode, temperature=temperature)
     return fake
 
 
@@ -70,24 +83,79 @@ def generator_costs(
     players: Players, objective: Objective, chunk: Chunk, fake: Sample, progress: float, turn: Turn
 ) -> dict[str, Tensor]:
     """Named scalar costs of G on one micro-batch."""
-    config, mode = objective.config, ESTIMATORS[objective.config.estimator.name].mode
-    critic, real, on_real = players.judges, chunk.real, None
-    if objective.loss.pairs or objective.loss.couples_batch:
-        with torch.no_grad():
-            on_real = judge(critic, critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
-    if mode == "log_prob":
-        with torch.no_grad():
-            on_fake = judge(critic, critic.embed(fake), real.condition, fake.mask)
-        costs = {"loss": _score_function(players, objective, fake, on_real or on_fake, on_fake, turn)}
-    else:
-        on_fake = judge(critic, critic.embed(fake), real.condition, fake.mask)
-        means = global_means(objective.loss, on_real or on_fake, on_fake, players.world)
-        costs = {"loss": reduction.generator_cost(objective.loss, on_real or on_fake, on_fake, means).mean()}
+    config, real = objective.config, chunk.real
+    cost, on_real, on_fake = _LOSSES.get(config.estimator.name, _pathwise)(players, objective, chunk, fake, progress, turn)
+    costs = {"loss": cost}
     extra = _extra_costs(players, objective, real, fake, on_real, on_fake)
     for name, base in objective.auxiliary.items():
         weight = base if name in config.balance else objective.weight(f"auxiliary.{name}", base, progress)
         costs[name] = weight * (likelihood_cost(players, real, turn.positions) if name == "likelihood" else extra[name])
     return costs
+
+
+Answer = tuple[Tensor, Verdict | None, Verdict]
+"""The adversarial cost, a scalar; D's verdict on real samples where the loss looked at them; that on the generated ones."""
+
+
+def _pathwise(players: Players, objective: Objective, chunk: Chunk, fake: Sample, progress: float, turn: Turn) -> Answer:
+    """Through D and the sample itself."""
+    critic, real, loss, on_real = players.judges, chunk.real, objective.loss, None
+    if loss.pairs or loss.couples_batch:
+        with torch.no_grad():
+            on_real = judge(critic, critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
+    on_fake = judge(critic, critic.embed(fake), real.condition, fake.mask)
+    means = global_means(loss, on_real or on_fake, on_fake, players.world)
+    return reduction.generator_cost(loss, on_real or on_fake, on_fake, means).mean(), on_real, on_fake
+
+
+def _score_function(players: Players, objective: Objective, chunk: Chunk, fake: Sample, progress: float, turn: Turn) -> Answer:
+    """Through the log-probability of each draw, which D's verdict is credited to."""
+    if fake.log_prob is None or fake.entropy is None:
+        raise ConfigError("estimator score_function needs a generator that returns log_prob and entropy; use pathwise")
+    settings, mask = objective.config.estimator, drawn_places(fake)
+    opinion = opinion_of(players, objective, chunk, fake)
+    surrogate, gained = score_function_cost(
+        log_prob=fake.log_prob,
+        entropy=fake.entropy,
+        cost=credited_cost(players, objective, chunk, fake, opinion, progress),
+        mask=mask,
+        baseline=known_baseline(players, mask.shape[1]),
+        positions=turn.positions,
+        discount=settings.discount,
+        rewards=settings.rewards,
+        entropy_weight=settings.entropy_weight,
+    )
+    if settings.rewards != "importance":
+        turn.gains.append((gained, mask))
+    return surrogate.mean(), opinion.real, opinion.fake
+
+
+def _expectation(players: Players, objective: Objective, chunk: Chunk, fake: Sample, progress: float, turn: Turn) -> Answer:
+    """Through the probability of every token at each place, with what D makes of each."""
+    settings, condition = objective.config.estimator, chunk.real.condition
+    opinion = opinion_of(players, objective, chunk, fake)
+    temperature = draw_temperature(objective, "values", progress)
+    log_probs = players.generates.score(fake.values, condition, temperature=temperature, drawn=True).log_softmax(-1)
+    cost = torch.zeros_like(log_probs)
+    for head in opinion.fake.heads:
+        if head.alternatives is None:
+            raise ConfigError(
+                "estimator expectation needs a discriminator that scores every token in each place (Head.alternatives), which "
+                f"{type(players.judges).__name__} does not; of the text plugin: options.critic=mediator"
+            )
+        cost = cost + head.weight * objective.loss.generator(real=head.alternatives, fake=head.alternatives)
+    found = expected_cost(
+        log_probs=log_probs,
+        cost=cost,
+        mask=fake.mask,
+        positions=turn.positions,
+        entropy_weight=settings.entropy_weight,
+    )
+    return found.mean(), None, opinion.fake
+
+
+_LOSSES = {"score_function": _score_function, "expectation": _expectation}
+"""How the adversarial cost is had where it is not through the sample."""
 
 
 def _extra_costs(
@@ -116,47 +184,3 @@ def _path_length(
     found = players.generates.path_lengths(chunk.noise[::2], condition)
     lengths.append(found.detach())
     return {"path_length": path_length_cost(players.state, found, penalty_weight(objective, "path_length", progress))}
-
-
-def _score_function(
-    players: Players,
-    objective: Objective,
-    fake: Sample,
-    on_real: Verdict,
-    on_fake: Verdict,
-    turn: Turn,
-) -> Tensor:
-    settings = objective.config.estimator
-    if fake.log_prob is None or fake.entropy is None:
-        raise ConfigError("estimator score_function needs a generator that returns log_prob and entropy; use pathwise")
-    mask = torch.ones_like(fake.log_prob, dtype=torch.bool) if fake.mask is None else fake.mask
-    baseline = players.state.setdefault("baseline", fake.log_prob.new_zeros(fake.log_prob.shape[1]).detach())
-    updates = players.state.setdefault("baseline_updates", torch.zeros_like(baseline, dtype=torch.int64))
-    cost = torch.zeros_like(fake.log_prob)
-    means = global_means(objective.loss, on_real, on_fake, players.world)
-    for head, (each, _) in zip(
-        on_fake.heads, reduction.generator_cost_per_position(objective.loss, on_real, on_fake, means), strict=True
-    ):
-        each = each.unsqueeze(1).expand_as(cost) if each.dim() == 1 else each
-        cost = cost + head.weight * each
-    surrogate, gained = score_function_cost(
-        log_prob=fake.log_prob,
-        entropy=fake.entropy,
-        cost=cost,
-        mask=mask,
-        baseline=torch.where(updates > 0, baseline, torch.nan),
-        positions=turn.positions,
-        discount=settings.discount,
-        rewards=settings.rewards,
-        entropy_weight=settings.entropy_weight,
-    )
-    turn.gains.append((gained, mask))
-    return surrogate.mean()
-
-
-def _update_baseline(players: Players, objective: Objective, gains: list[tuple[Tensor, Tensor]]) -> None:
-    gained = players.world.gather(torch.cat([each for each, _ in gains]))
-    mask = players.world.gather(torch.cat([each for _, each in gains]))
-    state, decay = players.state, objective.config.estimator.baseline_decay
-    state["baseline"] = update_baseline(state["baseline"], gained, mask, decay, state["baseline_updates"])
-    state["baseline_updates"] = state["baseline_updates"] + mask.any(0)

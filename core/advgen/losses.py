@@ -37,6 +37,7 @@ class Loss:
         sides: (real cost, fake cost) of one argument each, whose sum is the discriminator's cost.
         generator_sides: the same for the generator; only for ``couples_batch``.
         source: paper, year, link.
+        density_ratio: the best discriminator's logit is log (density of real / density of generated samples).
     """
 
     name: str
@@ -49,6 +50,7 @@ class Loss:
     source: str
     sides: tuple[Side, Side] | None = None
     generator_sides: tuple[Side, Side] | None = None
+    density_ratio: bool = False
 
     def __post_init__(self) -> None:
         if self.pairs and (self.couples_batch or self.sides):
@@ -70,6 +72,7 @@ _TABLE = (
         tie_discriminator=2 * math.log(2),
         source="Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661",
         sides=(costs.not_real, F.softplus),
+        density_ratio=True,
     ),
     Loss(
         name="nonsaturating",
@@ -81,6 +84,7 @@ _TABLE = (
         tie_discriminator=2 * math.log(2),
         source="Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661",
         sides=(costs.not_real, F.softplus),
+        density_ratio=True,
     ),
     Loss(
         name="least_squares",

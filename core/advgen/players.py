@@ -29,6 +29,7 @@ class Chunk:
         uniform: a shape (...) to uniform (B, ...), for penalties that move every value.
         start: index of its first sample in the global batch.
         mismatched: the conditions of other samples of the global batch, where D learns to tell them; else None.
+        more_noise: a count to noise (B, count, ...) for so many further draws of each sample, such as rollouts.
     """
 
     real: Batch
@@ -37,6 +38,7 @@ class Chunk:
     uniform: Callable[[tuple[int, ...]], Tensor]
     start: int = 0
     mismatched: Mapping[str, Tensor] | None = None
+    more_noise: Callable[[int], Tensor] | None = None
 
 
 @dataclass
@@ -95,6 +97,8 @@ class Players:
     mixes_samples: bool = False
     """D's verdict on a sample depends on the whole batch (BatchNorm), so real and generated samples stay apart."""
     state: dict[str, Tensor] = field(default_factory=dict)
+    reference: Generator | None = None
+    """G as the adversarial phase found it, where the estimator holds G near it."""
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         """bf16 autocast where it is on."""

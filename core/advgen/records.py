@@ -97,17 +97,26 @@ class Head:
         mask: (B, *positions) bool, or None where every position counts.
         weight: share of this head in the sum over heads.
         features: inner activations (B, ...), for feature matching.
+        alternatives: (B, L, V) what each token of the vocabulary would have scored in its place, after the same tokens before
+            it; for the estimator ``expectation``.
     """
 
     scores: Tensor
     mask: Tensor | None = None
     weight: float = 1.0
     features: tuple[Tensor, ...] = ()
+    alternatives: Tensor | None = None
 
     def slice(self, start: int, stop: int) -> Head:
         """Samples ``start`` to ``stop``; inner activations too, batch first."""
         mask = None if self.mask is None else self.mask[start:stop]
-        return Head(self.scores[start:stop], mask, self.weight, tuple(each[start:stop] for each in self.features))
+        alternatives = None if self.alternatives is None else self.alternatives[start:stop]
+        features = tuple(each[start:stop] for each in self.features)
+        return Head(self.scores[start:stop], mask, self.weight, features, alternatives)
+
+    def rows(self, index: Tensor) -> Head:
+        """Scores and mask of the samples that ``index`` (N,) names."""
+        return Head(self.scores[index], None if self.mask is None else self.mask[index], self.weight)
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,10 @@ class Verdict:
     def slice(self, start: int, stop: int) -> Verdict:
         """Samples ``start`` to ``stop``."""
         return Verdict(tuple(head.slice(start, stop) for head in self.heads))
+
+    def rows(self, index: Tensor) -> Verdict:
+        """Scores and masks of the samples that ``index`` (N,) names."""
+        return Verdict(tuple(head.rows(index) for head in self.heads))
 
     @staticmethod
     def of(*scores: Tensor, mask: Tensor | None = None) -> Verdict:
@@ -141,6 +154,11 @@ def check_verdict(verdict: Verdict, num_samples: int, who: str) -> Verdict:
             raise ContractError(f"{who} returned scores of shape {shape} for head {index}, expected {expected}")
         if head.mask is not None and head.mask.shape != head.scores.shape:
             raise ContractError(f"{who} returned a mask of shape {tuple(head.mask.shape)} at head {index}, expected {shape}")
+        other = head.alternatives
+        if other is not None and other.shape[:-1] != head.scores.shape:
+            raise ContractError(
+                f"{who} returned alternatives of shape {tuple(other.shape)} at head {index}, expected {(*shape, 'V')}"
+            )
         if any(len(each) != num_samples for each in head.features):
             shapes = ", ".join(str(tuple(each.shape)) for each in head.features)
             raise ContractError(f"{who} returned features of shapes {shapes} at head {index}, expected ({num_samples}, ...)")

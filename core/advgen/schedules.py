@@ -46,6 +46,8 @@ def schedulable(config: RunConfig) -> list[str]:
         "average.half_life_steps",
         "discriminator.mismatch",
         "estimator.temperature",
+        "estimator.reference_weight",
+        "estimator.real_reward",
         *(f"penalties.{name}.weight" for name in config.penalties),
         *(f"auxiliary.{name}" for name in config.auxiliary if name not in config.balance),
         *(f"balance.{name}" for name in config.balance),

@@ -138,12 +138,35 @@ def make_objective(record: PluginRecord, config: RunConfig) -> Objective:
     penalties = {name: get_penalty(name) for name in config.penalties if name not in CONTROLLERS}
     get_estimator(config.estimator.name)
     loss = get_loss(config.loss)
+    _check_estimator(config, loss)
     if loss.couples_batch and config.train.accumulate > 1:
         raise ConfigError(f"loss {loss.name} needs the whole batch at once and cannot accumulate; set train.accumulate=1")
     coupled = [name for name, penalty in penalties.items() if penalty.couples_batch and config.penalties[name].amount > 0]
     if coupled and config.train.accumulate > 1:
         raise ConfigError(f"penalty {coupled[0]} needs the whole batch at once and cannot accumulate; set train.accumulate=1")
     return Objective(config, loss, penalties, make_scale(config))
+
+
+def _check_estimator(config: RunConfig, loss: Loss) -> None:
+    """Refuse what an estimator cannot make of a loss, of micro-batches or of further costs."""
+    estimator, further = config.estimator, sorted(set(config.auxiliary) - {"likelihood"})
+    if estimator.name == "expectation" and (loss.pairs or loss.couples_batch):
+        raise ConfigError(
+            f"estimator expectation weighs each token by itself, but loss {loss.name} compares it with real ones; take a loss "
+            "that does neither, such as nonsaturating"
+        )
+    if estimator.name == "ppo" and further:
+        raise ConfigError(f"estimator ppo knows no auxiliary.{further[0]}, only likelihood: its samples carry no gradient")
+    if estimator.name not in ("score_function", "ppo") or estimator.rewards != "importance":
+        return
+    if not loss.density_ratio:
+        known = ", ".join(name for name, each in LOSSES.items() if each.density_ratio)
+        raise ConfigError(
+            f"estimator.rewards=importance takes D's logit for a density ratio, which that of loss {loss.name} is not; "
+            f"use one of {known}"
+        )
+    if config.train.accumulate > 1:
+        raise ConfigError("estimator.rewards=importance needs the whole batch at once; set train.accumulate=1")
 
 
 def make_players(modality: Modality[Any], config: RunConfig, world: World) -> Players:
@@ -157,7 +180,10 @@ def make_players(modality: Modality[Any], config: RunConfig, world: World) -> Pl
     _check_coupling((generator, discriminator), config, world)
     if "path_length" in config.penalties and type(generator).path_lengths is Generator.path_lengths:
         generator.path_lengths(torch.empty(0), {})  # which says what is missing, before the first step
+    _check_hooks(generator, config)
     average = copy.deepcopy(generator).requires_grad_(False) if config.average.enabled else None
+    holds = config.estimator.name == "ppo" and config.estimator.reference_weight > 0
+    reference = copy.deepcopy(generator).requires_grad_(False) if holds else None
     half = config.train.precision
     autocast = half == "bfloat16" or (half == "auto" and world.device.type == "cuda" and torch.cuda.is_bf16_supported())
     return Players(
@@ -169,6 +195,7 @@ def make_players(modality: Modality[Any], config: RunConfig, world: World) -> Pl
         dtype,
         autocast,
         mixes_samples(discriminator),
+        reference=reference,
     )
 
 
@@ -207,17 +234,24 @@ def make_draw(modality: Modality[Any], source: Source, config: RunConfig, player
             rng = keyed_generator(train.seed, "uniform", stream, update)
             return torch.rand(train.batch_size, *shape, generator=rng, dtype=players.dtype)[cut].to(world.device)
 
+        def more_noise(cut: slice, count: int) -> torch.Tensor:
+            rng = keyed_generator(train.seed, "rollouts", stream, update)
+            drawn = modality.noise(train.batch_size * count, rng)
+            kind = players.dtype if drawn.is_floating_point() else drawn.dtype
+            return drawn.view(train.batch_size, count, *drawn.shape[1:])[cut].to(world.device, kind)
+
         others = batch.rolled() if mistakes and stream == "discriminator" else None
-        return [_chunk(modality, batch, others, cut, (noise, mixing, uniform), players) for cut in cuts]
+        random = (noise, mixing, uniform, more_noise)
+        return [_chunk(modality, batch, others, cut, random, players) for cut in cuts]
 
     return draw
 
 
 def _chunk(
-    modality: Modality[Any], batch: Batch, others: Batch | None, cut: slice, random: tuple[Any, Any, Any], players: Players
+    modality: Modality[Any], batch: Batch, others: Batch | None, cut: slice, random: tuple[Any, Any, Any, Any], players: Players
 ) -> Chunk:
     """One rank's share of a global batch and of its random numbers, on the device."""
-    (noise, mixing, uniform), device, dtype = random, players.world.device, players.dtype
+    (noise, mixing, uniform, more_noise), device, dtype = random, players.world.device, players.dtype
     real = modality.prepare(batch.slice(cut.start, cut.stop).to(device))
     mismatched = None if others is None else modality.prepare(others.slice(cut.start, cut.stop).to(device)).condition
     if real.values.is_floating_point() and real.values.dtype is not dtype:
@@ -225,7 +259,8 @@ def _chunk(
     kind = dtype if noise.is_floating_point() else noise.dtype
     own_noise = noise[cut].to(device, kind, non_blocking=True)
     own_mixing = mixing[cut].to(device, dtype)
-    return Chunk(real, own_noise, own_mixing, functools.partial(uniform, cut), cut.start, mismatched)
+    bound = functools.partial(uniform, cut), functools.partial(more_noise, cut)
+    return Chunk(real, own_noise, own_mixing, bound[0], cut.start, mismatched, bound[1])
 
 
 def check_fits(config: RunConfig, corpus: Corpus, world: World) -> None:
@@ -252,6 +287,16 @@ def _check_networks(generator: Generator, discriminator: Discriminator) -> None:
         for name, parameter in network.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise ContractError(f"{kind.__name__} starts with a non-finite parameter: {name}")
+
+
+def _check_hooks(generator: Generator, config: RunConfig) -> None:
+    """Let a generator that lacks what the estimator asks of it say so before the first step."""
+    estimator, nothing = config.estimator, torch.empty(0)
+    rolls_out = estimator.name in ("score_function", "ppo") and estimator.rewards == "rollout"
+    if rolls_out and type(generator).continue_from is Generator.continue_from:
+        generator.continue_from(nothing, nothing, {})
+    if get_estimator(estimator.name).scores_again and type(generator).score is Generator.score:
+        generator.score(nothing, {})
 
 
 def _check_coupling(networks: tuple[Generator, Discriminator], config: RunConfig, world: World) -> None:

@@ -14,14 +14,14 @@ from advgen.runs.checkpoint import Tensors, pack_optimizer, unpack_optimizer
 
 
 def pack(players: Players) -> dict[str, Tensors]:
-    """Both players, their optimizers and clipping histories, the average, and the controllers' state."""
+    """Both players, their optimizers and clipping histories, average and reference, and the controllers' state."""
     parts = {"state": dict(players.state)}
     for player in (players.generator, players.discriminator):
         parts[player.name] = tensors_of(player.network)
         parts[f"{player.name}_optimizer"] = pack_optimizer(player.optimizer)
         parts["state"] |= {f"{player.name}.norms": player.norms, f"{player.name}.updates": torch.tensor(player.num_updates)}
-    if players.average is not None:
-        parts["average"] = tensors_of(players.average)
+    for name, network in _beside(players).items():
+        parts[name] = tensors_of(network)
     return parts
 
 
@@ -36,9 +36,15 @@ def unpack(players: Players, parts: Mapping[str, Tensors]) -> None:
         load_network(player.network, parts[player.name], player.name)
         unpack_optimizer(player.optimizer, parts[f"{player.name}_optimizer"])
         _restore_clipping(player, state)
-    if players.average is not None:
-        load_network(players.average, parts["average"], "average")
+    for name, network in _beside(players).items():
+        load_network(network, parts[name], name)
     players.state = {name: value.to(players.world.device) for name, value in state.items()}
+
+
+def _beside(players: Players) -> dict[str, torch.nn.Module]:
+    """The networks that no optimizer moves."""
+    both = {"average": players.average, "reference": players.reference}
+    return {name: network for name, network in both.items() if network is not None}
 
 
 def _restore_clipping(player: Player, state: dict[str, Tensor]) -> None:

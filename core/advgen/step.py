@@ -10,6 +10,7 @@ from advgen.discriminator_update import update_discriminator
 from advgen.engine import Terms, apply_update, set_second_beta
 from advgen.generator_update import update_generator
 from advgen.players import Draw, Objective, Players
+from advgen.policy_update import update_policy
 from advgen.randomness import seed_networks
 from advgen.updating import add, likelihood_cost, mean_positions
 
@@ -17,13 +18,14 @@ from advgen.updating import add, likelihood_cost, mean_positions
 def train_step(players: Players, objective: Objective, draw: Draw, step: int, progress: float) -> dict[str, Tensor]:
     """Update D on real against fake, then G on a fresh draw, then the average. Returns detached tensors."""
     config, logs = objective.config, dict[str, Tensor]()
+    move = update_policy if config.estimator.name == "ppo" else update_generator
     _schedule(players, objective, progress)
     for turn in range(config.discriminator.steps):
         update = step * config.discriminator.steps + turn
         logs |= update_discriminator(players, objective, draw("discriminator", update), update, progress)
     for turn in range(config.generator.steps):
         update = step * config.generator.steps + turn
-        logs |= update_generator(players, objective, draw("generator", update), update, progress)
+        logs |= move(players, objective, draw("generator", update), update, progress)
     update_average(players, config, step, objective.scale("average.half_life_steps", progress))
     return logs
 
@@ -43,6 +45,15 @@ def likelihood_step(players: Players, objective: Objective, draw: Draw, step: in
     logs = apply_update(players.generator, terms, scale, players.world)
     update_average(players, objective.config, step, objective.scale("average.half_life_steps", progress))
     return logs | {f"generator/{name}": value for name, value in terms.costs.items()}
+
+
+def critic_step(players: Players, objective: Objective, draw: Draw, step: int, progress: float) -> dict[str, Tensor]:
+    """Update D alone, against G as it is."""
+    logs, turns = dict[str, Tensor](), objective.config.discriminator.steps
+    _schedule(players, objective, progress)
+    for update in range(step * turns, (step + 1) * turns):
+        logs |= update_discriminator(players, objective, draw("discriminator", update), update, progress)
+    return logs
 
 
 def _schedule(players: Players, objective: Objective, progress: float) -> None:

@@ -27,7 +27,7 @@ from advgen.runs.folder import writing
 from advgen.sampling import answer, draw_samples, refresh_statistics
 from advgen.setup import Setup
 from advgen.state import pack
-from advgen.step import likelihood_step, train_step
+from advgen.step import critic_step, likelihood_step, train_step
 
 CLOCK_EVERY = 10
 VALIDATION_SAMPLES = 1000
@@ -134,7 +134,9 @@ class Trainer:
         setup, progress = self.setup, self.clock.progress
         number = self._phase(progress)
         self._enter(number)
-        step = likelihood_step if self.config.phases[number].kind == "likelihood" else train_step
+        step = {"likelihood": likelihood_step, "critic": critic_step, "adversarial": train_step}[
+            self.config.phases[number].kind
+        ]
         return step(setup.players, setup.objective, setup.draw, self.clock.step, progress)
 
     def _phase(self, progress: float) -> int:
@@ -155,7 +157,8 @@ class Trainer:
             start = torch.tensor(number if self.clock.step else 0)
             self.entered = int(players.state.setdefault(PHASE, start.to(self.world.device)))
         if self.entered != number:
-            self.setup.modality.enter_phase(phases[number].kind, players.generates, players.judges)
+            if (phases[self.entered].kind, phases[number].kind) != ("critic", "adversarial"):
+                self.setup.modality.enter_phase(phases[number].kind, players.generates, players.judges)
             players.state[PHASE] = torch.tensor(number, device=self.world.device)
             self.entered = number
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from advgen import reduction
 from advgen.contracts import Batch, Mode, Verdict
 from advgen.engine import Player, Terms, apply_update
+from advgen.estimators import update_baseline
 from advgen.losses import Loss
 from advgen.players import Chunk, Objective, Players
 from advgen.world import World
@@ -71,3 +72,21 @@ def draw_temperature(objective: Objective, mode: Mode, progress: float) -> float
 def add(into: dict[str, Tensor], name: str, value: Tensor, chunks: int) -> None:
     part = value.detach() if chunks == 1 else value.detach() / chunks
     into[name] = into[name] + part if name in into else part
+
+
+def known_baseline(players: Players, length: int) -> Tensor:
+    """The mean reward of each position so far, (L,); NaN where none was seen."""
+    baseline = players.state.setdefault("baseline", torch.zeros(length, dtype=players.dtype, device=players.world.device))
+    updates = players.state.setdefault("baseline_updates", torch.zeros_like(baseline, dtype=torch.int64))
+    return torch.where(updates > 0, baseline, torch.nan)
+
+
+def follow_baseline(players: Players, objective: Objective, gains: list[tuple[Tensor, Tensor]]) -> None:
+    """Move the mean reward of each position towards that of the global batch: rewards (B, L) and masks by micro-batch."""
+    if not gains:
+        return
+    gained = players.world.gather(torch.cat([each for each, _ in gains]))
+    mask = players.world.gather(torch.cat([each for _, each in gains]))
+    state, decay = players.state, objective.config.estimator.baseline_decay
+    state["baseline"] = update_baseline(state["baseline"], gained, mask, decay, state["baseline_updates"])
+    state["baseline_updates"] = state["baseline_updates"] + mask.any(0)

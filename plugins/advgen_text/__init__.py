@@ -40,24 +40,84 @@ _GPT = {
     "discriminator": {"learning_rate": 2e-4},
     "phases": [{"kind": "likelihood", "share": 0.8}, {"kind": "adversarial", "share": 0.2}],
 }
-# The published networks, and losses as far as the core's estimators go.
+# The published algorithms with their published numbers, where the plan allows; shares of a plan stand for counts of epochs.
+_STRICT = {"kind": "norm", "limit": 5.0}
 _RELGAN = {
     "options": {"generator": "relational", "critic": "multi", "generator_embedding": 32, "critic_embedding": 64},
     "penalties": {},
     "estimator": {"name": "straight_through", "temperature": 1.0},
-    "generator": {"learning_rate": 1e-3, "betas": (0.9, 0.999), "clip": {"kind": "norm", "limit": 5.0}},
-    "discriminator": {"learning_rate": 1e-4, "betas": (0.9, 0.999), "clip": {"kind": "norm", "limit": 5.0}},
+    "generator": {"learning_rate": 1e-3, "betas": (0.9, 0.999), "clip": _STRICT},
+    "discriminator": {"learning_rate": 1e-4, "betas": (0.9, 0.999), "clip": _STRICT},
     "phases": [{"kind": "likelihood", "share": 0.8}, {"kind": "adversarial", "share": 0.2}],
     "schedules": {"estimator.temperature": {"kind": "linear", "start": 1.0, "end": 0.16}},
 }
 _SEQGAN = {
     "options": {"generator": "lstm", "critic": "cnn", "generator_embedding": 32, "generator_hidden": 32},
-    "loss": "nonsaturating",
+    "loss": "bounded",
     "penalties": {},
-    "estimator": {"name": "score_function", "rewards": "terminal", "discount": 1.0},
-    "generator": {"learning_rate": 1e-2, "betas": (0.9, 0.999), "clip": {"kind": "norm", "limit": 5.0}},
-    "discriminator": {"learning_rate": 1e-4, "betas": (0.9, 0.999)},
-    "phases": [{"kind": "likelihood", "share": 0.8}, {"kind": "adversarial", "share": 0.2}],
+    "estimator": {"name": "score_function", "rewards": "rollout", "rollouts": 16},
+    "auxiliary": {},
+    "generator": {"learning_rate": 1e-2, "betas": (0.9, 0.999), "clip": _STRICT},
+    "discriminator": {"learning_rate": 1e-4, "betas": (0.9, 0.999), "steps": 5},
+    "phases": [
+        {"kind": "likelihood", "share": 0.6},
+        {"kind": "critic", "share": 0.2},
+        {"kind": "adversarial", "share": 0.2},
+    ],
+    "schedules": {},
+}
+_MALIGAN = _SEQGAN | {
+    "loss": "nonsaturating",
+    "estimator": {"name": "score_function", "rewards": "importance"},
+    "generator": {"learning_rate": 1e-3, "betas": (0.9, 0.999), "clip": _STRICT},
+}
+_SCRATCHGAN = {
+    "options": {"generator": "lstm", "critic": "recurrent", "generator_hidden": 512, "critic_hidden": 512},
+    "loss": "bounded",
+    "penalties": {},
+    "estimator": {"name": "score_function", "rewards": "dense", "discount": 0.23, "baseline_decay": 0.08},
+    "auxiliary": {},
+    "generator": {"learning_rate": 9.59e-5, "betas": (0.5, 0.999), "clip": {"kind": "none"}},
+    "discriminator": {"learning_rate": 9.38e-3, "betas": (0.5, 0.999), "weight_decay": 1e-6},
+    "phases": [{"kind": "adversarial", "share": 1.0}],
+    "schedules": {},
+    "train": {"batch_size": 512},
+}
+_COT = {
+    "options": {"generator": "lstm", "critic": "mediator", "generator_embedding": 32, "generator_hidden": 32},
+    "loss": "cooperative",
+    "penalties": {},
+    "estimator": {"name": "expectation", "entropy_weight": 1.0},
+    "auxiliary": {},
+    "generator": {"learning_rate": 1e-2, "betas": (0.9, 0.999), "clip": _STRICT},
+    "discriminator": {"learning_rate": 1e-2, "betas": (0.9, 0.999), "clip": _STRICT},
+    "phases": [{"kind": "adversarial", "share": 1.0}],
+    "schedules": {},
+}
+_TEXTGAIL = _GPT | {
+    "loss": "relativistic",
+    "penalties": {},
+    "estimator": {
+        "name": "ppo",
+        "rewards": "terminal",
+        "discount": 1.0,
+        "epochs": 4,
+        "clip": 0.2,
+        "reference_weight": 0.1,
+        "real_share": 0.2,
+        "real_reward": 2.0,
+    },
+    "auxiliary": {},
+    "phases": [
+        {"kind": "likelihood", "share": 0.7},
+        {"kind": "critic", "share": 0.05},
+        {"kind": "adversarial", "share": 0.25},
+    ],
+    "schedules": {
+        "generator.learning_rate": {"kind": "cosine", "start": 1.0, "end": 0.01, "until": 0.7},
+        "estimator.real_reward": {"kind": "linear", "start": 4.0, "end": 0.0},
+    },
+    "train": {"batch_size": 128},
 }
 _RELAXED = {"estimator": {"name": "straight_through", "temperature": 1.0}}
 
@@ -83,10 +143,11 @@ def advgen_register() -> PluginSpec:
     """What the text plugin brings."""
     return PluginSpec(
         name="text",
-        summary="Text, a sample a line: LSTM, relational memory or transformer, four critics, exact fast BLEU.",
+        summary="Text, a sample a line: LSTM, relational memory or transformer, five critics, exact fast BLEU.",
         config="advgen_text.config:TextConfig",
         modality="advgen_text.modality:TextModality",
         sampling="advgen_text.config:TextSampling",
+        losses={"bounded": "advgen_text.objectives:BOUNDED", "cooperative": "advgen_text.objectives:COOPERATIVE"},
         reads=("*.txt", "*.jsonl"),
         datasets={"coco-captions": _COCO},
         presets={
@@ -97,5 +158,9 @@ def advgen_register() -> PluginSpec:
             "gpt": _GPT,
             "relgan": _RELGAN,
             "seqgan": _SEQGAN,
+            "maligan": _MALIGAN,
+            "scratchgan": _SCRATCHGAN,
+            "cot": _COT,
+            "textgail": _TEXTGAIL,
         },
     )

@@ -31,15 +31,16 @@ class TextConfig(PluginConfig):
     generator: Literal["lstm", "relational", "transformer"] = Field(
         "lstm", description="LSTM, relational memory (RelGAN), or causal transformer (needs advgen[transformers])."
     )
-    critic: Literal["recurrent", "cnn", "multi", "transformer"] = Field(
+    critic: Literal["recurrent", "cnn", "multi", "transformer", "mediator"] = Field(
         "recurrent",
-        description="A logit a token (ScratchGAN); convolutions with highway (SeqGAN); many representations (RelGAN); or a "
-        "causal transformer, which starts as the generator that likelihood has trained.",
+        description="A logit a token (ScratchGAN); convolutions with highway (SeqGAN); many representations (RelGAN); a "
+        "causal transformer, which starts as the generator that likelihood has trained; or a language model of the generator's "
+        "kind (CoT), for loss=cooperative.",
     )
     generator_embedding: int = Field(96, ge=1, description="Of the LSTM and the relational memory.")
     generator_hidden: int = Field(192, ge=1, description="State of the LSTM; width of transformers.")
-    critic_embedding: int = Field(64, ge=1, description="Of the recurrent and cnn critics; representations of multi.")
-    critic_hidden: int = Field(128, ge=1, description="State of the recurrent critic.")
+    critic_embedding: int = Field(64, ge=1, description="Of recurrent, cnn and an LSTM mediator; representations of multi.")
+    critic_hidden: int = Field(128, ge=1, description="State of the recurrent critic or an LSTM mediator.")
     critic_filters: float = Field(1.0, gt=0, le=4, description="Filters of cnn and multi, as a share of the published numbers.")
     critic_dropout: float = Field(0.25, ge=0, lt=1, description="Before the output layers of cnn and multi.")
     dropout: float = Field(0.0, ge=0, lt=1, description="In the generator, in likelihood training only.")

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from advgen import Discriminator
+
 from .backbone import Body, width_of
 from .config import TextConfig
-from .critics import ConvolutionalCritic, MultiCritic, Reader, RecurrentCritic, Sight, TransformerCritic
+from .critics import ConvolutionalCritic, Mediator, MultiCritic, RecurrentCritic, Sight, TransformerCritic
 from .generators import LstmWriter, RelationalWriter, Sizes, TransformerWriter, Writer
 
 
@@ -29,10 +31,14 @@ def make_generator(config: TextConfig, facts: Mapping[str, Any], vocabulary: int
     return made
 
 
-def make_critic(config: TextConfig, facts: Mapping[str, Any], vocabulary: int) -> Reader:
+def make_critic(config: TextConfig, facts: Mapping[str, Any], vocabulary: int) -> Discriminator:
     """The critic that ``options.critic`` names."""
     num_classes, length = len(facts.get("classes") or ()), int(facts["length"])
     sight = Sight(vocabulary, config.critic_embedding, num_classes, config.critic_dropout)
+    if config.critic == "mediator":
+        sizes = {"generator_embedding": config.critic_embedding, "generator_hidden": config.critic_hidden}
+        own = sizes if config.generator == "lstm" else {}
+        return Mediator(make_generator(config.model_copy(update={**own, "dropout": 0.0}), facts, vocabulary))
     if config.critic == "recurrent":
         return RecurrentCritic(sight, hidden=config.critic_hidden)
     if config.critic == "cnn":

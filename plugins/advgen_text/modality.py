@@ -30,7 +30,7 @@ from advgen import (
 from . import phrases
 from .bleu import bleu, self_bleu
 from .config import TextConfig, TextSampling
-from .critics import TransformerCritic
+from .critics import Mediator, TransformerCritic
 from .data import read_corpus
 from .decoding import Decoding, read_prompts, watermark_of
 from .files import write_samples, write_table
@@ -84,8 +84,12 @@ class TextModality(Modality[TextConfig]):
         return make_critic(self.config, self.facts, len(self.tokenizer))
 
     def enter_phase(self, kind: str, generator: Generator, discriminator: Discriminator) -> None:
-        """A transformer critic starts as the transformer that likelihood has trained."""
-        if kind == "adversarial" and isinstance(generator, TransformerWriter) and isinstance(discriminator, TransformerCritic):
+        """A transformer critic starts as the transformer that likelihood has trained, a mediator as its generator."""
+        if kind == "likelihood":
+            return
+        if isinstance(generator, TransformerWriter) and isinstance(discriminator, TransformerCritic):
+            discriminator.take(generator)
+        if isinstance(generator, Writer) and isinstance(discriminator, Mediator):
             discriminator.take(generator)
 
     def use_sampling(self, options: Any, num_samples: int) -> None:

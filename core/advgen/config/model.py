@@ -82,12 +82,38 @@ class PenaltyConfig(Section):
 class EstimatorConfig(Section):
     """How the generator's gradient is obtained."""
 
-    name: Literal["pathwise", "straight_through", "score_function"] = "pathwise"
+    name: Literal["pathwise", "straight_through", "score_function", "ppo", "expectation"] = "pathwise"
     temperature: float = Field(1.0, gt=0)
-    rewards: Literal["dense", "terminal"] = "dense"
-    discount: float = Field(0.95, ge=0, le=1)
+    rewards: Literal["dense", "terminal", "rollout", "importance"] = Field(
+        "dense",
+        description="What a token is credited with: later scores, the sample's, that of completions, or density ratios.",
+    )
+    discount: float = Field(0.95, ge=0, le=1, description="Of later rewards, for dense and terminal.")
     baseline_decay: float = Field(0.95, ge=0, lt=1)
     entropy_weight: float = Field(0.0, ge=0)
+    rollouts: int = Field(16, ge=1, le=1024, description="Completions of each prefix, for rewards=rollout.")
+    rollout_rows: int = Field(8192, ge=1, description="Completions written at once: bounds memory, changes no result.")
+    epochs: int = Field(4, ge=1, le=64, description="ppo: updates over the same samples.")
+    clip: float = Field(0.2, gt=0, description="ppo: how far a probability may move, as a share; inf: anywhere.")
+    normalise: bool = Field(True, description="ppo: advantages are divided by their root mean square over the global batch.")
+    reference_weight: float = Field(
+        0.0, ge=0, description="ppo: weight of the divergence (nats a token) from G as the adversarial phase found it."
+    )
+    entropy_floor: float = Field(
+        0.0, ge=0, description="ppo: entropy is rewarded only while its mean is below so many nats a token; 0: always."
+    )
+    real_share: float = Field(0.0, ge=0, lt=1, description="ppo: share of the samples that real ones take the place of.")
+    real_reward: float = Field(2.0, ge=0, description="ppo: the advantage of every token of those.")
+
+    @model_validator(mode="after")
+    def _what_would_not_be_used(self) -> EstimatorConfig:
+        if self.entropy_floor > 0 and self.entropy_weight == 0:
+            raise ValueError(f"entropy_floor={self.entropy_floor:g} has no weight; give entropy_weight, such as 0.01")
+        if self.name != "ppo":
+            unused = [name for name in ("reference_weight", "entropy_floor", "real_share") if getattr(self, name) > 0]
+            if unused:
+                raise ValueError(f"{unused[0]} belongs to name=ppo, not to {self.name}; leave it out")
+        return self
 
 
 class AverageConfig(Section):
@@ -99,9 +125,9 @@ class AverageConfig(Section):
 
 
 class PhaseConfig(Section):
-    """A stretch of the plan. Likelihood trains G alone on data; adversarial trains both."""
+    """A stretch of the plan. Likelihood trains G alone on data, critic D alone against G as it is; adversarial trains both."""
 
-    kind: Literal["likelihood", "adversarial"] = "adversarial"
+    kind: Literal["likelihood", "critic", "adversarial"] = "adversarial"
     share: float = Field(1.0, gt=0, le=1)
 
 
@@ -181,9 +207,9 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _balance_has_a_gradient(self) -> RunConfig:
-        if self.balance and self.estimator.name == "score_function":
+        if self.balance and self.estimator.name in ("score_function", "ppo", "expectation"):
             raise ValueError(
-                "balance needs a gradient at the sample, which estimator.name=score_function has not; "
+                f"balance needs a gradient at the sample, which estimator.name={self.estimator.name} has not; "
                 "take straight_through, or leave balance out"
             )
         return self

@@ -96,7 +96,8 @@ class Subject:
     def modes(self) -> dict[Mode, str]:
         """The modes that the presets' estimators ask the generator for, each with such a preset."""
         configs = {name: self.configured(preset=name) for name in self.spec.presets} or {"default": self.config}
-        asked = {get_estimator(config.estimator.name).mode: name for name, config in configs.items()}
+        estimators = {name: get_estimator(config.estimator.name) for name, config in configs.items()}
+        asked = {estimator.mode: name for name, estimator in estimators.items() if not estimator.scores_again}
         return {"values": "every preset", **asked}
 
     def setup(self, *more: str) -> Setup:

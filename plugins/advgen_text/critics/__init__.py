@@ -1,8 +1,9 @@
-"""Critics of text: recurrent, convolutional, multi-representation, causal transformer; all judge relaxed tokens too."""
+"""Critics of text: recurrent, convolutional, multi-representation, transformer; and a mediator, a language model."""
 
 from .base import Reader, Sight
 from .convolutional import ConvolutionalCritic, MultiCritic
+from .mediator import Mediator
 from .recurrent import RecurrentCritic
 from .transformer import TransformerCritic
 
-__all__ = ["ConvolutionalCritic", "MultiCritic", "Reader", "RecurrentCritic", "Sight", "TransformerCritic"]
+__all__ = ["ConvolutionalCritic", "Mediator", "MultiCritic", "Reader", "RecurrentCritic", "Sight", "TransformerCritic"]

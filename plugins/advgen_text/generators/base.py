@@ -123,17 +123,28 @@ class Writer(Generator):
         return Sample(values, log_prob=log_prob, entropy=entropy, mask=mask)
 
     def continue_from(
-        self, prefix: Tensor, noise: Tensor, condition: Mapping[str, Tensor], *, mode: Mode = "values", temperature: float = 1.0
+        self,
+        prefix: Tensor,
+        noise: Tensor,
+        condition: Mapping[str, Tensor],
+        *,
+        kept: Tensor | None = None,
+        mode: Mode = "values",
+        temperature: float = 1.0,
     ) -> Sample:
         """Complete sentences, for rollouts and prompts.
 
         Args:
             prefix: (B, P) int64, P up to L, <pad> behind where a row's is shorter; kept as it is. One that holds <eos> is done.
+            kept: (B,) int64, how many of its tokens are kept; None: all.
             noise: as for ``forward``; what stands at the prefix's places is not used.
 
         Returns:
             As ``forward``: values (B, L) with the prefix, mask True at the tokens that were drawn.
         """
+        if kept is not None:
+            places = torch.arange(prefix.shape[1], device=prefix.device)
+            prefix = torch.where(places < kept.unsqueeze(1), prefix, PAD)
         return self(noise, {**condition, "prompt": prefix}, mode=mode, temperature=temperature)
 
     @torch.no_grad()
@@ -148,16 +159,30 @@ class Writer(Generator):
         going = torch.ones_like(every, dtype=torch.bool)
         for place in range(self.length):
             states, rows.state = self.step(self.tokens(rows.token) + rows.label, rows.state, place)
-            token = choose(self.logits(states, temperature, True), rows.token, noise[rows.place, place])
-            if prompt is not None and place < prompt.shape[1]:
-                given = prompt[rows.place, place]
-                token = torch.where(given != PAD, given, token)
+            given = None if prompt is None or place >= prompt.shape[1] else prompt[rows.place, place]
+            token = self._next(states, rows, given, noise[rows.place, place], temperature, choose)
             values[rows.place, place] = torch.where(going, token, PAD)
             going, rows.token = going & (token != EOS), token
             rows, going = self._compacted(rows, going, place)
             if not len(going):
                 break
         return values
+
+    def _next(
+        self, states: Tensor, rows: Rows, given: Tensor | None, uniform: Tensor, temperature: float, choose: Choose
+    ) -> Tensor:
+        """The tokens (B,) at one place: those of the prompt where there are any, and drawn ones.
+
+        The output layer is most of the work, so on a CPU only rows that draw have it; a GPU would wait to know which.
+        """
+        if given is not None and not given.is_cuda:
+            free = given == PAD
+            if not bool(free.all()):
+                token = given.clone()
+                token[free] = choose(self.logits(states[free], temperature, True), rows.token[free], uniform[free])
+                return token
+        token = choose(self.logits(states, temperature, True), rows.token, uniform)
+        return token if given is None else torch.where(given != PAD, given, token)
 
     def _compacted(self, rows: Rows, going: Tensor, place: int) -> tuple[Rows, Tensor]:
         """Without the sentences that have ended, where dropping them pays."""

@@ -1,0 +1,164 @@
+"""What D's verdict is worth to each token of a drawn sample: its own score, the sample's, that of its completions, a ratio.
+
+Legend: B samples of a micro-batch, L tokens, N completions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from advgen import reduction
+from advgen.contracts import Sample, Verdict
+from advgen.errors import ConfigError, ContractError
+from advgen.judging import judge
+from advgen.players import Chunk, Objective, Players
+from advgen.policies import carried_on, importance_weights
+from advgen.reduction import Means, masked_mean
+from advgen.updating import draw_temperature, global_means
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """D of drawn samples, without graph.
+
+    Args:
+        real: its verdict on real samples; that on the generated ones where the loss does not look at them.
+        fake: its verdict on the drawn samples.
+        means: as ``reduction.generator_cost`` takes them.
+    """
+
+    real: Verdict
+    fake: Verdict
+    means: Means | None
+
+
+@contextlib.contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Without dropout inside the block: a reward should not depend on which units were dropped."""
+    before = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(before)
+
+
+@torch.no_grad()
+def opinion_of(players: Players, objective: Objective, chunk: Chunk, fake: Sample) -> Opinion:
+    """D's verdicts on drawn samples, and on real ones where the loss compares."""
+    critic, real, loss = players.judges, chunk.real, objective.loss
+    with evaluating(critic):
+        on_fake = judge(critic, critic.embed(fake), real.condition, fake.mask)
+        on_real = on_fake
+        if loss.pairs or loss.couples_batch:
+            on_real = judge(critic, critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
+    return Opinion(on_real, on_fake, global_means(loss, on_real, on_fake, players.world))
+
+
+@torch.no_grad()
+def credited_cost(
+    players: Players, objective: Objective, chunk: Chunk, fake: Sample, opinion: Opinion, progress: float
+) -> Tensor:
+    """The cost (B, L) of each token of ``fake``, by ``estimator.rewards``; without graph."""
+    kind, mask = objective.config.estimator.rewards, drawn_places(fake)
+    if kind == "importance":
+        return -_importance(players, opinion.fake, mask)
+    if kind == "rollout":
+        return _rollout_costs(players, objective, chunk, fake, opinion, progress)
+    cost = torch.zeros(mask.shape, dtype=players.dtype, device=mask.device)
+    costs = reduction.generator_cost_per_position(objective.loss, opinion.real, opinion.fake, opinion.means)
+    for head, (each, _) in zip(opinion.fake.heads, costs, strict=True):
+        cost = cost + head.weight * (each.unsqueeze(1).expand_as(cost) if each.dim() == 1 else each)
+    return cost
+
+
+def drawn_places(fake: Sample) -> Tensor:
+    """(B, L) bool: the tokens that were drawn."""
+    return torch.ones_like(fake.values, dtype=torch.bool) if fake.mask is None else fake.mask
+
+
+def _importance(players: Players, verdict: Verdict, mask: Tensor) -> Tensor:
+    """Density ratios less 1, (B, L): of the sample, or where D scores tokens, of the sample up to each; means over heads."""
+    total = torch.zeros(mask.shape, dtype=players.dtype, device=mask.device)
+    for index, head in enumerate(verdict.heads):
+        scores = head.scores.to(torch.promote_types(head.scores.dtype, torch.float32))
+        if scores.dim() > 1 and scores.shape != mask.shape:
+            raise ContractError(
+                f"rewards=importance got scores of shape {tuple(scores.shape)} at head {index}, expected one a sample or one a "
+                f"token, {tuple(mask.shape)}"
+            )
+        scores = scores.unsqueeze(1).expand(mask.shape) if scores.dim() == 1 else carried_on(scores, head.mask)
+        total = total + head.weight * importance_weights(scores, players.world.gather(scores))
+    return total / sum(head.weight for head in verdict.heads)
+
+
+def _whole_costs(objective: Objective, real: Verdict, fake: Verdict, means: Means | None) -> Tensor:
+    """One cost a sample, (B,)."""
+    costs = reduction.generator_cost_per_position(objective.loss, real, fake, means)
+    parts = [head.weight * masked_mean(each, mask) for head, (each, mask) in zip(fake.heads, costs, strict=True)]
+    return torch.stack(parts).sum(0)
+
+
+def _rollout_costs(
+    players: Players, objective: Objective, chunk: Chunk, fake: Sample, opinion: Opinion, progress: float
+) -> Tensor:
+    """Mean cost (B, L) of ``estimator.rollouts`` samples that go on from each token; at its last token the sample's own.
+
+    All prefixes of all samples are completed side by side, the longest last, so the generator writes as often as a sample has
+    tokens (as often for each ``rollout_rows`` of them, which bounds the memory). A completion pairs with the real sample that
+    its sample does.
+
+    Source: Yu et al. 2017 (SeqGAN), https://arxiv.org/abs/1609.05473
+    """
+    settings, mask = objective.config.estimator, drawn_places(fake)
+    if chunk.more_noise is None:
+        raise ConfigError("estimator.rewards=rollout: these micro-batches bring no noise for rollouts")
+    place, times = torch.arange(mask.shape[1], device=mask.device), settings.rollouts
+    last = (mask * place).amax(1, keepdim=True)
+    values = torch.where(place == last, _whole_costs(objective, opinion.real, opinion.fake, opinion.means).unsqueeze(1), 0.0)
+    position, sample = (mask & (place < last)).t().nonzero().unbind(1)
+    if not len(position):
+        return values
+    noise = chunk.more_noise((mask.shape[1] - 1) * times).unflatten(1, (-1, times))[sample, position].flatten(0, 1)
+    rows = Rows(sample.repeat_interleave(times), position.repeat_interleave(times) + 1, noise)
+    with evaluating(players.judges):
+        parts = [
+            _costs_of(players, objective, chunk, fake, opinion, each, progress) for each in rows.split(settings.rollout_rows)
+        ]
+    values[sample, position] = torch.cat(parts).view(-1, times).mean(1).to(values.dtype)
+    return values
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Prefixes to complete: the sample (N,) that each begins, the tokens (N,) of it that are kept, noise (N, ...)."""
+
+    sample: Tensor
+    kept: Tensor
+    noise: Tensor
+
+    def split(self, most: int) -> list[Rows]:
+        """The same in pieces of at most so many."""
+        pieces = zip(self.sample.split(most), self.kept.split(most), self.noise.split(most), strict=True)
+        return [Rows(*piece) for piece in pieces]
+
+
+def _costs_of(
+    players: Players, objective: Objective, chunk: Chunk, fake: Sample, opinion: Opinion, rows: Rows, progress: float
+) -> Tensor:
+    """The cost (N,) of each completion."""
+    condition = {name: value[rows.sample] for name, value in chunk.real.condition.items()}
+    temperature = draw_temperature(objective, "values", progress)
+    done = players.generates.continue_from(
+        fake.values[rows.sample], rows.noise, condition, kept=rows.kept, temperature=temperature
+    )
+    kept = torch.arange(fake.values.shape[1], device=rows.kept.device) < rows.kept.unsqueeze(1)
+    mask = None if fake.mask is None else (fake.mask[rows.sample] & kept) | drawn_places(done)
+    whole, critic = Sample(done.values, mask=mask), players.judges
+    verdict = judge(critic, critic.embed(whole), condition, mask)
+    return _whole_costs(objective, opinion.real.rows(rows.sample), verdict, opinion.means)

@@ -1,0 +1,79 @@
+"""The oracle of benchmarks/oracle.py: its formula, and what it reads parameters from."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from advgen import DataError
+
+WORDS = 30
+
+
+@pytest.fixture(scope="module")
+def bench() -> Any:
+    path = Path(__file__).resolve().parent.parent / "benchmarks" / "oracle.py"
+    spec = importlib.util.spec_from_file_location("oracle_benchmark", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_oracle_is_the_published_lstm_gate_by_gate(bench: Any) -> None:
+    given = bench.drawn_parameters(0, WORDS)
+    words = torch.tensor([[3, 7, 1, 29]])
+    hidden = memory = torch.zeros(bench.WIDTH)
+    before, expected = 0, []
+    for word in words[0].tolist():
+        x = given["embedding"][before]
+        gate = {name: x @ given[f"w{name}"] + hidden @ given[f"u{name}"] + given[f"b{name}"] for name in ("i", "f", "og", "c")}
+        memory = gate["f"].sigmoid() * memory + gate["i"].sigmoid() * gate["c"].tanh()
+        hidden = gate["og"].sigmoid() * memory.tanh()
+        expected.append(-(hidden @ given["wo"] + given["bo"]).log_softmax(0)[word])
+        before = word
+    torch.testing.assert_close(bench.Oracle(given).nats(words)[0], torch.stack(expected), atol=1e-4, rtol=1e-4)
+
+
+def test_its_samples_are_as_likely_as_its_entropy_says_and_any_others_less(bench: Any) -> None:
+    oracle, rng = bench.Oracle(bench.drawn_parameters(0, WORDS)), torch.Generator().manual_seed(0)
+    own = oracle.nats(oracle.draw(400, 6, rng)).mean()
+    assert own < oracle.nats(torch.randint(WORDS, (400, 6), generator=rng)).mean() - 1
+
+
+@pytest.mark.parametrize("form", ["named.npz", "ordered.npz", "weights.safetensors", "folder"])
+def test_parameters_are_read_by_name_or_in_the_published_order(form: str, bench: Any, tmp_path: Path) -> None:
+    given = bench.drawn_parameters(0, WORDS)
+    arrays = {("g_emb" if name == "embedding" else name): value.numpy() for name, value in given.items()}
+    path = tmp_path / form
+    if form == "named.npz":
+        np.savez(path, **arrays)
+    elif form == "ordered.npz":
+        np.savez(path, *arrays.values())
+    elif form == "folder":
+        path.mkdir()
+        for name, value in arrays.items():
+            np.savez(path / f"{name}.npz", value)
+    else:
+        save_file(given, path)
+    found = bench.read_parameters(path, WORDS)
+    assert all(torch.equal(found[name], value) for name, value in given.items())
+
+
+def test_a_pickle_and_a_file_of_another_size_are_refused(bench: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="convert a pickle"):
+        bench.read_parameters(tmp_path / "target_params.pkl", WORDS)
+    save_file(bench.drawn_parameters(0, WORDS), tmp_path / "small.safetensors")
+    with pytest.raises(DataError, match=r"embedding is \(30, 32\), expected \(5000, 32\)"):
+        bench.read_parameters(tmp_path / "small.safetensors", 5000)
+
+
+def test_the_frontier_is_the_published_one_and_says_nothing_outside_it(bench: Any) -> None:
+    assert bench.frontier(8.0) == pytest.approx(7.92) and bench.frontier(5.75) == pytest.approx(9.59)
+    assert bench.frontier(5.0) is None and bench.frontier(9.5) is None
