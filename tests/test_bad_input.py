@@ -302,8 +302,8 @@ def test_a_link_in_a_zip_is_refused(gen: Command, tmp_path: Path) -> None:
 def test_an_archive_that_unpacks_to_too_much_is_refused_and_leaves_nothing(
     gen: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from advgen.data import archives
     from advgen.cache import cache_folder
+    from advgen.data import archives
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(archives, "LARGEST_BYTES", 10_000)
