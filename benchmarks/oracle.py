@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from advgen.config.load import load_config, options_of
 from advgen.contracts import Discriminator, Generator, Head, Verdict
-from advgen.data import ArraySource
+from advgen.data.memory import ArraySource
 from advgen.errors import DataError, GenError
 from advgen.registry import find_plugin
 from advgen.setup import Setup, make_draw, make_objective, make_players, settle

@@ -352,7 +352,8 @@ def test_the_presets_of_published_networks_train_in_both_phases(preset: str, tmp
     result = train("text", preset=preset, overrides=given, steps=10, device="cpu", out=tmp_path / "run", progress=False)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert result.reason == "the plan is complete" and "discriminator/loss" in rows[-1] and "discriminator/loss" not in rows[0]
-    assert rows[7]["generator/likelihood"] < rows[0]["generator/likelihood"]
+    told = [row["generator/likelihood"] for row in rows if "generator/likelihood" in row]
+    assert told[-1] < told[0]
 
 
 def test_a_prompt_in_the_unknown_alone_names_the_run(trained: Path) -> None:
