@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Before torch is imported: networks of this size lose time to a second thread. What the user has set is kept.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 TINY = {
     "image": ["options.width=4", "options.noise_size=8"],
     "audio": ["options.channels=8", "options.blocks=1", "options.wave_critic_channels=2", "options.spectral_critic_channels=2"],
