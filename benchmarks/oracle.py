@@ -306,8 +306,8 @@ def parsed() -> argparse.Namespace:
     options = parser.parse_args()
     if options.small:
         small = {"vocabulary": 200, "train": 2000, "test": 1000, "samples": 1000, "steps": 300, "batch": 32, "filters": 0.1}
-        given = {name: value for name, value in small.items() if getattr(options, name) == parser.get_default(name)}
-        vars(options).update(given)
+        parser.set_defaults(**small)
+        options = parser.parse_args()
     unknown = [arm for arm in options.arms.split(",") if arm not in ARMS]
     if unknown:
         parser.error(f"arm {unknown[0]!r} is unknown; known: {', '.join(ARMS)}")

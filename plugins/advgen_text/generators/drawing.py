@@ -25,8 +25,8 @@ def inverse_draw(logits: Tensor, uniform: Tensor) -> Tensor:
     cumulative = F.softmax(logits, dim=-1).cumsum(dim=-1)
     point = uniform.to(cumulative.dtype).unsqueeze(1) * cumulative[:, -1:]
     # Rounding may put the point on the last edge; the last token with any probability is then meant.
-    last = (cumulative < cumulative[:, -1:]).sum(1)
-    return torch.minimum(torch.searchsorted(cumulative, point, right=True).squeeze(1), last)
+    last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())
+    return torch.minimum(torch.searchsorted(cumulative, point, right=True), last).squeeze(1)
 
 
 def plain(logits: Tensor, before: Tensor, uniform: Tensor) -> Tensor:
