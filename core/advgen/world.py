@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -107,11 +106,6 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _leave() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
 def join_world(device: str) -> World:
     """Join the ranks that torchrun started; alone without it."""
     chosen = pick_device(device)
@@ -120,7 +114,6 @@ def join_world(device: str) -> World:
         return World(0, 1, chosen)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-        atexit.register(_leave)  # a process may train several times before it ends
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     return World(dist.get_rank(), size, chosen)
