@@ -28,7 +28,8 @@ from trained import figures, mean_and_error, trained
 
 from advgen import Batch, Corpus, DataRequest, Judge, cache_folder
 from advgen.data.datasets import locate
-from advgen.evaluation import compare, real_samples
+from advgen.metrics.judging import compare
+from advgen.metrics.real import real_samples
 from advgen.registry import find_plugin
 from advgen_image.config import ImageConfig
 from advgen_image.modality import ImageModality

@@ -17,7 +17,8 @@ import advgen
 from advgen import Batch, ConfigError, Corpus
 from advgen.cli import main
 from advgen.data.memory import ArraySource
-from advgen.sampling import draw_samples, load_run, sample_run
+from advgen.drawing import draw_samples
+from advgen.sampling import load_run, sample_run
 from advgen.showing import held_out_like
 from advgen_audio.data.files import FORMATS, write_clips
 from advgen_audio.pictures import MEL_HEIGHT, TITLE, WAVE_HEIGHT, WIDTH, Clip, draw_clips

@@ -18,10 +18,11 @@ import torch
 from safetensors.torch import save_file
 
 from advgen import Batch, ConfigError, DataError
-from advgen.evaluation import FeatureSpace, evaluate_loaded, format_report
+from advgen.evaluation import FeatureSpace, evaluate_loaded
 from advgen.metrics.features import frechet_distance, kernel_distance, precision_recall_density_coverage
 from advgen.metrics.judging import View, compare
 from advgen.metrics.kept import content_of, view_of_real
+from advgen.metrics.report import format_report
 from advgen.metrics.scores import classifier_score
 from advgen_image import inception_features
 from advgen_image.config import ImageConfig

@@ -94,7 +94,7 @@ def test_a_distribution_before_the_name_picks_one_of_two_in_conflict(install: In
 
 def test_a_run_remembers_the_distribution_that_made_it(install: Install, tmp_path: Path) -> None:
     from advgen.runs import RunFolder
-    from advgen.sampling import find_run_plugin
+    from advgen.runs.plugin import find_run_plugin
 
     install("good-a", "points", "fake_good", good("points", "fake_good"))
     install("dup-b", "points", "fake_dup", good("points", "fake_dup"))

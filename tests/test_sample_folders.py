@@ -15,7 +15,7 @@ from PIL import Image
 import advgen
 from advgen.cli import main
 from advgen.errors import ConfigError, DataError
-from advgen.evaluation import format_report
+from advgen.metrics.report import format_report
 from advgen.sample_folders import evaluate_samples, open_folder
 from advgen.sampling import sample_run
 from advgen_image.judge import ImageJudge, JudgeNetwork

@@ -21,7 +21,8 @@ from advgen.runs import RunFolder, checkpoint, warning_of_divergence
 from advgen.runs.checkpoint import unpack_optimizer
 from advgen.runs.ending import note_end, note_failure, note_start
 from advgen.runs.folder import environment, write_text, writing
-from advgen.sampling import LoadedRun, find_run_plugin, load_run, refuse_imported
+from advgen.runs.plugin import find_run_plugin
+from advgen.sampling import LoadedRun, load_run, refuse_imported
 from advgen.setup import Setup, build, start_anew
 from advgen.state import take_matching, unpack
 from advgen.training import RunResult, Trainer, clock_of

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from advgen import reduction
 from advgen.contracts import Sample, Verdict
 from advgen.errors import ConfigError, ContractError
-from advgen.judging import judge
+from advgen.judging import judge_sample
 from advgen.players import Chunk, Objective, Players
 from advgen.policies import carried_on, importance_weights
 from advgen.reduction import Means, masked_mean
@@ -53,10 +53,10 @@ def opinion_of(players: Players, objective: Objective, chunk: Chunk, fake: Sampl
     """D's verdicts on drawn samples, and on real ones where the loss compares."""
     critic, real, loss = players.judges, chunk.real, objective.loss
     with evaluating(critic):
-        on_fake = judge(critic, critic.embed(fake), real.condition, fake.mask)
+        on_fake = judge_sample(critic, fake, real.condition)
         on_real = on_fake
         if loss.pairs or loss.couples_batch:
-            on_real = judge(critic, critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
+            on_real = judge_sample(critic, real.sample, real.condition)
     return Opinion(on_real, on_fake, global_means(loss, on_real, on_fake, players.world))
 
 
@@ -159,6 +159,5 @@ def _costs_of(
     )
     kept = torch.arange(fake.values.shape[1], device=rows.kept.device) < rows.kept.unsqueeze(1)
     mask = None if fake.mask is None else (fake.mask[rows.sample] & kept) | drawn_places(done)
-    whole, critic = Sample(done.values, mask=mask), players.judges
-    verdict = judge(critic, critic.embed(whole), condition, mask)
+    verdict = judge_sample(players.judges, Sample(done.values, mask=mask), condition)
     return _whole_costs(objective, opinion.real.rows(rows.sample), verdict, opinion.means)

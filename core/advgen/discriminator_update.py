@@ -72,7 +72,7 @@ def discriminator_costs(
 def _judged(players: Players, chunk: Chunk, fake: Sample, whole: Mapping[str, Penalty]) -> tuple[Side, Side]:
     """D's verdicts of both sides, for the loss and for the penalties of the whole batch."""
     critic, real = players.judges, chunk.real
-    sides = _sides(critic, Sample(real.values, mask=real.mask), fake, bool(whole))
+    sides = _sides(critic, real.sample, fake, bool(whole))
     apart = players.mixes_samples or one_sided(whole)
     with players.precision():
         return (judge_apart if apart else judge_both)(critic, *sides, real.condition)
@@ -81,7 +81,7 @@ def _judged(players: Players, chunk: Chunk, fake: Sample, whole: Mapping[str, Pe
 def own_penalty_costs(players: Players, objective: Objective, chunk: Chunk, update: int, progress: float) -> dict[str, Tensor]:
     """Named scalar costs of the penalties that take an update of their own, on one micro-batch."""
     real, due = chunk.real, due_penalties(objective, update, own_step=True)
-    answer = Sample(real.values, mask=real.mask)
+    answer = real.sample
     unused = all(penalty.needs == "real" for penalty in due.values())
     fake = answer if unused else _fakes(players, objective, chunk, progress)
     sides = _sides(players.judges, answer, fake, True)

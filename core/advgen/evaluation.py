@@ -19,7 +19,6 @@ from advgen.metrics.features import KERNEL, NEIGHBOURS, neighbour_distances
 from advgen.metrics.judging import View, blocks_of, compare, compare_views, judge_accuracy, score_name, see
 from advgen.metrics.kept import content_of, view_of_real
 from advgen.metrics.real import MAX_SAMPLES, pool_features, real_samples, split_of
-from advgen.metrics.report import better_direction, format_report
 from advgen.metrics.scores import SPLITS
 from advgen.metrics.table import Metric, apply_metrics, plugin_metrics
 
@@ -263,15 +262,3 @@ def _write(report: Mapping[str, Any], path: Path) -> None:
         raise GenError(
             f"{path} cannot be written: {error.strerror or error}; free space or make the folder writable"
         ) from error
-
-
-__all__ = [
-    "better_direction",
-    "compare",
-    "evaluate_loaded",
-    "evaluate_modality",
-    "evaluate_run",
-    "format_report",
-    "pool_features",
-    "real_samples",
-]

@@ -15,7 +15,7 @@ from advgen.crediting import credited_cost, drawn_places, opinion_of
 from advgen.engine import Terms, apply_update, frozen
 from advgen.errors import ConfigError
 from advgen.estimators import ESTIMATORS, score_function_cost
-from advgen.judging import judge
+from advgen.judging import judge_sample
 from advgen.penalising import is_due, penalty_weight
 from advgen.players import Chunk, Objective, Players, Turn
 from advgen.policies import expected_cost
@@ -102,8 +102,8 @@ def _pathwise(players: Players, objective: Objective, chunk: Chunk, fake: Sample
     critic, real, loss, on_real = players.judges, chunk.real, objective.loss, None
     if loss.pairs or loss.couples_batch:
         with torch.no_grad():
-            on_real = judge(critic, critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
-    on_fake = judge(critic, critic.embed(fake), real.condition, fake.mask)
+            on_real = judge_sample(critic, real.sample, real.condition)
+    on_fake = judge_sample(critic, fake, real.condition)
     means = global_means(loss, on_real or on_fake, on_fake, players.world)
     return reduction.generator_cost(loss, on_real or on_fake, on_fake, means).mean(), on_real, on_fake
 
@@ -168,7 +168,7 @@ def _extra_costs(
     if wanted - set(offered):
         if on_real is None:
             with torch.no_grad():
-                on_real = judge(critic, critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
+                on_real = judge_sample(critic, real.sample, real.condition)
         offered |= modality.verdict_auxiliary(on_real, on_fake)
     for name in sorted(wanted - set(offered)):
         table = "balance" if name in objective.config.balance else "auxiliary"

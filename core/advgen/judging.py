@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from advgen.contracts import Discriminator, Verdict, check_verdict
+from advgen.contracts import Discriminator, Sample, Verdict, check_verdict
 from advgen.reduction import reduce_verdict
 
 Pair = tuple[Tensor, Tensor]
@@ -90,6 +90,11 @@ class _Slope:
 def judge(critic: Discriminator, seen: Tensor, condition: Mapping[str, Tensor], mask: Tensor | None) -> Verdict:
     """D's verdict, checked."""
     return check_verdict(critic(seen, condition, mask), seen.shape[0], f"discriminator {type(critic).__name__}")
+
+
+def judge_sample(critic: Discriminator, sample: Sample, condition: Mapping[str, Tensor]) -> Verdict:
+    """D's verdict on samples, by what it sees of them."""
+    return judge(critic, critic.embed(sample), condition, sample.mask)
 
 
 def mixes_samples(critic: nn.Module) -> bool:

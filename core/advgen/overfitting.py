@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from advgen.contracts import Batch, Discriminator, Sample, Source
+from advgen.contracts import Batch, Sample, Source
+from advgen.judging import judge_sample
 from advgen.players import Players
 from advgen.randomness import keyed_generator, seed_networks
 from advgen.reduction import reduce_verdict
@@ -138,7 +138,6 @@ class OverfittingWatch:
 
 
 def _scores(players: Players, batch: Batch) -> Tensor:
-    critic: Discriminator = players.judges
     with players.precision():
-        verdict: Any = critic(critic.embed(Sample(batch.values, mask=batch.mask)), batch.condition, batch.mask)
+        verdict = judge_sample(players.judges, batch.sample, batch.condition)
     return reduce_verdict(verdict).double().cpu()

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from advgen.contracts import Sample
 from advgen.crediting import credited_cost, drawn_places, opinion_of
 from advgen.engine import Terms, apply_update
 from advgen.estimators import advantages, gains, zero_outside
@@ -112,7 +111,7 @@ def _play(players: Players, objective: Objective, chunk: Chunk, progress: float,
         if settings.rewards != "importance":
             turn.gains.append((gained, mask & ~is_real))
         values = torch.where(is_real, real.values, fake.values)
-        mask = torch.where(is_real, drawn_places(Sample(real.values, mask=real.mask)), mask)
+        mask = torch.where(is_real, drawn_places(real.sample), mask)
         log_probs = _log_probs(players, objective, chunk, values, progress)
     drawn_at = chosen(log_probs, values)
     return Played(chunk, values, mask & (drawn_at > IMPOSSIBLE), is_real, drawn_at, entropies(log_probs), advantage)

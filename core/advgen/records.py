@@ -42,6 +42,11 @@ class Batch:
             {name: tensor.to(device, non_blocking=True) for name, tensor in self.condition.items()},
         )
 
+    @property
+    def sample(self) -> Sample:
+        """The same as a generator would return them: D sees real and generated samples by the same eye."""
+        return Sample(self.values, mask=self.mask)
+
     def slice(self, start: int, stop: int) -> Batch:
         """Samples ``start`` to ``stop``."""
         return Batch(

@@ -16,15 +16,13 @@ from advgen import interrupts
 from advgen.config.load import options_of, sampling_options
 from advgen.config.model import RunConfig
 from advgen.contracts import Batch, Corpus, Generator, Modality
-from advgen.drawing import answer as answer
-from advgen.drawing import draw_samples as draw_samples
-from advgen.drawing import refresh_statistics as refresh_statistics
+from advgen.drawing import answer, draw_samples, refresh_statistics
 from advgen.errors import CheckpointError, ConfigError, DataError
 from advgen.latent.space import Space
 from advgen.registry import PluginRecord
 from advgen.runs import RunFolder, checkpoint, warning_of_divergence
 from advgen.runs.folder import is_export
-from advgen.runs.plugin import find_run_plugin as find_run_plugin
+from advgen.runs.plugin import find_run_plugin
 from advgen.setup import modality_class, read_corpus
 from advgen.state import load_network
 from advgen.wanted import Drawn, Wanted, draw_wanted

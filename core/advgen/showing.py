@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from advgen.contracts import Batch, Corpus, Modality
-from advgen.evaluation import real_samples
+from advgen.metrics.real import real_samples
 
 LOOKED_AT = 512
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from advgen import interrupts
 from advgen.cache import cache_folder
 from advgen.contracts import Batch
+from advgen.drawing import answer, draw_samples, refresh_statistics
 from advgen.engine import diverged
 from advgen.errors import CheckpointError, ConfigError, DivergedError
 from advgen.loggers import Loggers
@@ -24,7 +25,6 @@ from advgen.overfitting import OverfittingWatch
 from advgen.progress import Progress
 from advgen.runs import RunFolder, checkpoint
 from advgen.runs.folder import writing
-from advgen.sampling import answer, draw_samples, refresh_statistics
 from advgen.setup import Setup
 from advgen.state import pack
 from advgen.step import critic_step, likelihood_step, train_step
@@ -233,7 +233,8 @@ class Trainer:
         return None
 
     def _validation_metric(self) -> float:
-        from advgen.evaluation import evaluate_modality, real_samples
+        from advgen.evaluation import evaluate_modality
+        from advgen.metrics.real import real_samples
 
         setup, name = self.setup, self._metric
         split = setup.corpus.splits["validation"]
@@ -262,7 +263,7 @@ class Trainer:
         return self.config.stop.metric or "frechet_distance"
 
     def _improves(self, metric: str, value: float, other: float) -> bool:
-        from advgen.evaluation import better_direction
+        from advgen.metrics.report import better_direction
 
         better = self.config.stop.better or better_direction(metric, self.setup.modality)
         return value > other if better == "higher" else value < other

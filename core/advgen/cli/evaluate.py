@@ -51,7 +51,8 @@ def evaluate(
     as_json: JsonFlag = False,
 ) -> None:
     """Compare a run's samples, or those of any folder, with held-out data, beside real against real."""
-    from advgen.evaluation import evaluate_run, format_report
+    from advgen.evaluation import evaluate_run
+    from advgen.metrics.report import format_report
 
     place: dict[str, Any] = {"num_samples": num_samples, "seed": seed, "device": device, "plugin": plugin}
     own = {"--features": features, "--weights": weights, "--truncation": truncation}

@@ -9,8 +9,8 @@ import torch
 
 from advgen.cache import cache_folder
 from advgen.contracts import Batch
+from advgen.drawing import draw_samples, refresh_statistics
 from advgen.runs import checkpoint
-from advgen.sampling import draw_samples, refresh_statistics
 from advgen.setup import Setup, modality_class
 from advgen.state import pack, unpack
 from advgen.testing.subject import CPU, NUM_SAMPLES, Subject, same, scratch, take_steps, tensors
