@@ -212,6 +212,7 @@ def test_an_unexpected_error_is_one_line_and_exit_code_1(gen: Any, monkeypatch: 
 
 def test_sample_and_evaluate_hand_their_flags_on(gen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import advgen.evaluation
+    import advgen.metrics.report
     import advgen.sampling
 
     calls: list[Any] = []
@@ -219,7 +220,7 @@ def test_sample_and_evaluate_hand_their_flags_on(gen: Any, monkeypatch: pytest.M
     monkeypatch.setattr(
         advgen.evaluation, "evaluate_run", lambda run, **given: calls.append((run, given)) or {"fd": float("inf")}
     )
-    monkeypatch.setattr(advgen.evaluation, "format_report", lambda report: f"report {report}")
+    monkeypatch.setattr(advgen.metrics.report, "format_report", lambda report: f"report {report}")
     answer = gen("sample", "runs/x", "-n", "4", "--seed", "2", "--class", "seven", "--out", "o")
     assert "overview: runs/x/out/grid.png" in answer.out
     place = {"device": "auto", "plugin": None, "step": None}

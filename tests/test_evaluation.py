@@ -17,17 +17,11 @@ from advgen.cache import cache_folder
 from advgen.contracts import Batch, Corpus, DataRequest, MetricNote, Modality
 from advgen.data.memory import ArraySource
 from advgen.errors import ContractError, DataError, GenError
-from advgen.evaluation import (
-    better_direction,
-    compare,
-    evaluate_loaded,
-    evaluate_modality,
-    evaluate_run,
-    format_report,
-    pool_features,
-    real_samples,
-)
+from advgen.evaluation import evaluate_loaded, evaluate_modality, evaluate_run
 from advgen.metrics.features import frechet_distance
+from advgen.metrics.judging import compare
+from advgen.metrics.real import pool_features, real_samples
+from advgen.metrics.report import better_direction, format_report
 from advgen.metrics.table import plugin_metrics
 from advgen.registry import PluginRecord, Registry
 from advgen.spec import PluginSpec
