@@ -48,9 +48,10 @@ class AudioConfig(PluginConfig):
     phase_shuffle: int = Field(2, ge=0, description="Largest shift, in samples, between layers of waveform critics.")
 
     task: Literal["generate", "vocode"] = Field("generate", description="vocode: from mel spectrograms to sound.")
-    vocoder: Literal["vocos", "hifigan-v1", "hifigan-v2", "hifigan-v3", "bigvgan-base", "bigvgan"] = "vocos"
+    vocoder: Literal["vocos", "retrieval", "hifigan-v1", "hifigan-v2", "hifigan-v3", "bigvgan-base", "bigvgan"] = "vocos"
     vocoder_channels: int | None = Field(None, ge=8, description="Width of the vocoder; empty: as published.")
     vocoder_blocks: int | None = Field(None, ge=1, description="Blocks of a Vocos; empty: 8, as published.")
+    vocoder_rounds: int = Field(256, ge=1, description="Rounds in which retrieval finds phases; more are better and slower.")
     mel: Literal["hifigan", "bigvgan", "vocos"] | None = Field(
         None, description="A published mel front end; empty: magnitudes of n_fft and hop in num_mels bands."
     )

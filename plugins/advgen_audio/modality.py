@@ -194,6 +194,10 @@ class AudioModality(Modality[AudioConfig]):
         """A vocoder's ``mel`` and ``stft``."""
         return {} if self._vocoding is None else self._vocoding.auxiliary(real, fake)
 
+    def likelihood(self, generator: Generator, batch: Batch) -> Tensor:
+        """Of magnitudes, where the vocoder gives them one; (B, F, K) in nats."""
+        return super().likelihood(generator, batch) if self._vocoding is None else self._vocoding.likelihood(generator, batch)
+
     def verdict_auxiliary(self, real: Verdict, fake: Verdict) -> dict[str, Tensor]:
         """A vocoder's ``feature_matching``."""
         return {} if self._vocoding is None else self._vocoding.verdict_auxiliary(real, fake)

@@ -208,6 +208,10 @@ class MelSpectrogram(nn.Module):
         with torch.autocast(waveform.device.type, enabled=False):
             return self._log(self.filters @ self._spectrum(self.pad(waveform.to(self.window.dtype))))
 
+    def linear(self, mel: Tensor) -> Tensor:
+        """What the logarithm was taken of, with the floor that it has."""
+        return mel.exp() if self.spec.log == "e" else 10**mel
+
     def pad(self, waveform: Tensor) -> Tensor:
         """(B, T) with the margins that the frames reach into."""
         spec = self.spec

@@ -3,6 +3,7 @@
 from advgen_audio.vocoders.base import Vocoder, stream, upsampling_strides
 from advgen_audio.vocoders.bigvgan import Bigvgan, BigvganShape, bigvgan_shape
 from advgen_audio.vocoders.hifigan import Hifigan, HifiganShape, hifigan_shape
+from advgen_audio.vocoders.retrieval import RetrievalShape, RetrievalVocoder
 from advgen_audio.vocoders.vocos import Vocos, VocosShape
 
 __all__ = [
@@ -10,6 +11,8 @@ __all__ = [
     "BigvganShape",
     "Hifigan",
     "HifiganShape",
+    "RetrievalShape",
+    "RetrievalVocoder",
     "Vocoder",
     "Vocos",
     "VocosShape",

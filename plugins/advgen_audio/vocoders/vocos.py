@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advgen import ConfigError
+from advgen_audio.spectra.inverse import Alignment, ConvolutionalInverse, InverseFourier
 from advgen_audio.vocoders.base import Vocoder
 
 KERNEL = 7
 NORM_EPSILON = 1e-6
 DEVIATION = 0.02
 MAX_LOG_MAGNITUDE = math.log(100.0)
-
-Alignment = Literal["same", "center"]
 
 
 @dataclass(frozen=True)
@@ -63,78 +60,30 @@ class ConvNextBlock(nn.Module):
         return hidden + update.transpose(1, 2)
 
 
-class InverseFourier(nn.Module):
-    """real, imaginary (B, K, F) -> waveform (B, F * hop), for any F: windowed overlap-add over the summed squared window.
+class ConvNextVocoder(Vocoder):
+    """Blocks at the frame rate, for a subclass to read waveforms from.
 
-    The inverse of a Hann short-time transform whose frames stand on the first sample of their hop ("center") or on its
-    middle ("same").
-
-    Source: Griffin and Lim 1984, https://doi.org/10.1109/TASSP.1984.1164317
+    Args:
+        context_frames: frames on each side that what comes after the blocks depends on.
     """
 
-    window: Tensor
+    def __init__(self, num_mels: int, hop: int, channels: int, widened: int, blocks: int, context_frames: int) -> None:
+        super().__init__(num_mels, hop, (1 + blocks) * (KERNEL // 2) + context_frames)
+        self.embed = nn.Conv1d(num_mels, channels, KERNEL, padding=KERNEL // 2)
+        self.norm = nn.LayerNorm(channels, eps=NORM_EPSILON)
+        self.convnext = nn.ModuleList(ConvNextBlock(channels, widened, 1 / max(1, blocks)) for _ in range(blocks))
+        self.final_layer_norm = nn.LayerNorm(channels, eps=NORM_EPSILON)
 
-    def __init__(self, n_fft: int, hop: int, alignment: Alignment) -> None:
-        super().__init__()
-        least = 2 if alignment == "same" else 3
-        if n_fft < least * hop or n_fft % 2:
-            raise ConfigError(
-                f"n_fft {n_fft} is odd or less than {least} times hop {hop}: the last samples would have no window"
-            )
-        self.n_fft, self.hop = n_fft, hop
-        self.cut = n_fft // 2 if alignment == "center" else (n_fft - hop) // 2
-        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
-
-    @property
-    def context_frames(self) -> int:
-        """Frames before and after its own that a sample sums."""
-        # A Hann window starts with 0, so a frame's first sample does not count.
-        after = (self.hop - 2 + self.cut) // self.hop
-        before = (self.n_fft - 1 - self.cut) // self.hop
-        return max(before, after)
-
-    def forward(self, real: Tensor, imaginary: Tensor) -> Tensor:
-        frames = torch.fft.irfft(torch.complex(real, imaginary), self.n_fft, dim=1)
-        window = self.window.to(frames.dtype)
-        frames = frames * window[:, None]
-        envelope = window.square()[None, :, None].expand(1, -1, frames.shape[-1])
-        return self._overlap_add(frames) / self._overlap_add(envelope)
-
-    def _overlap_add(self, frames: Tensor) -> Tensor:
-        """(B, n_fft, F) -> (B, F * hop)."""
-        num_frames = frames.shape[-1]
-        total = (num_frames - 1) * self.hop + self.n_fft
-        summed = F.fold(frames, (1, total), (1, self.n_fft), stride=(1, self.hop))
-        return summed[:, 0, 0, self.cut : self.cut + num_frames * self.hop]
+    def see(self, mel: Tensor) -> Tensor:
+        """mel (B, M, F) -> (B, F, C)."""
+        hidden = self.norm(self.embed(mel).transpose(1, 2)).transpose(1, 2)
+        for block in self.convnext:
+            hidden = block(hidden)
+        seen: Tensor = self.final_layer_norm(hidden.transpose(1, 2))
+        return seen
 
 
-class ConvolutionalInverse(nn.Module):
-    """``InverseFourier`` as one transposed convolution of real numbers: slower, but formats without complex numbers take it.
-
-    Its output has the same length and values to rounding.
-    """
-
-    kernel: Tensor
-    weight: Tensor
-
-    def __init__(self, inverse: InverseFourier) -> None:
-        super().__init__()
-        self.hop, self.cut = inverse.hop, inverse.cut
-        n_fft, window = inverse.n_fft, inverse.window.double().cpu()
-        unit = torch.eye(n_fft // 2 + 1, dtype=torch.float64)
-        waves = torch.fft.irfft(torch.cat([unit + 0j, 1j * unit]), n_fft)
-        self.register_buffer("kernel", (waves * window)[:, None].to(inverse.window), persistent=False)
-        self.register_buffer("weight", window.square()[None, None].to(inverse.window), persistent=False)
-
-    def forward(self, real: Tensor, imaginary: Tensor) -> Tensor:
-        ones = torch.ones_like(real[:1, :1])
-        kept = slice(self.cut, self.cut + real.shape[-1] * self.hop)
-        summed = F.conv_transpose1d(torch.cat([real, imaginary], dim=1), self.kernel.to(real.dtype), stride=self.hop)
-        envelope = F.conv_transpose1d(ones, self.weight.to(real.dtype), stride=self.hop)
-        return summed[:, 0, kept] / envelope[:, 0, kept]
-
-
-class Vocos(Vocoder):
+class Vocos(ConvNextVocoder):
     """mel (B, M, F) -> waveform (B, 1, F * hop), about [-1, 1] (writers clip).
 
     Source: Siuzdak 2023, https://arxiv.org/abs/2306.00814
@@ -142,16 +91,11 @@ class Vocos(Vocoder):
 
     def __init__(self, shape: VocosShape) -> None:
         inverse = InverseFourier(shape.n_fft, shape.hop, shape.alignment)
-        super().__init__(shape.num_mels, shape.hop, (1 + shape.blocks) * (KERNEL // 2) + inverse.context_frames)
+        super().__init__(shape.num_mels, shape.hop, shape.channels, shape.widened, shape.blocks, inverse.context_frames)
         self.shape = shape
-        self.embed = nn.Conv1d(shape.num_mels, shape.channels, KERNEL, padding=KERNEL // 2)
-        self.norm = nn.LayerNorm(shape.channels, eps=NORM_EPSILON)
-        scale = 1 / max(1, shape.blocks)
-        self.convnext = nn.ModuleList(ConvNextBlock(shape.channels, shape.widened, scale) for _ in range(shape.blocks))
-        self.final_layer_norm = nn.LayerNorm(shape.channels, eps=NORM_EPSILON)
         self.out = nn.Linear(shape.channels, shape.n_fft + 2)
         self.inverse: nn.Module = inverse
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def for_export(self) -> Vocos:
         """``for_inference`` without complex numbers, for formats that have none."""
@@ -162,10 +106,7 @@ class Vocos(Vocoder):
 
     def synthesise(self, mel: Tensor) -> Tensor:
         """mel (B, M, F) -> waveform (B, 1, F * hop)."""
-        hidden = self.norm(self.embed(mel).transpose(1, 2)).transpose(1, 2)
-        for block in self.convnext:
-            hidden = block(hidden)
-        log_magnitude, phase = self.out(self.final_layer_norm(hidden.transpose(1, 2))).transpose(1, 2).chunk(2, dim=1)
+        log_magnitude, phase = self.out(self.see(mel)).transpose(1, 2).chunk(2, dim=1)
         # Half precision has no complex type, and the transform cancels in it; so too in a network cast to it.
         with torch.autocast(mel.device.type, enabled=False):
             dtype = torch.promote_types(log_magnitude.dtype, torch.float32)
@@ -176,7 +117,8 @@ class Vocos(Vocoder):
             return waveform[:, None]
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
+    """Weights as published, for ``apply``."""
     if isinstance(module, nn.Conv1d | nn.Linear):
         nn.init.trunc_normal_(module.weight, std=DEVIATION)
         assert module.bias is not None

@@ -26,6 +26,8 @@ from advgen_audio.spectra.front_ends import MelSpec, MelSpectrogram, describe_di
 from advgen_audio.vocoders import (
     Bigvgan,
     Hifigan,
+    RetrievalShape,
+    RetrievalVocoder,
     Vocoder,
     Vocos,
     VocosShape,
@@ -113,6 +115,9 @@ def make_vocoder(config: AudioConfig, spec: MelSpec) -> Vocoder:
         channels, blocks = width or 512, config.vocoder_blocks or 8
         shape = VocosShape(spec.num_mels, spec.n_fft, spec.hop, channels, 3 * channels, blocks, spec.padding)
         return Vocos(shape)
+    if kind == "retrieval":
+        channels, blocks = width or 192, config.vocoder_blocks or 6
+        return RetrievalVocoder(spec, RetrievalShape(channels, 3 * channels, blocks, config.vocoder_rounds))
     asked: dict[str, Any] = {} if width is None else {"channels": width}
     asked |= {} if config.vocoder_strides is None else {"strides": config.vocoder_strides}
     if kind.startswith("hifigan"):
@@ -164,6 +169,19 @@ class Vocoding:
             )
         example = torch.arange(count) % len(self.examples)
         return {"mel": self.mel(self.examples)[example], "example": example}
+
+    def likelihood(self, generator: Generator, batch: Batch) -> Tensor:
+        """Of the waveforms' magnitudes, (B, F, K) in nats.
+
+        Raises:
+            ConfigError: where the vocoder has none.
+        """
+        vocoder = generator.vocoder if isinstance(generator, VocoderGenerator) else generator
+        if not isinstance(vocoder, RetrievalVocoder):
+            raise ConfigError(
+                f"options.vocoder {self.config.vocoder} has no likelihood: take retrieval, or remove the phase and the anchor"
+            )
+        return vocoder.nats(batch.condition["mel"], batch.values[:, 0])
 
     def auxiliary(self, real: Batch, fake: Sample) -> dict[str, Callable[[], Tensor]]:
         """``mel``: mean absolute difference of log mels up to half the rate, of one front end or of many; ``stft``: spectral
