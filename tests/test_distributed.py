@@ -40,6 +40,15 @@ CASES = {
     "dragan_on_a_share": ("image", [*NO_NORM, "penalties={r1=false, r2=false, dragan={weight=1.0, share=0.125}}"]),
     "mismatch": ("image", [*NO_NORM, "discriminator.mismatch=1.0"]),
     "balance": ("audio", [*VOCODER, "balance={loss=1.0, mel=2.0, feature_matching=1.0}", "train.accumulate=2"]),
+    "retrieval": (
+        "audio",
+        [
+            *VOCODER,
+            "options.vocoder=retrieval",
+            "phases=[{kind='likelihood', share=0.4}, {kind='adversarial', share=0.6}]",
+            "auxiliary={likelihood=1.0, mel=1.0}",
+        ],
+    ),
     "rollouts": ("text", [*SCORED, "estimator.rewards='rollout'", "estimator.rollouts=2", "train.accumulate=2"]),
     "importance": ("text", [*SCORED, "loss='nonsaturating'", "estimator.rewards='importance'"]),
     "ppo": (
@@ -63,10 +72,9 @@ CASES = {
 }
 
 
-def ranks(root: Path, script: Path, *arguments: str) -> None:
-    # Under load the backend's threads now and then abort a rank while its interpreter ends, after all is saved.
-    script.write_text(script.read_text() + "\nimport os, sys\nsys.stdout.flush()\nsys.stderr.flush()\nos._exit(0)\n")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), *arguments]
+def ranks(root: Path, *program: str) -> None:
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, "-m", *launcher, *program]
     done = subprocess.run(command, cwd=root, env=environment(root), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, f"{done.stderr[:6000]}\n...\n{done.stderr[-3000:]}"
 
@@ -93,9 +101,11 @@ def test_two_ranks_end_with_the_weights_of_one_process(root: Path, tmp_path: Pat
         advgen.train(plugin, out=tmp_path / "one" / name, overrides=overrides, steps=5, progress=False, device="cpu")
         target = str(tmp_path / "two" / name)
         lines += [f"advgen.train({plugin!r}, out={target!r}, overrides={overrides!r}, steps=5, progress=False, device='cpu')"]
+    # Under load the backend's threads now and then abort a rank while its interpreter ends; the command ends before that.
+    lines += ["import os, sys", "sys.stdout.flush()", "sys.stderr.flush()", "os._exit(0)"]
     script = tmp_path / "ranks.py"
     script.write_text("\n".join(lines))
-    ranks(root, script)
+    ranks(root, str(script))
     for name in CASES:
         assert_same(tmp_path / "one" / name, tmp_path / "two" / name, 5)
 
@@ -103,12 +113,9 @@ def test_two_ranks_end_with_the_weights_of_one_process(root: Path, tmp_path: Pat
 def test_a_run_of_two_ranks_is_resumed_by_one(root: Path, tmp_path: Path) -> None:
     overrides = tiny("image", *EXACT, *NO_NORM)
     advgen.train("image", out=tmp_path / "one", overrides=overrides, steps=4, progress=False, device="cpu")
-    script = tmp_path / "ranks.py"
-    script.write_text(
-        f"import advgen\nadvgen.train('image', out={str(tmp_path / 'two')!r}, overrides={overrides!r}, steps=4, stop_after=2, "
-        "progress=False, device='cpu')\n"
-    )
-    ranks(root, script)
+    given = [word for override in overrides for word in ("--set", override)]
+    plan = ["--steps", "4", "--stop-after", "2", "--device", "cpu", "--out", str(tmp_path / "two")]
+    ranks(root, "-m", "advgen", "train", "--plugin", "image", *given, *plan)
     assert advgen.resume(tmp_path / "two", progress=False, device="cpu").step == 4
     assert_same(tmp_path / "one", tmp_path / "two", 4)
 

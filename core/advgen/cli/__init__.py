@@ -57,20 +57,22 @@ def gen(
 
 
 def command() -> None:
-    """The process ``gen``: :func:`main`, whose exit code 130 is kept.
+    """The process ``gen``: :func:`main`, left by its exit code at once where Python would change that code.
 
     Python ends a process by SIGINT, whatever its exit code, once a Ctrl-C fell into code compiled from a string
-    (data classes are), even where it was caught.
+    (data classes are), even where it was caught. And a rank of several now and then aborts in the clean-up of its backend,
+    long after everything is saved, which torchrun takes for a failure of all.
     """
     try:
         main()
     except SystemExit as ended:
-        if ended.code != interrupts.INTERRUPTED:
+        one_of_several = os.environ.get("WORLD_SIZE", "1") != "1"
+        if ended.code != interrupts.INTERRUPTED and not one_of_several:
             raise
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(interrupts.INTERRUPTED)
+        os._exit(int(ended.code or 0))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -98,7 +98,7 @@ class RetrievalVocoder(ConvNextVocoder):
         linear = self._linear(mel)
         power = self.consistency.mel.spec.power
         blurred = (self.unmix.to(linear) @ linear).clamp_min(LEAST**power).log().transpose(1, 2) / power
-        return blurred + self.out(self.see(((linear.log() - CENTRE) / SPREAD).to(mel.dtype))).to(linear.dtype)
+        return blurred + self.out(self.see(((linear.log() - CENTRE) / SPREAD).to(self.embed.weight.dtype))).to(linear.dtype)
 
     def nats(self, mel: Tensor, waveform: Tensor) -> Tensor:
         """Negative log-likelihood (B, F, K) of a waveform (B, T)'s magnitudes: Laplace, with a learned scale for each bin."""
@@ -107,8 +107,8 @@ class RetrievalVocoder(ConvNextVocoder):
         return (self.log_magnitudes(mel) - target).abs() / self.log_scale.exp() + self.log_scale + log(2)
 
     def _linear(self, mel: Tensor) -> Tensor:
-        """The mel without its logarithm, (B, M, F), in full precision."""
-        return self.consistency.mel.linear(mel.to(torch.promote_types(mel.dtype, torch.float32)))
+        """The mel without its logarithm, (B, M, F), in the network's precision, but full."""
+        return self.consistency.mel.linear(mel.to(torch.promote_types(self.embed.weight.dtype, torch.float32)))
 
     def _retrieve(self, expected: Tensor, linear: Tensor) -> Tensor:
         """Expected log magnitudes (B, F, K) and the mel (B, M, F) -> complex spectrum (B, F, K); phases begin at 0."""

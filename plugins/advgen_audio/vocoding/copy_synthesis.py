@@ -26,6 +26,7 @@ from advgen_audio.vocoders import Vocoder, stream
 
 MEL_SUFFIXES = (".npy", ".safetensors")
 SPEC_KEY = "mel_spec"
+# Least frames a chunk; two receptive fields where that is more, so that no more than half of the work is done twice.
 CHUNK_FRAMES = 512
 LOGGER = logging.getLogger("advgen")
 
@@ -146,8 +147,8 @@ def _chunks(vocoder: Vocoder, mel: Tensor, length: int) -> Iterator[Tensor]:
     """Parts (T,) that join to ``length`` samples."""
     place = next(vocoder.parameters(), torch.zeros(()))
     left = length
-    for part in stream(vocoder, mel.to(place), CHUNK_FRAMES):
-        yield part[0, 0, :left]
+    for part in stream(vocoder, mel.to(place), max(CHUNK_FRAMES, 2 * vocoder.receptive_field)):
+        yield part[0, 0, :left].float()
         left -= part.shape[-1]
         if left <= 0:
             return
