@@ -25,6 +25,7 @@ from advgen_audio.config import AudioConfig
 from advgen_audio.measures.griffin_lim import GriffinLim
 from advgen_audio.modality import AudioModality
 from advgen_audio.spectra.front_ends import MelMismatchError, MelSpec, MelSpectrogram
+from advgen_audio.vocoding import copy_synthesis
 from advgen_audio.vocoding.copy_synthesis import save_mel
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -67,7 +68,7 @@ def trained(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("vocoder", ["vocos", "hifigan-v3", "bigvgan-base"])
+@pytest.mark.parametrize("vocoder", ["vocos", "retrieval", "hifigan-v3", "bigvgan-base"])
 def test_every_family_trains_with_finite_costs_and_resumes_to_the_bit(vocoder: str, clips: Path, tmp_path: Path) -> None:
     more = [f"options.vocoder='{vocoder}'", "train.keep=9"]
     run(clips, tmp_path / "whole", *more, steps=3)
@@ -82,6 +83,36 @@ def test_every_family_trains_with_finite_costs_and_resumes_to_the_bit(vocoder: s
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert all(math.isfinite(value) for row in rows for value in row.values())
     assert {"generator/mel", "generator/feature_matching"} <= set(rows[0])
+
+
+def test_retrieval_learns_by_likelihood_then_against_critics_and_copies_in_chunks(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [*SMALL, "options.vocoder_rounds=3", "phases=[{kind='likelihood', share=0.6}, {kind='adversarial', share=0.4}]"]
+    advgen.train(
+        "audio", data=clips, preset="cpu", out=tmp_path / "run", overrides=given, steps=5, progress=False, device="cpu"
+    )
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    learned = [sorted({"generator/likelihood", "discriminator/loss"} & set(row)) for row in rows]
+    assert learned[0] == ["generator/likelihood"] and learned[-1] == ["discriminator/loss", "generator/likelihood"]
+    copies = list[np.ndarray]()
+    for frames in (1, 10_000):
+        monkeypatch.setattr(copy_synthesis, "CHUNK_FRAMES", frames)
+        out = tmp_path / f"{frames}"
+        convert_run(tmp_path / "run", [long_file(tmp_path)], out=out, device="cpu")
+        copies.append(soundfile.read(out / "long.wav")[0])
+    assert np.abs(copies[0] - copies[1]).max() <= 1e-4 and np.abs(copies[0]).max() > 0.1
+
+
+def long_file(folder: Path) -> Path:
+    """A tone of 4 seconds, longer than two receptive fields."""
+    soundfile.write(folder / "long.wav", tone(32_000, 300), 8000)
+    return folder / "long.wav"
+
+
+def test_a_vocoder_without_a_likelihood_says_so(clips: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"options\.vocoder vocos has no likelihood: take retrieval"):
+        run(clips, tmp_path / "run", "phases=[{kind='likelihood', share=1.0}]", steps=1)
 
 
 def test_segments_are_the_same_whatever_else_is_asked_for_and_know_their_padding(clips: Path) -> None:

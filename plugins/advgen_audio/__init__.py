@@ -71,7 +71,7 @@ def advgen_register() -> PluginSpec:
             "digits": DIGITS,
             "large": LARGE,
             "wavegan": WAVEGAN,
-            "cpu": VOCODERS["vocos-small"],
+            "cpu": VOCODERS["retrieval"],
             **VOCODERS,
         },
         reads=("*.wav", "*.flac", "*.ogg", "*.mp3"),

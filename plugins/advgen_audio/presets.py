@@ -77,13 +77,14 @@ VOCOS_SMALL: dict[str, Any] = vocoder(
     schedules=falling("cosine", 0.0),
     average={"enabled": True, "half_life_steps": 100.0},
 )
+# By likelihood alone: turns against critics made its copies no better (docs/results.md).
 RETRIEVAL: dict[str, Any] = vocoder(
     player(2e-3, (0.8, 0.99)),
     {"vocoder": "retrieval", "critics": "small"},
     {"minutes": 20.0, "batch_size": 16},
     loss="hinge",
-    auxiliary={"likelihood": 1.0, "mel": 15.0, "feature_matching": 1.0},
-    phases=[{"kind": "likelihood", "share": 0.8}, {"kind": "adversarial", "share": 0.2}],
+    auxiliary={"likelihood": 1.0},
+    phases=[{"kind": "likelihood", "share": 1.0}],
     schedules=falling("cosine", 0.0),
     average={"enabled": True, "half_life_steps": 100.0},
 )

@@ -16,7 +16,7 @@ from advgen_audio.spectra.inverse import Consistency
 from advgen_audio.vocoders.vocos import ConvNextVocoder, initialise
 
 MOMENTUM = 0.97
-# A band's error is corrected twice over: more diverges, less is slower.
+# A band's error is corrected twice over, in the last round once: more diverges, less is slower.
 RELAXATION = 2.0
 # What the network's magnitudes weigh against the waveform's own, in the first round and in the last.
 TRUST = (0.4, 0.05)
@@ -53,7 +53,7 @@ class RetrievalVocoder(ConvNextVocoder):
 
     Each round makes the spectrum one of a waveform, carries it on in the direction in which it went, and corrects its
     magnitudes: towards those that the network expects, the less the later, and so that they have the given mel. The network
-    learns magnitudes by likelihood; a cost of the waveform reaches them as if no round had been.
+    learns magnitudes by likelihood; a cost of the waveform reaches them through the last round alone.
 
     While it trains there are 16 rounds, in evaluation mode as many as the shape says. Rounding errors grow from round to
     round, a thousandfold in 256 of them, so ``for_inference`` is in double precision: there, chunks equal whole files.
@@ -87,11 +87,7 @@ class RetrievalVocoder(ConvNextVocoder):
         """mel (B, M, F) -> waveform (B, 1, F * hop)."""
         with torch.autocast(mel.device.type, enabled=False):
             expected = self.log_magnitudes(mel)
-            with torch.no_grad():
-                found = self._retrieve(expected.detach(), self._linear(mel))
-            if torch.is_grad_enabled():
-                found = found * (expected - expected.detach()).exp()
-            return self.consistency.inverse.of_frames(found)[:, None].to(expected.dtype)
+            return self.consistency.inverse.of_frames(self._retrieve(expected, self._linear(mel)))[:, None].to(expected.dtype)
 
     def log_magnitudes(self, mel: Tensor) -> Tensor:
         """mel (B, M, F) -> expected log magnitudes (B, F, K), in nats."""
@@ -113,23 +109,26 @@ class RetrievalVocoder(ConvNextVocoder):
     def _retrieve(self, expected: Tensor, linear: Tensor) -> Tensor:
         """Expected log magnitudes (B, F, K) and the mel (B, M, F) -> complex spectrum (B, F, K); phases begin at 0."""
         rounds = min(self.shape.rounds, TRAINING_ROUNDS) if self.training else self.shape.rounds
-        bands, magnitude = linear.transpose(1, 2).log(), expected
-        spectrum = torch.complex(expected.exp(), torch.zeros_like(expected))
+        bands, gradients = linear.transpose(1, 2).log(), torch.is_grad_enabled()
+        start = expected.detach()
+        spectrum = torch.complex(start.exp(), torch.zeros_like(start))
         before = spectrum
         for index in range(rounds):
-            now = self.consistency(spectrum)
-            trust = TRUST[0] + (TRUST[1] - TRUST[0]) * index / rounds
-            magnitude = self._corrected(torch.lerp(_log_magnitude(now), expected, trust), bands)
-            carried = torch.lerp(before, now, 1 + MOMENTUM)
-            spectrum, before = carried * (magnitude - _log_magnitude(carried)).exp(), now
+            with torch.set_grad_enabled(gradients and index == rounds - 1):
+                now = self.consistency(spectrum)
+                trust = TRUST[0] + (TRUST[1] - TRUST[0]) * index / rounds
+                relaxation = 1.0 if index == rounds - 1 else RELAXATION
+                magnitude = self._corrected(torch.lerp(_log_magnitude(now), expected, trust), bands, relaxation)
+                carried = torch.lerp(before, now, 1 + MOMENTUM)
+                spectrum, before = carried * (magnitude - _log_magnitude(carried)).exp(), now
         return spectrum
 
-    def _corrected(self, magnitude: Tensor, bands: Tensor) -> Tensor:
+    def _corrected(self, magnitude: Tensor, bands: Tensor, relaxation: float) -> Tensor:
         """Log magnitudes (B, F, K), nearer to having the given log bands (B, F, M)."""
         power, filters = self.consistency.mel.spec.power, self.consistency.mel.filters.to(magnitude)
         found = (magnitude * power).exp() @ filters.T
         missing = (bands - (found + EPSILON).log()).clamp(-LARGEST_STEP, LARGEST_STEP)
-        return magnitude + RELAXATION / power * (missing @ self.spread.to(magnitude))
+        return magnitude + relaxation / power * (missing @ self.spread.to(magnitude))
 
 
 def _log_magnitude(spectrum: Tensor) -> Tensor:
