@@ -45,10 +45,18 @@ from advgen_audio.spectra.front_ends import MelSpectrogram, named_spec
 from advgen_audio.vocoding.task import mel_spec
 
 # Clips of a second at the rate that a preset is meant for; WaveGAN's published clip is 16,384 samples.
-SAMPLES = {"default": (8000, 8000), "large": (16000, 16000), "wavegan": (16000, 16384), "vocos-small": (8000, 8000)}
+SAMPLES = {
+    "default": (8000, 8000),
+    "large": (16000, 16000),
+    "wavegan": (16000, 16384),
+    "vocos-small": (8000, 8000),
+    "retrieval": (8000, 8000),
+}
 NAMES = {"default": "spectral", "large": "spectral-large"}
 NUM_CLASSES = 10
 MIN_ROUNDS = 3
+# Learns by likelihood, so there is no turn of critics to compare.
+WITHOUT_CRITICS = ("retrieval",)
 GENERATORS = ("default", "large", "wavegan")
 PRESETS = (*VOCODERS, *GENERATORS)
 
@@ -72,7 +80,7 @@ def vocoder_subject(preset: str, device: torch.device) -> Subject:
     facts = {"sample_rate_hz": rate_hz, "length": num_samples, "mel": spec.to_facts()}
     modality = AudioModality(options, {**facts, "examples": pack_clips(torch.zeros(1, num_samples))})
     vocoder = modality.generator().vocoder.for_inference().to(device)
-    mel = MelSpectrogram(spec)(0.1 * torch.randn(1, num_samples)).to(device)
+    mel = MelSpectrogram(spec)(0.1 * torch.randn(1, num_samples)).to(next(vocoder.parameters()))
 
     def prepare(batch: int) -> Callable[[], object]:
         mels = mel.expand(batch, -1, -1).contiguous()
@@ -152,6 +160,8 @@ def tell(text: str) -> None:
 
 def training(preset: str, arguments: argparse.Namespace, data: Path | None) -> dict[str, object]:
     """Ratio advgen / plain of segments per second for one preset."""
+    if preset in WITHOUT_CRITICS:
+        raise SystemExit(f"--preset {preset} learns by likelihood: there is no adversarial step to compare")
     record = find_plugin("audio")
     with tempfile.TemporaryDirectory() as folder:
         rate_hz = SAMPLES[preset][0] if preset in SAMPLES else mel_rate(preset_options(preset).mel)
@@ -229,7 +239,7 @@ def parse() -> argparse.Namespace:
 
 def run_training(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
     """Every preset, one after the other, each row as soon as it is known."""
-    for preset in arguments.preset or PRESETS:
+    for preset in arguments.preset or [preset for preset in PRESETS if preset not in WITHOUT_CRITICS]:
         yield training(preset, arguments, arguments.data)
 
 
