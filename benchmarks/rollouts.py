@@ -20,11 +20,11 @@ from torch import Tensor
 
 from advgen.config.load import load_config
 from advgen.contracts import Batch, Discriminator, Generator, Sample
-from advgen.crediting import credited_cost, opinion_of
 from advgen.engine import make_player
 from advgen.losses import LOSSES
 from advgen.players import Chunk, Objective, Players
 from advgen.registry import find_plugin
+from advgen.updates.crediting import credited_cost, opinion_of
 from advgen.world import World, pick_device
 from advgen_text.config import TextConfig
 from advgen_text.making import make_critic, make_generator

@@ -49,6 +49,14 @@ def test_only_the_command_line_imports_typer_and_nothing_imports_the_command_lin
         assert not [module for module in found if module.startswith("advgen.cli")]
 
 
+UPDATES = [path for path in CORE if "updates" in path.parts]
+
+
+@pytest.mark.parametrize("path", UPDATES, ids=name_of)
+def test_updates_know_nothing_of_the_step_that_calls_them(path: Path) -> None:
+    assert not {"advgen.step", "advgen.training", "advgen.setup"} & {module for module, _ in imports(path)}
+
+
 LOWER = ["contracts", "costs", "losses", "penalties", "estimators", "step", "training", "cli"]
 
 

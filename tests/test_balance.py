@@ -14,9 +14,10 @@ import pytest
 import torch
 
 import advgen
-from advgen import ConfigError, Sample, generator_update
+from advgen import ConfigError, Sample
 from advgen.balance import DECAY, Pull, balanced_costs, measure
 from advgen.runs import checkpoint
+from advgen.updates import generator
 
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import tiny
@@ -162,8 +163,8 @@ def test_without_shares_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.
     def never(*_: Any) -> Any:
         raise AssertionError("measured although no share was given")
 
-    monkeypatch.setattr(generator_update, "measure", never)
-    monkeypatch.setattr(generator_update, "balanced_costs", never)
+    monkeypatch.setattr(generator, "measure", never)
+    monkeypatch.setattr(generator, "balanced_costs", never)
     folder = run(tmp_path / "run", steps=1)
     assert not [name for name in checkpoint.load(folder / "checkpoints", 1)[0]["state"] if name.startswith("balance")]
     row = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])

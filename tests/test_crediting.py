@@ -12,14 +12,14 @@ from torch import Tensor
 
 from advgen.config.model import EstimatorConfig, PlayerConfig, RunConfig
 from advgen.contracts import Batch, Discriminator, Generator, Head, Mode, Sample, Verdict
-from advgen.crediting import credited_cost, opinion_of
 from advgen.engine import make_player
 from advgen.errors import ConfigError, ContractError
 from advgen.estimators import score_function_cost
 from advgen.losses import LOSSES
 from advgen.players import Chunk, Objective, Players
-from advgen.policies import carried_on, clipped_cost, divergence, expected_cost, importance_weights
 from advgen.setup import make_objective
+from advgen.updates.crediting import credited_cost, opinion_of
+from advgen.updates.policies import carried_on, clipped_cost, divergence, expected_cost, importance_weights
 from advgen.world import World
 
 V, L, GRID = 2, 3, 8

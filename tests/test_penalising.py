@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 import advgen
 from advgen import Batch, ConfigError, Discriminator, Head, Verdict
-from advgen.discriminator_update import _mismatch_cost
-from advgen.judging import Side, judge, judge_apart, judge_both, mixes_samples
 from advgen.losses import LOSSES
-from advgen.penalising import _rows, penalty_costs
 from advgen.penalties import PENALTIES
 from advgen.players import Chunk
+from advgen.updates.discriminator import _mismatch_cost
+from advgen.updates.judging import Side, judge, judge_apart, judge_both, mixes_samples
+from advgen.updates.penalising import _rows, penalty_costs
 
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import tiny
@@ -171,7 +171,7 @@ def test_a_step_judges_both_sides_in_one_pass_unless_one_slope_alone_is_asked_fo
     penalties: str, passes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = list[int]()
-    monkeypatch.setattr("advgen.judging.check_verdict", lambda verdict, size, who: counted.append(size) or verdict)
+    monkeypatch.setattr("advgen.updates.judging.check_verdict", lambda verdict, size, who: counted.append(size) or verdict)
     overrides = tiny("image", f"penalties={penalties}", "loss='nonsaturating'")
     advgen.train("image", out=tmp_path / "run", overrides=overrides, steps=1, progress=False, device="cpu")
     of_step = [size for size in counted if size <= 16]  # both sides of 8; the watch on overfitting judges 64

@@ -15,10 +15,10 @@ import torch
 
 from advgen import Batch, DataError, DataRequest, Discriminator, GenError, Sample, Verdict, split_indices
 from advgen.config.load import load_config
-from advgen.generator_update import update_generator
 from advgen.registry import find_plugin
 from advgen.setup import Setup, build
-from advgen.updating import likelihood_cost, mean_positions
+from advgen.updates.generator import update_generator
+from advgen.updates.shared import likelihood_cost, mean_positions
 from advgen.world import World
 from advgen_text import data, phrases, reading
 from advgen_text.config import TextConfig

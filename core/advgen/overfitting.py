@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from advgen.contracts import Batch, Sample, Source
-from advgen.judging import judge_sample
 from advgen.players import Players
 from advgen.randomness import keyed_generator, seed_networks
 from advgen.reduction import reduce_verdict
 from advgen.runs import RunFolder
 from advgen.setup import Setup
+from advgen.updates.judging import judge_sample
 
 SAMPLES = 64
 EVERY = 100

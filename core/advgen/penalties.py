@@ -19,8 +19,8 @@ from torch import Tensor
 from advgen.contracts import Verdict
 from advgen.controllers import CONTROLLERS
 from advgen.errors import ConfigError, ContractError, nearest
-from advgen.judging import Judge
 from advgen.reduction import reduce_verdict
+from advgen.updates.judging import Judge
 
 JudgeCall = Callable[[Tensor], Verdict]
 

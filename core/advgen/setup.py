@@ -21,13 +21,13 @@ from advgen.data.resident import keep_on_device
 from advgen.engine import corrected, make_player
 from advgen.errors import ConfigError, ContractError, DataError, PluginError
 from advgen.estimators import get_estimator
-from advgen.judging import mixes_samples
 from advgen.losses import LOSSES, Loss, get_loss
 from advgen.penalties import PENALTIES, Penalty, get_penalty, plays
 from advgen.players import Chunk, Draw, Objective, Players
 from advgen.randomness import keyed_generator, sample_indices, seed_networks
 from advgen.registry import PluginRecord, resolve
 from advgen.schedules import make_scale
+from advgen.updates.judging import mixes_samples
 from advgen.world import World
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from advgen.config.model import RunConfig
-from advgen.discriminator_update import update_discriminator
 from advgen.engine import Terms, apply_update, set_second_beta
-from advgen.generator_update import update_generator
 from advgen.players import Draw, Objective, Players
-from advgen.policy_update import update_policy
 from advgen.randomness import seed_networks
-from advgen.updating import add, likelihood_cost, mean_positions
+from advgen.updates.discriminator import update_discriminator
+from advgen.updates.generator import update_generator
+from advgen.updates.policy import update_policy
+from advgen.updates.shared import add, likelihood_cost, mean_positions
 
 
 def train_step(players: Players, objective: Objective, draw: Draw, step: int, progress: float) -> dict[str, Tensor]:

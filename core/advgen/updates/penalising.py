@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from advgen.errors import ConfigError
-from advgen.judging import Judge, Side, judge_both
 from advgen.penalties import Penalty
 from advgen.players import Chunk, Objective, Players
+from advgen.updates.judging import Judge, Side, judge_both
 from advgen.world import World
 
 KEYS = ("real", "fake")

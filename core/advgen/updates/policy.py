@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from advgen.crediting import credited_cost, drawn_places, opinion_of
 from advgen.engine import Terms, apply_update
 from advgen.estimators import advantages, gains, zero_outside
-from advgen.generator_update import generated
 from advgen.players import Chunk, Objective, Players, Turn
-from advgen.policies import chosen, clipped_cost, divergence, entropies
 from advgen.randomness import seed_networks
-from advgen.updating import (
+from advgen.updates.crediting import credited_cost, drawn_places, opinion_of
+from advgen.updates.generator import generated
+from advgen.updates.policies import chosen, clipped_cost, divergence, entropies
+from advgen.updates.shared import (
     add,
     backward,
     draw_temperature,

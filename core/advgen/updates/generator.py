@@ -11,16 +11,16 @@ from advgen import reduction
 from advgen.balance import Pull, balanced_costs, measure
 from advgen.contracts import Batch, Sample, Verdict
 from advgen.controllers import follow_lengths, path_length_cost
-from advgen.crediting import credited_cost, drawn_places, opinion_of
 from advgen.engine import Terms, apply_update, frozen
 from advgen.errors import ConfigError
 from advgen.estimators import ESTIMATORS, score_function_cost
-from advgen.judging import judge_sample
-from advgen.penalising import is_due, penalty_weight
 from advgen.players import Chunk, Objective, Players, Turn
-from advgen.policies import expected_cost
 from advgen.randomness import seed_networks
-from advgen.updating import (
+from advgen.updates.crediting import credited_cost, drawn_places, opinion_of
+from advgen.updates.judging import judge_sample
+from advgen.updates.penalising import is_due, penalty_weight
+from advgen.updates.policies import expected_cost
+from advgen.updates.shared import (
     add,
     apply_own,
     backward,

@@ -11,13 +11,13 @@ from advgen import reduction
 from advgen.contracts import Discriminator, Sample, Verdict
 from advgen.controllers import follow_scores, lecam_cost
 from advgen.engine import Terms, apply_update
-from advgen.judging import Side, judge, judge_apart, judge_both
 from advgen.losses import LOSSES
-from advgen.penalising import due_penalties, is_due, one_sided, penalty_costs, penalty_weight
 from advgen.penalties import Penalty
 from advgen.players import Chunk, Objective, Players
 from advgen.randomness import seed_networks
-from advgen.updating import add, apply_own, backward, draw_temperature, global_means
+from advgen.updates.judging import Side, judge, judge_apart, judge_both
+from advgen.updates.penalising import due_penalties, is_due, one_sided, penalty_costs, penalty_weight
+from advgen.updates.shared import add, apply_own, backward, draw_temperature, global_means
 
 
 def update_discriminator(

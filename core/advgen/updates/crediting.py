@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from advgen import reduction
 from advgen.contracts import Sample, Verdict
 from advgen.errors import ConfigError, ContractError
-from advgen.judging import judge_sample
 from advgen.players import Chunk, Objective, Players
-from advgen.policies import carried_on, importance_weights
 from advgen.reduction import Means, masked_mean
-from advgen.updating import draw_temperature, global_means
+from advgen.updates.judging import judge_sample
+from advgen.updates.policies import carried_on, importance_weights
+from advgen.updates.shared import draw_temperature, global_means
 
 
 @dataclass(frozen=True)
