@@ -22,6 +22,7 @@ from advgen.evaluation import evaluate_run
 from advgen.runs import checkpoint
 from advgen.sampling import convert_run, load_run
 from advgen_audio.config import AudioConfig
+from advgen_audio.data.segments import pack_clips
 from advgen_audio.measures.griffin_lim import GriffinLim
 from advgen_audio.modality import AudioModality
 from advgen_audio.spectra.front_ends import MelMismatchError, MelSpec, MelSpectrogram
@@ -40,6 +41,8 @@ SMALL = [
     "train.log_every=1",
     "data.max_bad=0",
 ]
+
+SPEC = MelSpec(rate_hz=8000, n_fft=256, hop=64, num_mels=64)
 
 
 def tone(num_samples: int, frequency_hz: float = 440.0, rate_hz: int = 8000) -> np.ndarray:
@@ -115,6 +118,16 @@ def test_a_vocoder_without_a_likelihood_says_so(clips: Path, tmp_path: Path) -> 
         run(clips, tmp_path / "run", "phases=[{kind='likelihood', share=1.0}]", steps=1)
 
 
+def test_critics_are_any_set_by_weight(clips: Path, tmp_path: Path) -> None:
+    config = AudioConfig.model_validate({"task": "vocode", "critics": {"resolution": 0.5, "period": 1.0}})
+    critics = AudioModality(config, {"mel": SPEC.to_facts(), "examples": pack_clips(torch.zeros(1, 1024))}).discriminator()
+    heads = critics(torch.zeros(1, 1, 2048), {}).heads
+    assert [head.weight for head in heads] == [0.5] * 3 + [1.0] * 5
+    for asked, said in (({"pitch": 1.0}, "period"), ({"band": 0.0}, "greater than 0"), ({}, "no critics")):
+        with pytest.raises(ConfigError, match=said):
+            run(clips, tmp_path / "run", f"options.critics={{{', '.join(f'{k}={v}' for k, v in asked.items())}}}", steps=1)
+
+
 def test_segments_are_the_same_whatever_else_is_asked_for_and_know_their_padding(clips: Path) -> None:
     config = AudioConfig(task="vocode", segment=1856, gain_db=(-6.0, -1.0), peak_normalise=False)
     source = AudioModality.read(config, DataRequest(clips)).splits["train"]
@@ -130,7 +143,7 @@ def test_segments_are_the_same_whatever_else_is_asked_for_and_know_their_padding
 
 def test_facts_are_enough_to_sample_without_the_data(trained: Path) -> None:
     facts = json.loads((trained / "facts.json").read_text())
-    assert MelSpec.from_facts(facts["mel"]) == MelSpec(rate_hz=8000, n_fft=256, hop=64, num_mels=64)
+    assert MelSpec.from_facts(facts["mel"]) == SPEC
     drawn = advgen.load_generator(trained, device="cpu").draw(10)
     assert drawn.values.shape == (10, 1, 1024)
     assert torch.equal(drawn.values[0], drawn.values[len(facts["examples"])])

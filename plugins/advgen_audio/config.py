@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from advgen import PluginConfig
 
 MEL_FIELDS = ("scale", "norm", "power", "epsilon", "log", "floor", "floor_mode", "padding", "pad_mode")
+CriticName = Literal["period", "scale", "resolution", "band"]
 
 
 class AudioConfig(PluginConfig):
@@ -73,7 +74,16 @@ class AudioConfig(PluginConfig):
         "one", description="The cost mel: of the run's front end, or of seven with windows of 32 to 2048 samples, summed."
     )
     gain_db: tuple[float, float] = Field((0.0, 0.0), description="Random gain of training segments, least and most.")
-    critics: Literal["small", "hifigan", "bigvgan", "vocos"] = Field("vocos", description="Set of critics of a vocoder.")
+    critics: Literal["small", "hifigan", "bigvgan", "vocos"] | dict[CriticName, PositiveFloat] = Field(
+        "vocos", description="Critics of a vocoder: a published set, or any of period, scale, resolution, band by weight."
+    )
+
+    @field_validator("critics")
+    @classmethod
+    def _is_a_set(cls, critics: str | dict[CriticName, float]) -> str | dict[CriticName, float]:
+        if not critics:
+            raise ValueError("no critics; name one of period, scale, resolution and band with a weight, or a published set")
+        return critics
 
     @field_validator("label_pattern", "test_pattern")
     @classmethod

@@ -18,7 +18,14 @@ from advgen import Batch, ConfigError, Generator, MetricNote, Mode, Sample, Verd
 from advgen_audio import discriminators
 from advgen_audio.config import AudioConfig
 from advgen_audio.data.segments import unpack_clips
-from advgen_audio.discriminators import CriticSet, MultiBandCritic, MultiPeriodCritic
+from advgen_audio.discriminators import (
+    CriticSet,
+    MultiBandCritic,
+    MultiPeriodCritic,
+    MultiResolutionCritic,
+    MultiScaleCritic,
+    WaveformCritic,
+)
 from advgen_audio.measures import CopyMeasures
 from advgen_audio.pictures import Clip
 from advgen_audio.reconstruction import MelDistance, SpectralDistance, feature_matching, loss_spec, multi_scale_specs
@@ -36,6 +43,12 @@ from advgen_audio.vocoders import (
 )
 
 LONGEST_SEGMENT = 8192
+CRITICS: dict[str, Callable[[], WaveformCritic]] = {
+    "period": MultiPeriodCritic,
+    "scale": MultiScaleCritic,
+    "resolution": MultiResolutionCritic,
+    "band": MultiBandCritic,
+}
 
 
 class VocoderGenerator(Generator):
@@ -126,12 +139,14 @@ def make_vocoder(config: AudioConfig, spec: MelSpec) -> Vocoder:
     return Bigvgan(replace(bigvgan_shape(size, num_mels=spec.num_mels, hop=spec.hop), **asked))
 
 
-def make_critics(name: str) -> CriticSet:
-    """A published set of critics, or one that two processor cores can train."""
-    if name == "small":
+def make_critics(asked: str | Mapping[str, float]) -> CriticSet:
+    """A published set of critics, one that two processor cores can train, or those of a published width by weight."""
+    if not isinstance(asked, str):
+        return CriticSet({name: CRITICS[name]() for name in asked}, asked)
+    if asked == "small":
         bands = MultiBandCritic(4, (512, 256), (0.0, 0.25, 0.5, 1.0), skip_first=True)
         return CriticSet({"period": MultiPeriodCritic(2, skip_first=True), "band": bands}, {"band": 0.1}, share="mean")
-    made: CriticSet = getattr(discriminators, f"{name}_critics")()
+    made: CriticSet = getattr(discriminators, f"{asked}_critics")()
     return made
 
 
