@@ -24,7 +24,7 @@ from advgen_audio.networks.critics import AudioDiscriminator
 from advgen_audio.networks.spectral import SpectralGenerator
 from advgen_audio.networks.wavegan import WaveganDiscriminator
 from advgen_audio.spectra.front_ends import MelSpec
-from advgen_audio.vocoding.task import Vocoding
+from advgen_audio.vocoding.modality import VocodingModality
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_vocoding import SMALL, tone
@@ -114,10 +114,10 @@ def test_the_large_networks_hold_a_second(rate_hz: int, length: int) -> None:
     assert 15 < millions[0] < 30 and millions[1] < 60
 
 
-def vocoding(**options: Any) -> Vocoding:
+def vocoding(**options: Any) -> VocodingModality:
     spec = MelSpec(rate_hz=8000, n_fft=256, hop=64, num_mels=64)
     facts = {"mel": spec.to_facts(), "examples": pack_clips(torch.zeros(1, 1024)), "sample_rate_hz": 8000}
-    return Vocoding(AudioConfig(task="vocode", **options), facts)
+    return VocodingModality(AudioConfig(task="vocode", **options), facts)
 
 
 @pytest.mark.parametrize("scales", ["one", "many"])

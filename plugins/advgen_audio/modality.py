@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -21,12 +21,10 @@ from advgen import (
     Discriminator,
     Generator,
     Judge,
-    MetricNote,
     Modality,
     Mode,
     Sample,
     Show,
-    Verdict,
     content_hash,
     split_indices,
 )
@@ -42,8 +40,7 @@ from advgen_audio.networks.spectral import GeneratorShape, SpectralGenerator
 from advgen_audio.networks.wavegan import WaveganDiscriminator, WaveganGenerator, WaveganShape
 from advgen_audio.pictures import Clip, describe_scale, draw_clips, save_picture
 from advgen_audio.spectra.front_ends import SPECS
-from advgen_audio.vocoding.copy_synthesis import copy_files
-from advgen_audio.vocoding.task import VocoderGenerator, Vocoding, make_critics, mel_spec, segment_length
+from advgen_audio.vocoding.task import mel_spec, segment_length
 
 NUM_EXAMPLES = 8
 NUM_SHOWN = 16
@@ -51,18 +48,21 @@ NUM_NAMED = 5
 
 
 class AudioModality(Modality[AudioConfig]):
-    """Waveforms (B, 1, T) in [-1, 1], with an optional class label; where the task is to vocode, made of mels."""
+    """Waveforms (B, 1, T) in [-1, 1] from noise and an optional class.
+
+    Where the options say that the task is to vocode, one is made as a ``VocodingModality``, as a ``Path`` is of its system.
+    """
 
     overview_samples = sample_block = NUM_SHOWN
+    normal_noise = True
     formats = MappingProxyType({name: kind.about for name, kind in files.FORMATS.items()})
 
-    def __init__(self, config: AudioConfig, facts: Mapping[str, Any]) -> None:
-        super().__init__(config, facts)
-        self._vocoding = Vocoding(config, facts) if config.task == "vocode" else None
-        self.normal_noise = self._vocoding is None
-        if self._vocoding is not None:
-            self.paired, self.overview_samples = True, len(self._vocoding.examples)
-            self.sample_block = self.overview_samples
+    def __new__(cls, config: AudioConfig, facts: Mapping[str, Any]) -> AudioModality:
+        if cls is AudioModality and config.task == "vocode":
+            from advgen_audio.vocoding.modality import VocodingModality
+
+            return super().__new__(VocodingModality)
+        return super().__new__(cls)
 
     @classmethod
     def read(cls, config: AudioConfig, request: DataRequest) -> Corpus:
@@ -81,9 +81,7 @@ class AudioModality(Modality[AudioConfig]):
         return inspect_sounds(at_own_rate(config), request, show)
 
     def generator(self) -> Generator:
-        """noise (B, Z) or condition["mel"] -> waveform (B, 1, T)."""
-        if self._vocoding is not None:
-            return self._vocoding.generator()
+        """noise (B, Z) -> waveform (B, 1, T)."""
         config, (n_fft, hop) = self.config, frames_at(self.config, self._rate_hz)
         if config.networks == "wavegan":
             return WaveganGenerator(self._wavegan)
@@ -94,8 +92,6 @@ class AudioModality(Modality[AudioConfig]):
 
     def discriminator(self) -> Discriminator:
         """waveform (B, 1, T) -> a head for each critic."""
-        if self._vocoding is not None:
-            return make_critics(self.config.critics)
         config, (n_fft, _) = self.config, frames_at(self.config, self._rate_hz)
         if config.networks == "wavegan":
             return WaveganDiscriminator(self._wavegan)
@@ -111,16 +107,14 @@ class AudioModality(Modality[AudioConfig]):
         )
 
     def noise(self, num_samples: int, generator: torch.Generator, *, mode: Mode = "values") -> Tensor:
-        """(B, Z) normal noise; one draw per row, so that row i is the same whatever B. A vocoder has none: (B, 0)."""
-        if self._vocoding is not None:
-            return torch.zeros(num_samples, 0)
+        """(B, Z) normal noise; one draw per row, so that row i is the same whatever B."""
         rows = [torch.randn(self.config.noise_size, generator=generator) for _ in range(num_samples)]
         return torch.stack(rows) if rows else torch.zeros(0, self.config.noise_size)
 
     def postprocess(self, sample: Sample, condition: Mapping[str, Tensor]) -> Batch:
         """With silence behind its end, and condition["length"] (B,), where the data's clips are padded."""
         level = self.facts.get("end_level")
-        if self._vocoding is not None or level is None:
+        if level is None:
             return super().postprocess(sample, condition)
         ends = ends_of_sound(sample.values, self._rate_hz, level)
         return Batch(without_tails(sample.values, ends), sample.mask, {**condition, "length": ends})
@@ -132,14 +126,12 @@ class AudioModality(Modality[AudioConfig]):
 
     def write(self, batch: Batch, folder: Path, *, start: int = 0) -> list[Path]:
         """One sound file per sample, as long as its sound where the data's clips are of many lengths."""
-        ends = batch.condition.get("length") if self._vocoding is None else None
+        ends = batch.condition.get("length")
         clips = list(batch.values) if ends is None else [clip[:, :end] for clip, end in zip(batch.values, ends, strict=True)]
         return files.write_clips(clips, self._rate_hz, folder, start, self.file_format or files.DEFAULT_FORMAT)
 
     def overview(self, batch: Batch, stem: Path) -> list[Path]:
-        """One WAV with all clips and one picture of waveforms and spectrograms; a vocoder's beside what they are copies of."""
-        if self._vocoding is not None:
-            return self._show(self._vocoding.beside_real(batch), stem)
+        """One WAV with all clips and one picture of waveforms and spectrograms."""
         return self.table(batch.slice(0, NUM_SHOWN), 1, stem)
 
     def table(self, batch: Batch, columns: int, stem: Path, *, blank: int = 0) -> list[Path]:
@@ -156,69 +148,34 @@ class AudioModality(Modality[AudioConfig]):
         ]
         return self._show(pairs, stem)
 
-    def describe(self, generator: Generator) -> dict[str, str | int | float]:
-        """How far a vocoder looks."""
-        known = self._vocoding is not None and isinstance(generator, VocoderGenerator)
-        return dict(self._vocoding.describe(generator)) if known else {}
-
     def reading_alike(self) -> AudioConfig:
         """The rate and the length of the data, labels by folder."""
-        if self._vocoding is not None:
-            return super().reading_alike()
         form = {"sample_rate_hz": self._rate_hz, "length": self._length, "label_pattern": None, "test_pattern": None}
         return self.config.model_copy(update=form)
 
     def differences(self, facts: Mapping[str, Any]) -> list[str]:
-        """Another rate, other classes, another mel front end."""
-        found = self._vocoding.differences(facts) if self._vocoding is not None else []
-        own, theirs = (f"{each.get('sample_rate_hz')} Hz" for each in (self.facts, facts))
-        if own != theirs:
-            found.append(f"the rates differ: {theirs} there, {own} here")
-        if self._vocoding is None and list(self.facts.get("classes") or ()) != list(facts.get("classes") or ()):
+        """Another rate, other classes."""
+        found = self._other_rate(facts)
+        if list(self.facts.get("classes") or ()) != list(facts.get("classes") or ()):
             found.append(
                 f"the classes differ: {len(facts.get('classes') or ())} there, {self._num_classes} here, in this order"
             )
         return found
 
-    def prepare(self, batch: Batch) -> Batch:
-        """For a vocoder, with mels made where the batch is."""
-        return batch if self._vocoding is None else self._vocoding.prepare(batch)
-
-    def condition(self, num_samples: int, generator: torch.Generator, *, label: int | None = None) -> dict[str, Tensor]:
-        """Labels as in the data; for a vocoder the mels of held-out examples."""
-        if self._vocoding is not None:
-            return self._vocoding.condition(num_samples, label)
-        return super().condition(num_samples, generator, label=label)
-
-    def auxiliary(self, real: Batch, fake: Sample) -> Mapping[str, Callable[[], Tensor]]:
-        """A vocoder's ``mel`` and ``stft``."""
-        return {} if self._vocoding is None else self._vocoding.auxiliary(real, fake)
-
-    def likelihood(self, generator: Generator, batch: Batch) -> Tensor:
-        """Of magnitudes, where the vocoder gives them one; (B, F, K) in nats."""
-        return super().likelihood(generator, batch) if self._vocoding is None else self._vocoding.likelihood(generator, batch)
-
-    def verdict_auxiliary(self, real: Verdict, fake: Verdict) -> dict[str, Tensor]:
-        """A vocoder's ``feature_matching``."""
-        return {} if self._vocoding is None else self._vocoding.verdict_auxiliary(real, fake)
+    def _other_rate(self, facts: Mapping[str, Any]) -> list[str]:
+        own, theirs = (f"{each.get('sample_rate_hz')} Hz" for each in (self.facts, facts))
+        return [] if own == theirs else [f"the rates differ: {theirs} there, {own} here"]
 
     def convert(self, generator: Generator, paths: Sequence[Path], folder: Path) -> list[Path]:
-        """A vocoder's copies of sound files and of saved mels, one file each, of exactly their length.
+        """Refused: sound is made of noise here.
 
         Raises:
-            ConfigError: where the run makes sound of noise.
+            ConfigError: saying what would make it of files.
         """
-        if self._vocoding is None or not isinstance(generator, VocoderGenerator):
-            raise ConfigError(
-                "this run makes sound of noise, not of files; leave out --from, or train with options.task=vocode"
-            )
-        return copy_files(generator.vocoder, self._vocoding.spec, paths, folder, self.file_format or files.DEFAULT_FORMAT)
+        raise ConfigError("this run makes sound of noise, not of files; leave out --from, or train with options.task=vocode")
 
     def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
-        """For a vocoder distances from the copied clips; for notes the share that is one note, and each factor's total
-        variation from the corpus, among those."""
-        if self._vocoding is not None:
-            return self._vocoding.metrics(generated, held_out)
+        """For notes the share that is one note, and each factor's total variation from the corpus, among those."""
         if self.facts.get("corpus") != "notes":
             return {}
         reading = notes.read_notes(generated.values[:, 0].detach().float().cpu().clamp(-1, 1))
@@ -227,10 +184,6 @@ class AudioModality(Modality[AudioConfig]):
             found[f"factor_tv/{name}"] = notes.total_variation(reading.factors[name][reading.valid], size)
         found["between_levels"] = float(reading.between[reading.valid].double().mean()) if reading.valid.any() else 1.0
         return found
-
-    def metric_notes(self) -> Mapping[str, MetricNote]:
-        """How a vocoder's metrics are measured."""
-        return {} if self._vocoding is None else self._vocoding.metric_notes()
 
     def _titles(self, batch: Batch) -> list[str]:
         """The class where there is one, else the place."""

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from advgen import Batch, ConfigError, Generator, MetricNote, Mode, Sample, Verdict
+from advgen import ConfigError, Generator, Mode, Sample
 from advgen_audio import discriminators
 from advgen_audio.config import AudioConfig
-from advgen_audio.data.segments import unpack_clips
 from advgen_audio.discriminators import (
     CriticSet,
     MultiBandCritic,
@@ -26,10 +23,7 @@ from advgen_audio.discriminators import (
     MultiScaleCritic,
     WaveformCritic,
 )
-from advgen_audio.measures import CopyMeasures
-from advgen_audio.pictures import Clip
-from advgen_audio.reconstruction import MelDistance, SpectralDistance, feature_matching, loss_spec, multi_scale_specs
-from advgen_audio.spectra.front_ends import MelSpec, MelSpectrogram, describe_difference, named_spec, side_by_side
+from advgen_audio.spectra.front_ends import MelSpec, named_spec
 from advgen_audio.vocoders import (
     Bigvgan,
     Hifigan,
@@ -148,120 +142,3 @@ def make_critics(asked: str | Mapping[str, float]) -> CriticSet:
         return CriticSet({"period": MultiPeriodCritic(2, skip_first=True), "band": bands}, {"band": 0.1}, share="mean")
     made: CriticSet = getattr(discriminators, f"{asked}_critics")()
     return made
-
-
-class Vocoding:
-    """What ``AudioModality`` asks where the task is to vocode."""
-
-    def __init__(self, config: AudioConfig, facts: Mapping[str, Any]) -> None:
-        self.config, self.facts = config, facts
-        self.spec = MelSpec.from_facts(facts["mel"])
-        self._modules: dict[str, Any] = {}
-        self.examples = unpack_clips(facts["examples"])
-
-    def generator(self) -> Generator:
-        """mel -> waveform."""
-        return VocoderGenerator(make_vocoder(self.config, self.spec), self.spec)
-
-    def mel(self, waveform: Tensor) -> Tensor:
-        """waveform (B, T) -> log mel (B, M, F), where the waveform is."""
-        found: Tensor = self._on(waveform, "mel", lambda: MelSpectrogram(self.spec))(waveform)
-        return found
-
-    def prepare(self, batch: Batch) -> Batch:
-        """The same waveforms, with their mels as a condition."""
-        return Batch(batch.values, batch.mask, {**batch.condition, "mel": self.mel(batch.values[:, 0])})
-
-    def condition(self, count: int, label: int | None) -> dict[str, Tensor]:
-        """Mels of the held-out examples, again and again, and which one each is of.
-
-        Raises:
-            ConfigError: where a class is asked for.
-        """
-        if label is not None:
-            raise ConfigError(
-                "a vocoder draws no classes: it makes sound of mels; leave out --class, or give files with --from"
-            )
-        example = torch.arange(count) % len(self.examples)
-        return {"mel": self.mel(self.examples)[example], "example": example}
-
-    def likelihood(self, generator: Generator, batch: Batch) -> Tensor:
-        """Of the waveforms' magnitudes, (B, F, K) in nats.
-
-        Raises:
-            ConfigError: where the vocoder has none.
-        """
-        vocoder = generator.vocoder if isinstance(generator, VocoderGenerator) else generator
-        if not isinstance(vocoder, RetrievalVocoder):
-            raise ConfigError(
-                f"options.vocoder {self.config.vocoder} has no likelihood: take retrieval, or remove the phase and the anchor"
-            )
-        return vocoder.nats(batch.condition["mel"], batch.values[:, 0])
-
-    def auxiliary(self, real: Batch, fake: Sample) -> dict[str, Callable[[], Tensor]]:
-        """``mel``: mean absolute difference of log mels up to half the rate, of one front end or of many; ``stft``: spectral
-        convergence plus log-magnitude distance, means over three resolutions."""
-        one, other = real.values[:, 0], fake.values[:, 0]
-        return {
-            "mel": lambda: self._on(other, "distance", self._mel_distance)(one, other),
-            # Each clip by itself, so that cutting a batch into parts changes nothing.
-            "stft": lambda: sum(self._on(other, "stft_cost", lambda: SpectralDistance(over="clip"))(one, other)),
-        }
-
-    def _mel_distance(self) -> MelDistance:
-        many = self.config.mel_scales == "many"
-        return MelDistance(*(multi_scale_specs(self.spec.rate_hz) if many else [loss_spec(self.spec)]))
-
-    def verdict_auxiliary(self, real: Verdict, fake: Verdict) -> dict[str, Tensor]:
-        """``feature_matching``: mean absolute difference of the critics' layers."""
-        return {"feature_matching": feature_matching(real=real, fake=fake)}
-
-    def describe(self, generator: VocoderGenerator) -> dict[str, str]:
-        """How far a sample looks, and at what: what streams and whole files need to know."""
-        spec, vocoder = self.spec, generator.vocoder
-        frames, samples = vocoder.receptive_field, vocoder.receptive_field * spec.hop
-        reach = f"{vocoder.context_frames} before and after a sample's own"
-        return {
-            "mel": f"{spec.num_mels} bands of {spec.n_fft} samples every {spec.hop}, {spec.rate_hz} Hz",
-            "receptive_field": f"{frames} frames ({samples} samples, {1000 * samples / spec.rate_hz:.0f} ms): {reach}",
-        }
-
-    def differences(self, facts: Mapping[str, Any]) -> list[str]:
-        """The front ends side by side, where another vocoder's is another."""
-        if "mel" not in facts:
-            return ["that run makes sound of noise, this one of mels"]
-        theirs = MelSpec.from_facts(facts["mel"])
-        if not describe_difference(self.spec, theirs):
-            return []
-        table = side_by_side(self.spec, theirs, "this run", "that run")
-        return [f"the mel front ends differ, so what is taken must learn to read this one:\n{table}"]
-
-    def beside_real(self, batch: Batch) -> list[tuple[Clip, ...]]:
-        """Each held-out example beside its copy, for pictures; batches that are not of the examples stand alone."""
-        shown, known = batch.slice(0, len(self.examples)), batch.condition.get("example")
-        if known is None:
-            return [(Clip(values[0], f"{row + 1}"),) for row, values in enumerate(shown.values)]
-        return [
-            (Clip(self.examples[example], f"clip {example + 1}", real=True), Clip(values[0], "its copy"))
-            for example, values in zip(known.tolist(), shown.values, strict=False)
-        ]
-
-    def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
-        """Measures of copies beside the clips they copy, without padding, and of Griffin-Lim's on the same mels."""
-        if len(generated) != len(held_out) or "example" in generated.condition:
-            return {}
-        return self._measures(generated.values[:, 0], held_out)
-
-    def metric_notes(self) -> Mapping[str, MetricNote]:
-        """How each metric is measured."""
-        return self._measures.notes()
-
-    @cached_property
-    def _measures(self) -> CopyMeasures:
-        return CopyMeasures(self.spec)
-
-    def _on(self, like: Tensor, name: str, make: Any) -> Any:
-        """A fixed module, made once and moved to where a tensor is; in double precision where that is."""
-        if name not in self._modules:
-            self._modules[name] = make()
-        return self._modules[name].to(like.device, torch.float64 if like.dtype is torch.float64 else torch.float32)
