@@ -51,7 +51,7 @@ class AudioConfig(PluginConfig):
     task: Literal["generate", "vocode"] = Field("generate", description="vocode: from mel spectrograms to sound.")
     vocoder: Literal["vocos", "retrieval", "hifigan-v1", "hifigan-v2", "hifigan-v3", "bigvgan-base", "bigvgan"] = "vocos"
     vocoder_channels: int | None = Field(None, ge=8, description="Width of the vocoder; empty: as published.")
-    vocoder_blocks: int | None = Field(None, ge=1, description="Blocks of a Vocos; empty: 8, as published.")
+    vocoder_blocks: int | None = Field(None, ge=1, description="Blocks; empty: 8 of a Vocos, as published, 6 of retrieval.")
     vocoder_rounds: int = Field(256, ge=1, description="Rounds in which retrieval finds phases; more are better and slower.")
     mel: Literal["hifigan", "bigvgan", "vocos"] | None = Field(
         None, description="A published mel front end; empty: magnitudes of n_fft and hop in num_mels bands."

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from advgen.config.model import RunConfig
 from advgen.contracts import Batch, Discriminator, Generator, Mode, Sample, Verdict, check_verdict
 from advgen.randomness import seed_networks
 from advgen.reduction import reduce_verdict
@@ -211,9 +213,11 @@ def _second_order(subject: Subject, penalty: Tensor, discriminator: Any, what: s
 
 def likelihood_is_a_cost_per_position(subject: Subject) -> None:
     """Where a preset uses the likelihood, it is (B, *positions) nats with a gradient for the generator."""
-    presets = [subject.configured(preset=name) for name in subject.spec.presets] or [subject.config]
-    if not any("likelihood" in config.auxiliary or "likelihood" in {p.kind for p in config.phases} for config in presets):
+    using = [name for name in (None, *subject.spec.presets) if _uses_likelihood(subject.configured(preset=name))]
+    if not using:
         return
+    if using[0] is not None:
+        subject = replace(subject, preset=using[0])
     generator, real = subject.networks()[0], subject.real()
     nats = subject.modality.likelihood(generator, real)
     shape = tuple(nats.shape)
@@ -221,6 +225,10 @@ def likelihood_is_a_cost_per_position(subject: Subject) -> None:
     fits = real.mask is None or nats.shape == real.mask.shape
     subject.expect(fits, f"likelihood() is {shape}", "the shape of the batch's mask")
     _gradient_arrives(subject, nats.sum(), generator, "likelihood() reaches no generator parameter")
+
+
+def _uses_likelihood(config: RunConfig) -> bool:
+    return "likelihood" in config.auxiliary or "likelihood" in {phase.kind for phase in config.phases}
 
 
 def _penalised(subject: Subject) -> bool:

@@ -39,11 +39,13 @@ class Subject:
         plugin: a name, the path of a file, an entry module, or a spec.
         overrides: as for ``--set``.
         data: file or folder; None takes the embedded corpus.
+        preset: None takes the default.
     """
 
     plugin: str | ModuleType | PluginSpec
     overrides: Sequence[str] = ()
     data: str | None = None
+    preset: str | None = None
 
     @property
     def name(self) -> str:
@@ -69,14 +71,14 @@ class Subject:
 
     @functools.cached_property
     def config(self) -> RunConfig:
-        """The default preset, made small."""
+        """The preset, made small."""
         return self.configured()
 
     def configured(self, *more: str, preset: str | None = None) -> RunConfig:
         """A configuration with further overrides."""
         overrides = [*SMALL, *self.overrides, *more]
         cli = {"data.path": self.data}
-        return load_config(self.record, preset=preset, overrides=overrides, cli=cli).config
+        return load_config(self.record, preset=preset or self.preset, overrides=overrides, cli=cli).config
 
     @functools.cached_property
     def read(self) -> tuple[Modality[Any], Corpus]:
@@ -85,7 +87,7 @@ class Subject:
 
     @property
     def modality(self) -> Modality[Any]:
-        """The modality of the default preset."""
+        """The modality of the preset."""
         return self.read[0]
 
     @property

@@ -100,7 +100,10 @@ class Consistency(nn.Module):
     def __init__(self, spec: MelSpec) -> None:
         super().__init__()
         if spec.window_length != spec.n_fft:
-            raise ConfigError(f"phases are found with a window as long as n_fft, got {spec.window_length} of {spec.n_fft}")
+            raise ConfigError(
+                f"phases are found with a window as long as n_fft, got {spec.window_length} of {spec.n_fft}; "
+                "leave options.mel_window empty, or take another vocoder"
+            )
         self.mel, self.inverse = MelSpectrogram(spec), InverseFourier(spec.n_fft, spec.hop, spec.padding)
 
     @property

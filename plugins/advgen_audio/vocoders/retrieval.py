@@ -11,6 +11,7 @@ from math import log
 import torch
 from torch import Tensor, nn
 
+from advgen import ConfigError
 from advgen_audio.spectra.front_ends import MelSpec
 from advgen_audio.spectra.inverse import Consistency
 from advgen_audio.vocoders.vocos import ConvNextVocoder, initialise
@@ -80,11 +81,18 @@ class RetrievalVocoder(ConvNextVocoder):
         self.register_buffer("spread", filters / (filters.sum(0) + EPSILON), persistent=False)
 
     def for_inference(self) -> RetrievalVocoder:
-        """A copy in evaluation mode and double precision."""
-        return super().for_inference().double()
+        """A copy in evaluation mode, and in double precision where the device has it."""
+        fixed = super().for_inference()
+        return fixed if self.embed.weight.device.type == "mps" else fixed.double()
 
     def synthesise(self, mel: Tensor) -> Tensor:
-        """mel (B, M, F) -> waveform (B, 1, F * hop)."""
+        """mel (B, M, F) -> waveform (B, 1, F * hop).
+
+        Raises:
+            ConfigError: where it is traced for a format without complex numbers.
+        """
+        if torch.compiler.is_exporting():
+            raise ConfigError("rounds of retrieval are of complex numbers, which the format lacks")
         with torch.autocast(mel.device.type, enabled=False):
             expected = self.log_magnitudes(mel)
             return self.consistency.inverse.of_frames(self._retrieve(expected, self._linear(mel)))[:, None].to(expected.dtype)
@@ -93,8 +101,12 @@ class RetrievalVocoder(ConvNextVocoder):
         """mel (B, M, F) -> expected log magnitudes (B, F, K), in nats."""
         linear = self._linear(mel)
         power = self.consistency.mel.spec.power
-        blurred = (self.unmix.to(linear) @ linear).clamp_min(LEAST**power).log().transpose(1, 2) / power
-        return blurred + self.out(self.see(((linear.log() - CENTRE) / SPREAD).to(self.embed.weight.dtype))).to(linear.dtype)
+        # Lobes of the pseudo-inverse cancel, which half precision cannot.
+        with torch.autocast(mel.device.type, enabled=False):
+            blurred = (self.unmix.to(linear) @ linear).clamp_min(LEAST**power).log().transpose(1, 2) / power
+        seen = self.see(((linear.log() - CENTRE) / SPREAD).to(self.embed.weight.dtype))
+        magnitudes: Tensor = blurred + self.out(seen).to(linear.dtype)
+        return magnitudes
 
     def nats(self, mel: Tensor, waveform: Tensor) -> Tensor:
         """Negative log-likelihood (B, F, K) of a waveform (B, T)'s magnitudes: Laplace, with a learned scale for each bin."""
@@ -116,7 +128,7 @@ class RetrievalVocoder(ConvNextVocoder):
         for index in range(rounds):
             with torch.set_grad_enabled(gradients and index == rounds - 1):
                 now = self.consistency(spectrum)
-                trust = TRUST[0] + (TRUST[1] - TRUST[0]) * index / rounds
+                trust = TRUST[0] + (TRUST[1] - TRUST[0]) * index / max(1, rounds - 1)
                 relaxation = 1.0 if index == rounds - 1 else RELAXATION
                 magnitude = self._corrected(torch.lerp(_log_magnitude(now), expected, trust), bands, relaxation)
                 carried = torch.lerp(before, now, 1 + MOMENTUM)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advgen import Batch, ConfigError, Discriminator, Generator, MetricNote, Modality, Mode, Sample, Verdict
+from advgen import Batch, ConfigError, Discriminator, Generator, MetricNote, Mode, Sample, Verdict
 from advgen_audio.config import AudioConfig
 from advgen_audio.data import files
 from advgen_audio.data.segments import unpack_clips
@@ -27,7 +27,7 @@ from advgen_audio.vocoding.task import VocoderGenerator, make_critics, make_voco
 class VocodingModality(AudioModality):
     """Waveforms (B, 1, T) made of their mels."""
 
-    normal_noise, paired = False, True
+    paired = True
 
     def __init__(self, config: AudioConfig, facts: Mapping[str, Any]) -> None:
         super().__init__(config, facts)
@@ -56,10 +56,6 @@ class VocodingModality(AudioModality):
     def prepare(self, batch: Batch) -> Batch:
         """The same waveforms, with their mels as a condition."""
         return Batch(batch.values, batch.mask, {**batch.condition, "mel": self.mel(batch.values[:, 0])})
-
-    def postprocess(self, sample: Sample, condition: Mapping[str, Tensor]) -> Batch:
-        """As it is: a copy ends where its mel does."""
-        return Batch(sample.values, sample.mask, condition)
 
     def condition(self, num_samples: int, generator: torch.Generator, *, label: int | None = None) -> dict[str, Tensor]:
         """Mels of the held-out examples, again and again, and which one each is of.
@@ -117,10 +113,6 @@ class VocodingModality(AudioModality):
             "receptive_field": f"{frames} frames ({samples} samples, {1000 * samples / spec.rate_hz:.0f} ms): {reach}",
         }
 
-    def reading_alike(self) -> AudioConfig:
-        """Refused: copies are measured beside what they copy."""
-        return Modality.reading_alike(self)
-
     def differences(self, facts: Mapping[str, Any]) -> list[str]:
         """The front ends side by side, where another vocoder's is another, and the rates."""
         return [*self._other_front_end(facts), *self._other_rate(facts)]
@@ -150,7 +142,11 @@ class VocodingModality(AudioModality):
         return self._show(pairs, stem)
 
     def convert(self, generator: Generator, paths: Sequence[Path], folder: Path) -> list[Path]:
-        """Copies of sound files and of saved mels, one file each, of exactly their length."""
+        """Copies of sound files and of saved mels, one file each, of exactly their length.
+
+        Raises:
+            ConfigError: where the generator is no vocoder.
+        """
         if not isinstance(generator, VocoderGenerator):
             raise ConfigError(f"a vocoder's run holds a {type(generator).__name__}, which makes no copies")
         return copy_files(generator.vocoder, self.spec, paths, folder, self.file_format or files.DEFAULT_FORMAT)

@@ -1,4 +1,4 @@
-"""The vocoder's side of the audio modality: its front end, networks, costs and measures, from options and facts.
+"""The vocoder's front end and networks, from options and facts.
 
 Legend: B batch, M mel bands, F frames, T samples.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from advgen import ConfigError, Generator, Mode, Sample
 from advgen_audio import discriminators
-from advgen_audio.config import AudioConfig
+from advgen_audio.config import AudioConfig, CriticName
 from advgen_audio.discriminators import (
     CriticSet,
     MultiBandCritic,
@@ -133,10 +133,10 @@ def make_vocoder(config: AudioConfig, spec: MelSpec) -> Vocoder:
     return Bigvgan(replace(bigvgan_shape(size, num_mels=spec.num_mels, hop=spec.hop), **asked))
 
 
-def make_critics(asked: str | Mapping[str, float]) -> CriticSet:
+def make_critics(asked: str | Mapping[CriticName, float]) -> CriticSet:
     """A published set of critics, one that two processor cores can train, or those of a published width by weight."""
     if not isinstance(asked, str):
-        return CriticSet({name: CRITICS[name]() for name in asked}, asked)
+        return CriticSet({name: CRITICS[name]() for name in asked}, dict(asked))
     if asked == "small":
         bands = MultiBandCritic(4, (512, 256), (0.0, 0.25, 0.5, 1.0), skip_first=True)
         return CriticSet({"period": MultiPeriodCritic(2, skip_first=True), "band": bands}, {"band": 0.1}, share="mean")
