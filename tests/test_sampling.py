@@ -140,16 +140,16 @@ def test_ctrl_c_while_samples_are_written_tells_how_many_are_there_and_they_are_
 def test_ctrl_c_while_files_are_converted_tells_how_many_are_there(
     runs: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from advgen_audio.modality import AudioModality
+    from advgen_audio.generating import GeneratingModality
 
-    def press(self: AudioModality, generator: object, paths: list[Path], folder: Path) -> list[Path]:
+    def press(self: GeneratingModality, generator: object, paths: list[Path], folder: Path) -> list[Path]:
         (folder / "one.wav").write_bytes(b"1")
         (folder / "two.wav").write_bytes(b"2")
         os.utime(folder / "one.wav", (1, 1))
         os.kill(os.getpid(), signal.SIGINT)
         return []
 
-    monkeypatch.setattr(AudioModality, "convert", press)
+    monkeypatch.setattr(GeneratingModality, "convert", press)
     (tmp_path / "source.wav").touch()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.wav").write_bytes(b"mine")
