@@ -54,7 +54,7 @@ def parties(batch: int, **settings: float) -> tuple[Any, Any]:
     config = SimpleNamespace(penalties={"r1": penalty}, train=SimpleNamespace(batch_size=batch), discriminator=discriminator)
     world = SimpleNamespace(size=1, device=torch.device("cpu"))
     objective = SimpleNamespace(config=config, penalties=PENALTIES, weight=lambda path, base, progress: base)
-    players = SimpleNamespace(judges=Steep(), world=world, precision=torch.enable_grad, mixes_samples=False)
+    players = SimpleNamespace(judges=Steep(), world=world, precision=torch.enable_grad, judges_apart=False)
     return players, objective
 
 
@@ -172,7 +172,7 @@ def test_a_step_judges_both_sides_in_one_pass_unless_one_slope_alone_is_asked_fo
 ) -> None:
     counted = list[int]()
     monkeypatch.setattr("advgen.updates.judging.check_verdict", lambda verdict, size, who: counted.append(size) or verdict)
-    overrides = tiny("image", f"penalties={penalties}", "loss='nonsaturating'")
+    overrides = tiny("image", f"penalties={penalties}", "loss='nonsaturating'", "discriminator.mismatch=0.0")
     advgen.train("image", out=tmp_path / "run", overrides=overrides, steps=1, progress=False, device="cpu")
     of_step = [size for size in counted if size <= 16]  # both sides of 8; the watch on overfitting judges 64
     assert len(of_step) == passes  # one of them is of G's update

@@ -69,6 +69,24 @@ def test_stopping_at_any_step_and_resuming_ends_as_the_uninterrupted_run(plugin:
     assert steps == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("other", ["train.channels_last=true", "discriminator.one_pass=false"])
+def test_the_order_of_memory_and_the_number_of_passes_change_nothing_but_rounding(other: str, tmp_path: Path) -> None:
+    for name, more in (("plain", []), ("other", [other])):
+        run("image", tmp_path / name, "train.precision=float64", "options.width=8", "train.keep=9", *more, steps=4)
+    one, two = (saved(tmp_path / name, 4) for name in ("plain", "other"))
+    for player in ("generator", "discriminator"):
+        for name, tensor in one[player].items():
+            torch.testing.assert_close(two[player][name], tensor, rtol=1e-6, atol=1e-9)
+
+
+def test_channels_last_holds_for_weights_gradients_and_optimizer_after_resuming(tmp_path: Path) -> None:
+    more = ["train.channels_last=true", "options.width=8", "train.keep=9", "train.checkpoint_every=1"]
+    run("image", tmp_path / "whole", *more, steps=4)
+    run("image", tmp_path / "parts", *more, steps=4, stop_after=2)
+    advgen.resume(tmp_path / "parts", progress=False, device="cpu")
+    assert digest(saved(tmp_path / "parts", 4)) == digest(saved(tmp_path / "whole", 4))
+
+
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_sample_i_does_not_depend_on_how_many_are_asked_for(plugin: str, tmp_path: Path) -> None:
     run(plugin, tmp_path / "run", steps=1)

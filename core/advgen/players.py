@@ -94,8 +94,8 @@ class Players:
     world: World
     dtype: torch.dtype = torch.float32
     autocast: bool = False
-    mixes_samples: bool = False
-    """D's verdict on a sample depends on the whole batch (BatchNorm), so real and generated samples stay apart."""
+    judges_apart: bool = False
+    """Real and generated samples go through D apart: as the configuration says, or as D mixes a batch's samples (BatchNorm)."""
     state: dict[str, Tensor] = field(default_factory=dict)
     reference: Generator | None = None
     """G as the adversarial phase found it, where the estimator holds G near it."""

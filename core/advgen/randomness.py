@@ -23,7 +23,7 @@ def keyed_generator(seed: int, *parts: str | int) -> torch.Generator:
 
 
 def seed_networks(seed: int, *parts: str | int) -> None:
-    """Seed the global random state that networks draw from, alike on every rank."""
+    """Seed the global random state that networks draw from; parts that name the rank make each draw its own."""
     number = key(seed, *parts)
     torch.default_generator.manual_seed(number)  # torch.manual_seed looks at every backend: 0.5 ms a call
     if torch.cuda.is_initialized():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from advgen.config.load import options_of
 from advgen.config.model import PlayerConfig, RunConfig
@@ -173,9 +174,9 @@ def make_players(modality: Modality[Any], config: RunConfig, world: World) -> Pl
     """Networks from keyed initial states, alike on every rank, with optimizers and average."""
     dtype = DTYPES.get(config.train.precision, torch.float32)
     seed_networks(config.train.seed, "initial", "generator")
-    generator = modality.generator().to(world.device, dtype)
+    generator = placed(modality.generator(), config, world.device, dtype)
     seed_networks(config.train.seed, "initial", "discriminator")
-    discriminator = modality.discriminator().to(world.device, dtype)
+    discriminator = placed(modality.discriminator(), config, world.device, dtype)
     _check_networks(generator, discriminator)
     _check_coupling((generator, discriminator), config, world)
     if "path_length" in config.penalties and type(generator).path_lengths is Generator.path_lengths:
@@ -194,9 +195,16 @@ def make_players(modality: Modality[Any], config: RunConfig, world: World) -> Pl
         world,
         dtype,
         autocast,
-        mixes_samples(discriminator),
+        mixes_samples(discriminator) or not config.discriminator.one_pass,
         reference=reference,
     )
+
+
+def placed(network: nn.Module, config: RunConfig, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """A network on the device, in the order of memory that the configuration names."""
+    network = network.to(device, dtype)
+    # Of weights alone: what a convolution makes of them lies as they do.
+    return network.to(memory_format=torch.channels_last) if config.train.channels_last else network
 
 
 def _settings(config: RunConfig, player: str) -> PlayerConfig:

@@ -32,7 +32,7 @@ def train_step(players: Players, objective: Objective, draw: Draw, step: int, pr
 
 def likelihood_step(players: Players, objective: Objective, draw: Draw, step: int, progress: float) -> dict[str, Tensor]:
     """Train G alone on data by likelihood, then the average."""
-    seed_networks(objective.config.train.seed, "likelihood", step)
+    seed_networks(objective.config.train.seed, "likelihood", step, *players.world.own_key)
     _schedule(players, objective, progress)
     terms, chunks = Terms(), draw("generator", step)
     positions = mean_positions(players.world, chunks)

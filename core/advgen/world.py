@@ -26,6 +26,11 @@ class World:
         """True on the one rank that writes."""
         return self.rank == 0
 
+    @property
+    def own_key(self) -> tuple[str | int, ...]:
+        """What keeps this rank's draws inside networks (augmentation, mixing, dropout) apart; the first draws as one process."""
+        return () if self.leads else ("rank", self.rank)
+
     def average_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
         """One all-reduce over all gradients; a missing gradient counts as zero on every rank alike."""
         if self.size == 1:
@@ -35,7 +40,9 @@ class World:
         dist.all_reduce(flat)
         flat /= self.size
         for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = piece.view_as(parameter)
+            own = piece.view_as(parameter)
+            # Fused updates walk through parameter and gradient side by side, so both lie in one order of memory.
+            parameter.grad = own if parameter.is_contiguous() else torch.empty_like(parameter).copy_(own)
 
     def total(self, tensor: Tensor) -> Tensor:
         """Sum over ranks; gradients flow to every rank's part."""

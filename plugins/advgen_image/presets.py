@@ -9,9 +9,10 @@ _CONSTANT = {"kind": "constant", "start": 1.0, "end": 1.0, "until": 1.0}
 
 DEFAULT: dict[str, Any] = {
     "loss": "relativistic",
-    "penalties": {"r1": {"weight": 0.3, "interval": 1}, "r2": {"weight": 0.3, "interval": 1}},
+    "penalties": {"r1": {"weight": 0.1, "interval": 1}, "r2": {"weight": 0.1, "interval": 1}},
     "generator": {"optimizer": "adam", "learning_rate": 4e-3, "betas": (0.0, 0.99)},
-    "discriminator": {"optimizer": "adam", "learning_rate": 4e-3, "betas": (0.0, 0.99)},
+    # More of mismatch, and classes are surer and their samples less varied (docs/results.md).
+    "discriminator": {"optimizer": "adam", "learning_rate": 4e-3, "betas": (0.0, 0.99), "mismatch": 0.03},
     "average": {"enabled": True, "half_life_steps": 300.0, "ramp_up": 0.05},
     "schedules": {"generator.learning_rate": _COSINE, "discriminator.learning_rate": _COSINE},
     "train": {"minutes": 5.0, "batch_size": 16},
@@ -30,7 +31,7 @@ CLASSIC: dict[str, Any] = {
     "loss": "nonsaturating",
     "penalties": {},
     "generator": {"optimizer": "adam", "learning_rate": 2e-4, "betas": (0.5, 0.999)},
-    "discriminator": {"optimizer": "adam", "learning_rate": 2e-4, "betas": (0.5, 0.999)},
+    "discriminator": {"optimizer": "adam", "learning_rate": 2e-4, "betas": (0.5, 0.999), "mismatch": 0.0},
     "average": {"enabled": False},
     "schedules": {"generator.learning_rate": _CONSTANT, "discriminator.learning_rate": _CONSTANT},
     "train": {"batch_size": 64},
@@ -42,7 +43,7 @@ _OWN_SCHEDULES: dict[str, Any] = {"generator.learning_rate": False, "discriminat
 
 def _both(learning_rate: float, betas: tuple[float, float], **discriminator: Any) -> dict[str, Any]:
     player = {"optimizer": "adam", "learning_rate": learning_rate, "betas": betas}
-    return {"generator": player, "discriminator": player | discriminator}
+    return {"generator": player, "discriminator": player | {"mismatch": 0.0} | discriminator}
 
 
 # Huang et al. 2024, table 9, CIFAR-10: 250 million images, the first 20 million with the burn-in.
@@ -109,10 +110,11 @@ STYLEGAN2: dict[str, Any] = {
 }
 
 
-def _small(preset: dict[str, Any], options: dict[str, Any], **more: Any) -> dict[str, Any]:
+def _small(preset: dict[str, Any], options: dict[str, Any], channels_last: bool = False, **more: Any) -> dict[str, Any]:
     """The same algorithm in a size that two cores train in minutes."""
     own = {"augment": "none", "augment_ops": None, "augment_probability": None} if preset is R3 else {}
-    found = preset | more | {"options": preset["options"] | own | options, "train": {"minutes": 5.0, "batch_size": 16}}
+    train = {"minutes": 5.0, "batch_size": 16, "channels_last": channels_last}
+    found = preset | more | {"options": preset["options"] | own | options, "train": train}
     return found | {"average": {"enabled": True, "half_life_steps": 300.0, "ramp_up": 0.05}}
 
 
@@ -121,12 +123,13 @@ R3_SMALL = _small(
     {"width": 16, "doublings": 2, "blocks": 1},
     penalties={"r1": {"weight": 0.3, "interval": 1}, "r2": {"weight": 0.3, "interval": 1}},
     schedules={**_OWN_SCHEDULES, "burn_in": {"kind": "cosine", "until": 0.5}},
-    **_both(1e-3, (0.0, 0.99)),
+    **_both(1e-3, (0.0, 0.99), one_pass=False),  # on a CPU a tenth faster
 )
 RESNET_SMALL = _small(
     RESNET,
     {"width": 16, "doublings": 2, "discriminator_width": 16, "noise_size": 64, "generator_norm": "pixel"},
     **_both(1e-3, (0.0, 0.9), steps=1),
+    channels_last=True,  # on a CPU a third faster
 )
 STYLEGAN2_SMALL = _small(STYLEGAN2, {"width": 8, "noise_size": 64, "mapping_layers": 2})
 

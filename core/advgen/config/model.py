@@ -58,6 +58,9 @@ class DiscriminatorConfig(PlayerConfig):
     mismatch: float = Field(
         0.0, ge=0, description="Weight of ranking each real sample under its own condition above itself under another's."
     )
+    one_pass: bool = Field(
+        True, description="Judge real and generated samples as one batch; false: apart, which spares a CPU's cache."
+    )
 
 
 class PenaltyConfig(Section):
@@ -160,6 +163,7 @@ class TrainConfig(Section):
     accumulate: int = Field(1, ge=1)
     seed: int = Field(0, ge=0)
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    channels_last: bool = Field(False, description="Keep weights of 2-D convolutions with their channels last.")
     log_every: int = Field(50, ge=1)
     sample_every: int = Field(500, ge=1)
     checkpoint_every: int = Field(500, ge=1)

@@ -162,10 +162,14 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Put back what ``pack_optimizer`` took; groups stay as configured."""
+    """Put back what ``pack_optimizer`` took, each in its parameter's order of memory; groups stay as configured."""
     state: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for name, value in tensors.items():
         index, own = name.split(".", 1)
-        state.setdefault(int(index), {})[own] = value
+        like = parameters[int(index)]
+        # Fused updates walk through a parameter and its state side by side.
+        ordered = torch.empty_like(like, dtype=value.dtype, device="cpu").copy_(value) if value.shape == like.shape else value
+        state.setdefault(int(index), {})[own] = ordered
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -24,7 +24,7 @@ def update_discriminator(
     players: Players, objective: Objective, chunks: list[Chunk], update: int, progress: float
 ) -> dict[str, Tensor]:
     """One update of D; G is untouched."""
-    seed_networks(objective.config.train.seed, "discriminator", update)
+    seed_networks(objective.config.train.seed, "discriminator", update, *players.world.own_key)
     terms, seen_scores = Terms(), list[tuple[Tensor, Tensor]]()
     for chunk in chunks:
         costs, scores = discriminator_costs(players, objective, chunk, update, progress)
@@ -73,7 +73,7 @@ def _judged(players: Players, chunk: Chunk, fake: Sample, whole: Mapping[str, Pe
     """D's verdicts of both sides, for the loss and for the penalties of the whole batch."""
     critic, real = players.judges, chunk.real
     sides = _sides(critic, real.sample, fake, bool(whole))
-    apart = players.mixes_samples or one_sided(whole)
+    apart = players.judges_apart or one_sided(whole)
     with players.precision():
         return (judge_apart if apart else judge_both)(critic, *sides, real.condition)
 

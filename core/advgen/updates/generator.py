@@ -37,7 +37,7 @@ def update_generator(
     players: Players, objective: Objective, chunks: list[Chunk], update: int, progress: float
 ) -> dict[str, Tensor]:
     """One update of G; D is untouched."""
-    seed_networks(objective.config.train.seed, "generator", update)
+    seed_networks(objective.config.train.seed, "generator", update, *players.world.own_key)
     terms, turn, pulls = Terms(), Turn(mean_positions(players.world, chunks)), list[Pull]()
     joined, own_step = (is_due(objective, "path_length", update, own) for own in (False, True))
     lengths, parts = list[Tensor](), len(chunks)

@@ -122,7 +122,7 @@ def _judged(players: Players, measured: Measured, group: Mapping[str, Penalty]) 
     """With D's verdicts from one pass over both sides, in full precision, where penalties of the group look at both."""
     real, fake = measured.sides
     alone = {"real", "fake"} - {penalty.needs for penalty in group.values()}
-    if real.verdict is not None or players.mixes_samples or alone or not len(real.seen):
+    if real.verdict is not None or players.judges_apart or alone or not len(real.seen):
         return measured
     return replace(measured, sides=judge_both(players.judges, real, fake, measured.condition))
 

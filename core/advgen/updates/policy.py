@@ -65,14 +65,14 @@ def update_policy(
     https://arxiv.org/abs/2004.13796
     """
     settings, seed, logs = objective.config.estimator, objective.config.train.seed, dict[str, Tensor]()
-    seed_networks(seed, "generator", update)
+    seed_networks(seed, "generator", update, *players.world.own_key)
     _take_reference(players)
     turn = Turn(mean_positions(players.world, chunks))
     played = _scaled(players, objective, [_play(players, objective, chunk, progress, turn) for chunk in chunks], turn, progress)
     entropy_weight = _entropy_weight(players, objective, played)
     follow_baseline(players, objective, turn.gains)
     for epoch in range(settings.epochs):
-        seed_networks(seed, "generator", update, epoch)
+        seed_networks(seed, "generator", update, epoch, *players.world.own_key)
         terms = Terms()
         for each in played:
             costs, moved = _costs(players, objective, each, turn, entropy_weight, progress)
