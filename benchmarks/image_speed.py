@@ -3,7 +3,7 @@
     python benchmarks/image_speed.py pairs                                    # each family against a plain loop, at 32 px
     python benchmarks/image_speed.py sizes                                    # each family alone, at 32, 64 and 128 px
     python benchmarks/image_speed.py sizes --preset stylegan2 --side 128 --batch 32 --device cuda
-    python benchmarks/image_speed.py sizes --preset r3 --side 32 --batch 512 --device cuda --precision float32 --set data.device_share=0
+    python benchmarks/image_speed.py sizes --preset r3 --side 32 --batch 512 --device cuda --set data.device_share=0
 
 Images are made up, RGB in ten classes: speed does not ask what is seen. In pairs, advgen and a hand-written loop of the same
 networks, costs, optimizer and batch take turns of --steps training steps; printed are images per second of both, the median
@@ -106,8 +106,8 @@ def measured(arguments: argparse.Namespace) -> list[dict[str, object]]:
             data = make_images(Path(folder), side, max(400, 2 * (arguments.batch or 0)))
             for preset in arguments.preset or SMALL:
                 setup = prepared(preset, side, arguments, data)
-                facts = {"preset": preset, "side": side, "batch": setup.config.train.batch_size, "parameters": parameters(setup)}
-                rows.append(facts | measure(preset, side, arguments, data))
+                facts = {"preset": preset, "side": side, "batch": setup.config.train.batch_size}
+                rows.append(facts | {"parameters": parameters(setup)} | measure(preset, side, arguments, data))
                 if not arguments.json:
                     print(in_words(rows[-1]), flush=True)
     return rows

@@ -174,9 +174,11 @@ def make_players(modality: Modality[Any], config: RunConfig, world: World) -> Pl
     """Networks from keyed initial states, alike on every rank, with optimizers and average."""
     dtype = DTYPES.get(config.train.precision, torch.float32)
     seed_networks(config.train.seed, "initial", "generator")
-    generator = placed(modality.generator(), config, world.device, dtype)
+    generator = modality.generator()
     seed_networks(config.train.seed, "initial", "discriminator")
-    discriminator = placed(modality.discriminator(), config, world.device, dtype)
+    discriminator = modality.discriminator()
+    for network in (generator, discriminator):
+        place(network, config, world.device, dtype)
     _check_networks(generator, discriminator)
     _check_coupling((generator, discriminator), config, world)
     if "path_length" in config.penalties and type(generator).path_lengths is Generator.path_lengths:
@@ -200,11 +202,11 @@ def make_players(modality: Modality[Any], config: RunConfig, world: World) -> Pl
     )
 
 
-def placed(network: nn.Module, config: RunConfig, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """A network on the device, in the order of memory that the configuration names."""
-    network = network.to(device, dtype)
-    # Of weights alone: what a convolution makes of them lies as they do.
-    return network.to(memory_format=torch.channels_last) if config.train.channels_last else network
+def place(network: nn.Module, config: RunConfig, device: torch.device, dtype: torch.dtype) -> None:
+    """Move a network to the device, in the order of memory that the configuration names."""
+    network.to(device, dtype)
+    if config.train.channels_last:  # of weights alone: what a convolution makes of them lies as they do
+        network.to(memory_format=torch.channels_last)
 
 
 def _settings(config: RunConfig, player: str) -> PlayerConfig:

@@ -28,7 +28,7 @@ class World:
 
     @property
     def own_key(self) -> tuple[str | int, ...]:
-        """What keeps this rank's draws inside networks (augmentation, mixing, dropout) apart; the first draws as one process."""
+        """What keeps this rank's draws inside networks (augmentation, dropout) apart; the first draws as one process."""
         return () if self.leads else ("rank", self.rank)
 
     def average_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
