@@ -206,7 +206,7 @@ def place(network: nn.Module, config: RunConfig, device: torch.device, dtype: to
     """Move a network to the device, in the order of memory that the configuration names."""
     network.to(device, dtype)
     if config.train.channels_last:  # of weights alone: what a convolution makes of them lies as they do
-        network.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out
 
 
 def _settings(config: RunConfig, player: str) -> PlayerConfig:
