@@ -1,10 +1,11 @@
-"""Few training images: DiffAugment, ADA and LeCam beside nothing, at equal steps.
+"""Few training images: DiffAugment, ADA and LeCam beside nothing, at equal steps or equal time.
 
     python benchmarks/limited_data.py --data photos/ --steps 5000
     python benchmarks/limited_data.py --data mnist --upright --keep 100 --arm none --arm diffaugment --seeds 3
+    python benchmarks/limited_data.py --data photos/photos.csv --keep 2700 --minutes 5 --set options.conditional=false
 
 Of the training images 100, 500 or 1,000 are kept, at random but fixed, the smaller sets inside the larger; what is held out
-stays whole. Every arm has the same networks, data, seed and number of steps. Samples of the average are compared with the
+stays whole. Every arm has the same networks, data, seed and plan. Samples of the average are compared with the
 held-out images in the features of a judge that was trained on all training images: no arm trains on those, and the same judge
 serves all. Beside each size stands what the kept images themselves would score, as a generator that copies them would.
 
@@ -38,6 +39,8 @@ KEPT = (100, 500, 1000)
 NUM_JUDGED = 1_000
 METRICS = ("frechet_distance", "kernel_distance", "precision", "recall", "coverage")
 ARMS = ("none", "diffaugment", "ada", "lecam")
+# A fifth of what two cores train on in five minutes.
+ADA_IMAGES = 40_000
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def make_bench(data: Path, config: ImageConfig) -> Bench:
 
 def overrides_of(arm: str, arguments: argparse.Namespace) -> tuple[str, ...]:
     """An arm's settings; upright images (digits, letters, faces) get no turns and flips."""
-    speed = arguments.ada_images or max(1, arguments.steps * arguments.batch // 5)
+    speed = arguments.ada_images or (ADA_IMAGES if arguments.minutes else max(1, arguments.steps * arguments.batch // 5))
     augmented = {
         "diffaugment": ("options.augment=diffaugment", 'options.augment_ops=["color","translation"]'),
         "ada": ("options.augment=ada", 'options.augment_ops=["color","noise","cutout"]'),
@@ -104,7 +107,8 @@ def outcome(bench: Bench, arguments: argparse.Namespace, keep: int, arm: str, se
         data=bench.data,
         preset=arguments.preset,
         overrides=(*place, *arguments.set),
-        steps=arguments.steps,
+        steps=None if arguments.minutes else arguments.steps,
+        minutes=arguments.minutes,
         seed=seed,
     )
     numbers = bench.measured(run.draw(len(bench.held_out), seed=0))
@@ -154,18 +158,20 @@ def cell(own: list[Outcome], name: str, digits: int) -> str:
 
 def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Augmentation and LeCam on few images, at equal steps.")
+    parser = argparse.ArgumentParser(description="Augmentation and LeCam on few images, at equal steps or time.")
     parser.add_argument("--data", required=True, help="folder of images or idx files, or mnist to fetch them")
     parser.add_argument("--keep", type=int, action="append", help="training images; may be repeated (100, 500, 1000)")
     parser.add_argument("--arm", choices=ARMS, action="append", help="only this arm; may be repeated (all)")
-    parser.add_argument("--steps", type=int, default=3000, help="of every run (3000)")
+    plan = parser.add_mutually_exclusive_group()
+    plan.add_argument("--steps", type=int, default=3000, help="of every run (3000)")
+    plan.add_argument("--minutes", type=float, default=None, help="of every run, instead of steps")
     parser.add_argument("--batch", type=int, default=16, help="batch size (16)")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each kind, of seeds 0 and on (1)")
     parser.add_argument("--preset", default="default", help="of the image plugin (default)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every arm; may be repeated")
     parser.add_argument("--side", type=int, default=None, help="scale and crop images to this size (their own)")
     parser.add_argument("--upright", action="store_true", help="no flips, turns or stretching, for digits and the like")
-    parser.add_argument("--ada-images", type=int, default=None, help="ADA's speed (a fifth of the run's images from 0 to 1)")
+    parser.add_argument("--ada-images", type=int, default=None, help="ADA's way from 0 to 1 (a fifth of the run's; 40,000)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (auto)")
     parser.add_argument("--out", type=Path, default=Path("runs/limited_data"), help="run folders (runs/limited_data)")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
