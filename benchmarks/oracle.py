@@ -4,7 +4,7 @@
     python benchmarks/oracle.py --small --arms mle,seqgan,seqgan-constant
 
 The oracle is an LSTM with embedding and state of 32 over 5,000 words, all parameters N(0, 1), length 20, started with word 0.
-With --oracle its published parameters are read from .npz, .safetensors or a folder of .npz files (never from a pickle), and its
+With --oracle its published parameters are read from .npz, .safetensors or a folder of arrays (never from a pickle), and its
 own NLL must be 5.750 +- 0.02; without it an oracle of the same shape is drawn from --oracle-seed, which is another language:
 its numbers can be compared within one table alone.
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -141,19 +142,14 @@ def read_parameters(path: Path, vocabulary: int) -> dict[str, Tensor]:
     Raises:
         DataError: where the file is of another kind or holds something else.
     """
-    files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
+    files = sorted([*path.glob("*.npz"), *path.glob("*.npy")]) if path.is_dir() else [path]
     found: dict[str, Tensor] = {}
     for file in files:
         if file.suffix == ".safetensors":
             found |= {name.lower(): value.float() for name, value in load_file(file).items()}
-        elif file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as arrays:
-                own = {name: torch.from_numpy(np.asarray(arrays[name], dtype=np.float32)) for name in arrays.files}
-            found |= (
-                {file.stem.lower(): value for value in own.values()}
-                if path.is_dir()
-                else {k.lower(): v for k, v in own.items()}
-            )
+        elif file.suffix in (".npz", ".npy"):
+            own = {name: torch.from_numpy(array.astype(np.float32)) for name, array in read_arrays(file).items()}
+            found |= {file.stem.lower() if path.is_dir() else name.lower(): value for name, value in own.items()}
         else:
             raise DataError(
                 f"{file} is no .npz and no .safetensors; convert a pickle once, where you trust it, with numpy.savez"
@@ -169,6 +165,19 @@ def read_parameters(path: Path, vocabulary: int) -> dict[str, Tensor]:
         came = tuple(found[wrong[0]].shape) if wrong[0] in found else "nothing"
         raise DataError(f"{path}: {wrong[0]} is {came}, expected {expected[wrong[0]]}; an oracle holds {', '.join(NAMES)}")
     return found
+
+
+def read_arrays(file: Path) -> dict[str, np.ndarray]:
+    """Named arrays of an archive, or the one of a plain array file, which is what some .npz files are.
+
+    Raises:
+        DataError: where the file is damaged or holds objects.
+    """
+    try:
+        found = np.load(file, allow_pickle=False)
+        return {file.stem: found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"{file} cannot be read as arrays of numbers: {error}") from error
 
 
 def drawn_parameters(seed: int, vocabulary: int) -> dict[str, Tensor]:

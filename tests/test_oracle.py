@@ -47,7 +47,7 @@ def test_its_samples_are_as_likely_as_its_entropy_says_and_any_others_less(bench
     assert own < oracle.nats(torch.randint(WORDS, (400, 6), generator=rng)).mean() - 1
 
 
-@pytest.mark.parametrize("form", ["named.npz", "ordered.npz", "weights.safetensors", "folder"])
+@pytest.mark.parametrize("form", ["named.npz", "ordered.npz", "weights.safetensors", "folder", "bare"])
 def test_parameters_are_read_by_name_or_in_the_published_order(form: str, bench: Any, tmp_path: Path) -> None:
     given = bench.drawn_parameters(0, WORDS)
     arrays = {("g_emb" if name == "embedding" else name): value.numpy() for name, value in given.items()}
@@ -60,6 +60,11 @@ def test_parameters_are_read_by_name_or_in_the_published_order(form: str, bench:
         path.mkdir()
         for name, value in arrays.items():
             np.savez(path / f"{name}.npz", value)
+    elif form == "bare":  # as they are handed on: plain arrays by the name of archives
+        path.mkdir()
+        for name, value in arrays.items():
+            with (path / f"{name}.npz").open("wb") as stream:
+                np.save(stream, value)
     else:
         save_file(given, path)
     found = bench.read_parameters(path, WORDS)
@@ -72,6 +77,9 @@ def test_a_pickle_and_a_file_of_another_size_are_refused(bench: Any, tmp_path: P
     save_file(bench.drawn_parameters(0, WORDS), tmp_path / "small.safetensors")
     with pytest.raises(DataError, match=r"embedding is \(30, 32\), expected \(5000, 32\)"):
         bench.read_parameters(tmp_path / "small.safetensors", 5000)
+    (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(DataError, match=r"cut\.npz cannot be read as arrays"):
+        bench.read_parameters(tmp_path / "cut.npz", WORDS)
 
 
 def test_the_frontier_is_the_published_one_and_says_nothing_outside_it(bench: Any) -> None:
