@@ -174,8 +174,9 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
         DataError: where the file is damaged or holds objects.
     """
     try:
-        found = np.load(file, allow_pickle=False)
-        return {file.stem: found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
+        with file.open("rb") as stream:
+            found = np.load(stream, allow_pickle=False)
+            return {file.stem: found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise DataError(f"{file} cannot be read as arrays of numbers: {error}") from error
 
