@@ -7,6 +7,7 @@ import importlib
 import json
 import math
 import struct
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from advgen import ArraySource, Corpus, DataError, DataRequest
+from advgen.updates.discriminator import discriminator_costs
+from advgen_image.config import ImageConfig
+from advgen_image.modality import ImageModality
 
 TINY = ["options.width=4", "options.noise_size=8", "train.batch_size=8", "train.log_every=1"]
 
@@ -28,7 +33,7 @@ def benchmarks(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     before = set(sys.modules)
     yield importlib.import_module
     for name in set(sys.modules) - before:
-        if name.split(".")[0] in ("plugins", "trained", "stacked_mnist", "limited_data"):
+        if name.split(".")[0] in ("plugins", "trained", "stacked_mnist", "limited_data", "image_speed", "image_loops", "step"):
             del sys.modules[name]
 
 
@@ -141,3 +146,71 @@ def test_limited_data_trains_every_arm_and_prints_them_beside_copies(
     assert all(each["score_gap"] is not None and each["steps"] == 2 for each in found[1:])
     configs = {arm: (tmp_path / "out" / f"20-{arm}-0" / "config.toml").read_text() for arm in module.ARMS}
     assert 'augment = "ada"' in configs["ada"] and "lecam" in configs["lecam"] and "lecam" not in configs["none"]
+
+
+def test_a_plan_in_minutes_gives_ada_a_speed_of_its_own(benchmarks: Any) -> None:
+    module = benchmarks("limited_data")
+    by_steps = module.parse_arguments(["--data", "x", "--steps", "100", "--batch", "10"])
+    by_minutes = module.parse_arguments(["--data", "x", "--minutes", "4"])
+    assert "options.ada_images=200" in module.overrides_of("ada", by_steps)
+    assert f"options.ada_images={module.ADA_IMAGES}" in module.overrides_of("ada", by_minutes)
+
+
+# Rows of pictures
+
+
+def test_rows_of_a_picture_become_a_list_of_files_that_the_plugin_reads(tmp_path: Path, root: Path) -> None:
+    rows = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    (tmp_path / "rows").mkdir()
+    for part in (0, 1):
+        Image.fromarray(rows[6 * part : 6 * part + 6]).save(tmp_path / "rows" / f"batch_{part}.png")
+    np.save(tmp_path / "rows" / "labels.npy", np.arange(12, dtype=np.uint8) % 3)
+    script = str(root / "examples" / "unpack_rows.py")
+    command = [sys.executable, script, str(tmp_path / "rows"), str(tmp_path / "out"), "--test", "4"]
+    assert "12 images of 4x4, 4 held out" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    corpus = ImageModality.read(ImageConfig(), DataRequest(tmp_path / "out" / "photos.csv", validation_share=0.2))
+    assert len(corpus.splits["test"]) == 4 and corpus.facts["classes"] == ["0", "1", "2"]
+    held_out = corpus.splits["test"].batch(torch.arange(4), torch.Generator())
+    places = [
+        int((rows.reshape(12, 4, 4, 3) == image).all((1, 2, 3)).argmax()) for image in held_out.values.movedim(1, -1).numpy()
+    ]
+    assert [place % 3 for place in places] == held_out.condition["label"].tolist()
+
+
+# Speed
+
+
+@pytest.mark.parametrize("preset", ["default", "classic", "r3-small", "resnet-small", "stylegan2-small"])
+def test_the_plain_loop_of_each_family_trains_both_players(preset: str, benchmarks: Any, tmp_path: Path) -> None:
+    module, loops = benchmarks("image_speed"), benchmarks("image_loops")
+    small = ["--set", "options.width=8"]
+    arguments = module.parse(["pairs", "--pairs", "1", "--steps", "1", "--batch", "8", *small])
+    data = module.make_images(tmp_path, 16, 80)
+    loop = loops.PlainLoop(module.prepared(preset, 16, arguments, data))
+    before = [[each.detach().clone() for each in network.parameters()] for network in (loop.generator, loop.critic)]
+    loop(), loop()  # blocks that start as the identity move from the second on
+    for old, network in zip(before, (loop.generator, loop.critic), strict=True):
+        moved = [not torch.equal(one, other) for one, other in zip(old, network.parameters(), strict=True)]
+        assert sum(moved) > len(moved) / 2 and all(each.isfinite().all() for each in network.parameters())
+
+
+def test_the_plain_loop_pays_the_costs_that_advgen_pays(benchmarks: Any, tmp_path: Path) -> None:
+    module, loops = benchmarks("image_speed"), benchmarks("image_loops")
+    plain = ["--set", "options.width=8", "--set", "discriminator.mismatch=0.0"]
+    arguments = module.parse(["pairs", "--batch", "8", *plain])
+    setup = module.prepared("default", 16, arguments, module.make_images(tmp_path, 16, 80))
+    loop, (chunk,), paid = loops.PlainLoop(setup), setup.draw("discriminator", 0), list[float]()
+    costs, _ = discriminator_costs(setup.players, setup.objective, chunk, 0, 0.0)
+    loop.batch = lambda: chunk.real
+    loop.draw = lambda real: setup.players.generates(chunk.noise, chunk.real.condition).values
+    loop.learn = lambda which, cost: paid.append(float(cost.detach()))
+    loop.critic_step()
+    assert paid == [pytest.approx(float(sum(costs.values()).detach()), rel=1e-5)]
+
+
+def test_turns_are_whole_cycles_of_lazy_penalties(benchmarks: Any, tmp_path: Path) -> None:
+    module = benchmarks("image_speed")
+    arguments = module.parse(["sizes", "--batch", "8", "--set", "options.width=8"])
+    data = module.make_images(tmp_path, 16, 80)
+    setups = {preset: module.prepared(preset, 16, arguments, data) for preset in ("default", "stylegan2-small")}
+    assert {preset: module.turn(setup, 4) for preset, setup in setups.items()} == {"default": 4, "stylegan2-small": 16}
