@@ -21,7 +21,7 @@ from advgen import Batch, ConfigError, DataError
 from advgen.evaluation import FeatureSpace, evaluate_loaded
 from advgen.metrics.features import frechet_distance, kernel_distance, precision_recall_density_coverage
 from advgen.metrics.judging import View, compare
-from advgen.metrics.kept import content_of, view_of_real
+from advgen.metrics.kept import content_of, pooled_features, view_of_real
 from advgen.metrics.report import format_report
 from advgen.metrics.scores import classifier_score
 from advgen_image import inception_features
@@ -255,6 +255,13 @@ def test_a_view_of_real_samples_is_computed_once_for_a_judge_and_a_content(tmp_p
     view_of_real(judge, labelled(1), tmp_path)
     assert judge.shown == 900
     assert len(list((tmp_path / "features").iterdir())) == 3
+
+
+def test_a_whole_view_is_not_taken_from_features_that_were_kept_alone(tmp_path: Path) -> None:
+    judge = CountingJudge()
+    features = pooled_features(judge, lambda: iter([labelled(1)]), tmp_path)
+    view = view_of_real(judge, labelled(1), tmp_path)
+    assert view.labels is not None and view.logits is not None and torch.equal(view.features, features)
 
 
 def test_a_damaged_view_is_computed_again_and_a_judge_without_identity_keeps_nothing(tmp_path: Path) -> None:

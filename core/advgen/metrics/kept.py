@@ -43,7 +43,7 @@ def view_of_real(judge: Judge, batch: Batch, cache: Path) -> View:
 
     A judge says by an ``identity`` what decides its features (weights, resizing); without one nothing is kept.
     """
-    return _kept(judge, lambda: iter(blocks_of(batch)), lambda: see(judge, batch), cache)
+    return _kept("whole", judge, lambda: iter(blocks_of(batch)), lambda: see(judge, batch), cache)
 
 
 def pooled_features(judge: Judge, read: Callable[[], Iterator[Batch]], cache: Path) -> Tensor:
@@ -55,14 +55,15 @@ def pooled_features(judge: Judge, read: Callable[[], Iterator[Batch]], cache: Pa
     def pooled() -> View:
         return View(torch.cat([see(judge, block).seen for block in read()]))
 
-    return _kept(judge, read, pooled, cache).features
+    return _kept("features", judge, read, pooled, cache).features
 
 
-def _kept(judge: Judge, read: Callable[[], Iterator[Batch]], make: Callable[[], View], cache: Path) -> View:
+def _kept(what: str, judge: Judge, read: Callable[[], Iterator[Batch]], make: Callable[[], View], cache: Path) -> View:
+    """What ``make`` makes, named by ``what`` it holds: the same samples may be kept whole and as features alone."""
     identity = getattr(judge, "identity", None)
     if identity is None:
         return make()
-    key = content_hash([VERSION.encode(), judge.name.encode(), str(identity).encode(), content_of(read()).encode()])
+    key = content_hash([VERSION.encode(), what.encode(), judge.name.encode(), str(identity).encode(), content_of(read()).encode()])
     file = cache / "features" / f"{key}.safetensors"
     view = _read(file)
     if view is None:
