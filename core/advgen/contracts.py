@@ -166,6 +166,9 @@ class Modality(ABC, Generic[ConfigT]):
     feature_spaces: Mapping[str, str] = MappingProxyType({})
     """Published features that ``gen evaluate --features`` takes in place of the judge's, each in a few words."""
 
+    trade_off: tuple[str, str] = ("precision", "recall")
+    """Metrics of quality and of diversity that ``gen sweep`` shows beside each other."""
+
     paired: bool = False
     """A sample answers its condition (a vocoder its mel): evaluation gives G the conditions of the held-out samples, and
     ``metrics`` gets the answers row by row beside what they should have been."""

@@ -65,7 +65,7 @@ def evaluate_run(
     space = FeatureSpace(features, None if weights is None else Path(weights)) if features or weights else None
     report = evaluate_loaded(loaded, num_samples, seed, metrics, space)
     report["left_out"] = left_out | report["left_out"]
-    _write(report, loaded.folder / f"evaluation{f'-{features}' if features else ''}.json")
+    write_report(report, loaded.folder / f"evaluation{f'-{features}' if features else ''}.json")
     return report
 
 
@@ -98,13 +98,32 @@ def _listed(modality: Modality[Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Sides:
-    """The samples of a report, in the prepared scale: generated ones, and real ones of two splits."""
+class RealSide:
+    """What samples are compared with, in the prepared scale, and what the judge makes of it, however a run draws.
 
-    generated: Batch
+    Args:
+        judge: the feature network.
+        held_out: the test split, or as much of it as is looked at.
+        reference: training samples, as many as are generated, which take the generator's place in the column real.
+        split: where those are from.
+        view, reference_view: what the judge sees of the two.
+        train: (M, F) features of training samples, for distances to the nearest; None where there are none.
+        own: the modality's own metrics of ``reference``.
+        count: how many samples are to be generated.
+        seed: of the choice of real samples, and of the noise of generated ones.
+    """
+
+    corpus: Corpus
+    judge: Judge
     held_out: Batch
     reference: Batch
     split: str
+    view: View
+    reference_view: View
+    train: Tensor | None
+    own: Mapping[str, float]
+    count: int
+    seed: int
 
 
 def evaluate_loaded(
@@ -115,62 +134,82 @@ def evaluate_loaded(
     space: FeatureSpace | None = None,
 ) -> dict[str, Any]:
     """The report of a run that is already open, with further metrics on features; nothing is written."""
+    return judged(run, real_side(run, num_samples, seed, space), metrics or {})
+
+
+def real_side(
+    run: LoadedRun | SampleFolder, num_samples: int | None = None, seed: int = 0, space: FeatureSpace | None = None
+) -> RealSide:
+    """What ``num_samples`` of a run (None: as many as are held out, at most 2,000) are compared with.
+
+    Raises:
+        DataError: too few samples on either side.
+    """
     corpus, modality, cache = run.corpus(), run.modality, cache_folder()
     count = _count(num_samples, len(split_of(corpus, "test")))
     judge = modality.judge(corpus, cache) if space is None else space.judge(modality, run.device)
-    sides = _sides(run, corpus, count, seed)
-    real = view_of_real(judge, sides.held_out, cache)
-    views = {"generated": see(judge, sides.generated), "real": view_of_real(judge, sides.reference, cache)}
-    names = modality.facts.get("classes") or ()
-    rows = {side: compare_views(view, real, score_name(judge), names) for side, view in views.items()}
-    protocol = _protocol(judge, sides, real) | {"seed": seed, "step": run.step, "data": corpus.fingerprint}
-    if (truncation := run.truncation) != 1.0:
-        protocol["truncation"] = truncation
-    protocol["data_changed"] = corpus.fingerprint != run.fingerprint
-    # An answer to a held-out condition is as varied, and as new, as the conditions are; and published features are too slow
-    # for the whole training data.
-    if not modality.paired and space is None:
-        train = pool_features(modality, corpus, sides.split, judge, seed=seed, limit=MAX_TRAIN, cache=cache)
-        compared = {"generated": views["generated"].features, "real": real.features}
-        protocol["neighbours"] = _add_neighbours(rows, compared, train)
-    left_out = _add_plugin_metrics(rows, views, real, metrics or {})
-    own, notes = dict(modality.metrics(sides.generated, sides.held_out)), modality.metric_notes()
-    left_out |= {name: note.missing for name, note in notes.items() if note.missing and name not in own}
-    protocol |= {"metrics": {name: vars(note) for name, note in notes.items() if name in own}} if notes else {}
-    # Other real samples are no answer to these conditions.
-    other = {} if modality.paired else dict(modality.metrics(sides.reference, sides.held_out))
-    finite: dict[str, Any] = _jsonable(
-        {"protocol": protocol, **rows, "modality": own, "real_modality": other, "left_out": left_out}
-    )
-    return finite
-
-
-def _sides(run: LoadedRun | SampleFolder, corpus: Corpus, count: int, seed: int) -> Sides:
-    """As many generated samples as ``count``, held-out ones, and training samples in the generator's place."""
-    modality, split = run.modality, "reference" if "reference" in corpus.splits else "train"
+    split = "reference" if "reference" in corpus.splits else "train"
     held_out = real_samples(modality, corpus, "test", seed=seed, limit=max(MAX_SAMPLES, count))
     reference = real_samples(modality, corpus, split, seed=seed, limit=count)
     if modality.paired:
         held_out = held_out.slice(0, count)
-    generated = run.answer(held_out, seed=seed) if modality.paired else run.draw(count, seed=seed)
-    return Sides(generated, held_out, reference, split)
+    # An answer to a held-out condition is as varied, and as new, as the conditions are, and other real samples are no answer to
+    # them; and published features are too slow for the whole training data.
+    compared = not modality.paired and space is None
+    return RealSide(
+        corpus,
+        judge,
+        held_out,
+        reference,
+        split,
+        view_of_real(judge, held_out, cache),
+        view_of_real(judge, reference, cache),
+        pool_features(modality, corpus, split, judge, seed=seed, limit=MAX_TRAIN, cache=cache) if compared else None,
+        {} if modality.paired else dict(modality.metrics(reference, held_out)),
+        count,
+        seed,
+    )
 
 
-def _protocol(judge: Judge, sides: Sides, real: View) -> dict[str, Any]:
+def judged(run: LoadedRun | SampleFolder, real: RealSide, metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    """The report of a run's samples as it draws them now."""
+    modality, seed = run.modality, real.seed
+    generated = run.answer(real.held_out, seed=seed) if modality.paired else run.draw(real.count, seed=seed)
+    views = {"generated": see(real.judge, generated), "real": real.reference_view}
+    names = modality.facts.get("classes") or ()
+    rows = {side: compare_views(view, real.view, score_name(real.judge), names) for side, view in views.items()}
+    protocol = _protocol(real, len(generated)) | {"seed": seed, "step": run.step, "data": real.corpus.fingerprint}
+    if (truncation := run.truncation) != 1.0:
+        protocol["truncation"] = truncation
+    protocol["data_changed"] = real.corpus.fingerprint != run.fingerprint
+    if real.train is not None:
+        compared = {"generated": views["generated"].features, "real": real.view.features}
+        protocol["neighbours"] = _add_neighbours(rows, compared, real.train)
+    left_out = _add_plugin_metrics(rows, views, real.view, metrics)
+    own, notes = dict(modality.metrics(generated, real.held_out)), modality.metric_notes()
+    left_out |= {name: note.missing for name, note in notes.items() if note.missing and name not in own}
+    protocol |= {"metrics": {name: vars(note) for name, note in notes.items() if name in own}} if notes else {}
+    finite: dict[str, Any] = _jsonable(
+        {"protocol": protocol, **rows, "modality": own, "real_modality": real.own, "left_out": left_out}
+    )
+    return finite
+
+
+def _protocol(real: RealSide, num_generated: int) -> dict[str, Any]:
     """What decides the numbers: features, counts, and which real samples they are compared with."""
-    own = dict(getattr(judge, "protocol", {}))
-    score = {"score": {"name": score_name(judge), "splits": SPLITS}} if real.logits is not None else {}
+    judge, own = real.judge, dict(getattr(real.judge, "protocol", {}))
+    score = {"score": {"name": score_name(judge), "splits": SPLITS}} if real.view.logits is not None else {}
     return {
         "features": judge.name,
-        **judge_accuracy(real),
+        **judge_accuracy(real.view),
         "split": "test",
-        "num_generated": len(sides.generated),
-        "num_real": len(sides.held_out),
-        "num_reference": len(sides.reference),
+        "num_generated": num_generated,
+        "num_real": len(real.held_out),
+        "num_reference": len(real.reference),
         "k": NEIGHBOURS,
         "kernel": KERNEL,
-        "real_content": content_of(blocks_of(sides.held_out)),
-        "real_features": content_of([Batch(real.seen)]),
+        "real_content": content_of(blocks_of(real.held_out)),
+        "real_features": content_of([Batch(real.view.seen)]),
         **({"judge": own} if own else {}),
         **score,
     }
@@ -251,7 +290,7 @@ def _jsonable(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write(report: Mapping[str, Any], path: Path) -> None:
+def write_report(report: Mapping[str, Any], path: Path) -> None:
     """Replace the file at once, so that a full disk leaves the old one."""
     temporary = path.with_name(path.name + ".tmp")
     try:

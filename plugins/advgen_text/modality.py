@@ -57,6 +57,7 @@ class TextModality(Modality[TextConfig]):
         {"txt": "one line a sample, UTF-8", "jsonl": "one JSON object a sample, with its class and log-probability where known"}
     )
     one_file = True
+    trade_off = ("bleu_5", "self_bleu_5")
 
     def __init__(self, config: TextConfig, facts: Mapping[str, Any]) -> None:
         super().__init__(config, facts)

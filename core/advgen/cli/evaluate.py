@@ -1,4 +1,4 @@
-"""``gen evaluate``."""
+"""``gen evaluate`` and ``gen sweep``."""
 
 from __future__ import annotations
 
@@ -100,3 +100,34 @@ def _of_folder(
     if place["plugin"] is None:
         raise ConfigError(f"--samples {samples}: say with --plugin NAME what reads them (gen plugins list shows the names)")
     return evaluate_samples(samples, data=data, preset=preset, overrides=overrides, **place)
+
+
+def sweep(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, of the same data.")],
+    over: Annotated[
+        str,
+        typer.Option("--over", metavar="NAME=V,V", help="temperature=0.7,1 or another sampling option; truncation=0.7,1."),
+    ],
+    num_samples: Annotated[
+        int | None,
+        typer.Option("-n", "--num-samples", min=6, metavar="N", help="Of each; default as many as held out."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Seed of the samples.")] = 0,
+    metrics: Annotated[
+        str | None, typer.Option("--metrics", metavar="NAME,NAME", help="Columns; default: distance, quality and diversity.")
+    ] = None,
+    device: DeviceOption = "auto",
+    plugin: PluginOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare runs by their curves: quality and diversity at each value of what samples are drawn by."""
+    from advgen.sweeping import format_sweep, sweep_runs
+
+    columns = [name.strip() for name in (metrics or "").split(",") if name.strip()]
+    with to_stderr():
+        report = sweep_runs(runs, over, num_samples, seed, device, plugin)
+        table = "" if as_json else format_sweep(report, columns)
+    if as_json:
+        say_json(report)
+    else:
+        say(table)

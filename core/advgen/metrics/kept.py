@@ -63,7 +63,8 @@ def _kept(what: str, judge: Judge, read: Callable[[], Iterator[Batch]], make: Ca
     identity = getattr(judge, "identity", None)
     if identity is None:
         return make()
-    key = content_hash([VERSION.encode(), what.encode(), judge.name.encode(), str(identity).encode(), content_of(read()).encode()])
+    parts = (VERSION, what, judge.name, str(identity), content_of(read()))
+    key = content_hash([part.encode() for part in parts])
     file = cache / "features" / f"{key}.safetensors"
     view = _read(file)
     if view is None:
