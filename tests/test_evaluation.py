@@ -109,6 +109,9 @@ class FakeRun:
         batch = clusters(num, 100 + seed, self.labels)
         return Batch(batch.values + self.shift, None, {"label": torch.arange(num) % 3})
 
+    def likelihoods(self, held_out: Batch, generated: Batch) -> dict[str, float]:
+        return {}
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> FakeRun:
@@ -249,7 +252,8 @@ def test_judges_see_blocks_so_that_memory_stays_small() -> None:
 
 def test_without_classes_only_feature_metrics_are_reported() -> None:
     found = compare(BlindJudge(), Batch(clusters(60, 1).values), Batch(clusters(60, 2).values))
-    assert list(found) == ["frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage"]
+    names = ["frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage", "two_sample_accuracy"]
+    assert list(found) == names
 
 
 def test_an_unconditional_generator_is_judged_within_the_classes_it_hits() -> None:

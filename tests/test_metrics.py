@@ -17,6 +17,7 @@ from advgen.metrics.features import (
     neighbour_distances,
     neighbour_radii,
     precision_recall_density_coverage,
+    two_sample_accuracy,
     vendi_score,
     within_class_recall,
 )
@@ -235,3 +236,17 @@ def test_two_draws_of_one_distribution_are_as_far_from_the_training_data_and_the
     train = gaussian(1000, width=4)
     one, other = (neighbour_distances(gaussian(400, width=4, seed=seed), train, count=400) for seed in (1, 2))
     assert all(one[name] == pytest.approx(other[name], rel=0.1) for name in one)
+
+
+def test_two_samples_are_told_apart_by_their_nearest_neighbours_by_hand() -> None:
+    generated, real = torch.tensor([[0.0], [1.0], [10.0]]), torch.tensor([[9.0], [20.0], [21.0], [99.0]])
+    # 0 and 1 are next to each other, 10 is next to 9 and 9 to 10, 20 and 21 are next to each other; 99 is left out.
+    assert two_sample_accuracy(generated=generated, real=real) == pytest.approx(4 / 6)
+
+
+def test_two_draws_of_one_distribution_are_told_apart_by_chance_and_copies_less_often() -> None:
+    real = gaussian(500, width=4, seed=1)
+    assert two_sample_accuracy(generated=gaussian(500, width=4, seed=2), real=real) == pytest.approx(0.5, abs=0.05)
+    assert two_sample_accuracy(generated=real, real=real) == 0
+    assert two_sample_accuracy(generated=gaussian(500, width=4, seed=2) + 20, real=real) == 1
+    assert two_sample_accuracy(generated=real[:1].expand(500, 4), real=real) > 0.7

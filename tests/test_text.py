@@ -26,6 +26,7 @@ from advgen_text.data import read_corpus
 from advgen_text.generators import LstmWriter, Sizes, inverse_draw
 from advgen_text.modality import TextModality
 from advgen_text.reading import Line
+from advgen_text.store import RowWriter, TextSource
 from advgen_text.tokenizer import BOS, EOS, PAD, UNKNOWN, Tokenizer
 
 SMALL = {"generator_embedding": 8, "generator_hidden": 12, "critic_embedding": 6, "critic_hidden": 10, "phrases": 200}
@@ -503,3 +504,37 @@ def test_samples_are_written_a_line_each_and_later_blocks_are_added(tmp_path: Pa
     assert files == [tmp_path / "samples.txt"]
     assert files[0].read_text().splitlines() == text.tokenizer.decode(batch.values)
     assert len(text.overview(batch, tmp_path / "step-00000500")[0].read_text().splitlines()) == 8
+
+
+# Copies of training text
+
+
+def test_longest_copies_are_those_of_a_search_by_hand() -> None:
+    random = torch.Generator().manual_seed(0)
+    drawn = [
+        torch.randint(6, (int(size),), generator=random).tolist() for size in torch.randint(1, 12, (90,), generator=random)
+    ]
+    train, lines = drawn[:40], [*drawn[40:], drawn[3], drawn[7][:4], [99]]
+
+    def by_hand(line: list[int]) -> int:
+        runs = {tuple(each[a:b]) for each in train for a in range(len(each)) for b in range(a + 1, len(each) + 1)}
+        own = (line[a:b] for a in range(len(line)) for b in range(a + 1, len(line) + 1))
+        return max((len(run) for run in own if tuple(run) in runs), default=0)
+
+    writer = RowWriter(None, "train")
+    writer.add(train, [])
+    source = TextSource(writer.close(), 12)
+    assert source.longest_copies(lines) == [by_hand(line) for line in lines]
+    assert source.longest_copies([]) == [] and source.longest_copies([[], [99]]) == [0, 0]
+
+
+def test_a_copied_corpus_is_copied_from_end_to_end(tmp_path: Path) -> None:
+    config = TextConfig(phrases=300)
+    corpus = TextModality.read(config, DataRequest(None))
+    modality = TextModality(config, corpus.facts)
+    modality.judge(corpus, tmp_path)
+    train, test = (corpus.splits[name].batch(torch.arange(20), torch.Generator()) for name in ("train", "test"))
+    found = modality.metrics(train, test)
+    words = [len(line) for line in modality.tokenizer.words(train.values)]
+    assert found["novel_share"] == 0 and found["longest_copy"] == pytest.approx(sum(words) / 20)
+    assert 0 < found["longest_copy_held_out"] < found["longest_copy"]

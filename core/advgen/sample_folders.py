@@ -75,6 +75,10 @@ class SampleFolder:
         """
         raise ConfigError(f"{type(self.modality).__name__} answers conditions, which files cannot; evaluate a run instead")
 
+    def likelihoods(self, held_out: Batch, generated: Batch) -> dict[str, float]:
+        """None: nobody knows what made the files."""
+        return {}
+
     @functools.cached_property
     def _numbers(self) -> list[int] | None:
         """The data's number of each of the folder's classes; None where one is unknown there."""

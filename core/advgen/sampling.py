@@ -19,6 +19,7 @@ from advgen.contracts import Batch, Corpus, Generator, Modality
 from advgen.drawing import answer, draw_samples, refresh_statistics
 from advgen.errors import CheckpointError, ConfigError, DataError
 from advgen.latent.space import Space
+from advgen.metrics.likelihood import likelihood_metrics
 from advgen.registry import PluginRecord
 from advgen.runs import RunFolder, checkpoint, warning_of_divergence
 from advgen.runs.folder import is_export
@@ -78,6 +79,10 @@ class LoadedRun:
     def answer(self, asked: Batch, seed: int = 0) -> Batch:
         """A sample for each condition of a prepared batch, in its order, on the CPU."""
         return answer(self.generator, self.modality, asked, seed=seed, device=self.device)
+
+    def likelihoods(self, held_out: Batch, generated: Batch) -> dict[str, float]:
+        """What its generator gives held-out data and its own samples, where it has a likelihood."""
+        return likelihood_metrics(self.modality, self.generator, held_out, generated)
 
     @functools.cached_property
     def _corpus(self) -> Corpus:

@@ -40,7 +40,7 @@ from .judge import TextJudge
 from .making import make_critic, make_generator
 from .reading import decode_lines
 from .store import TextSource
-from .tokenizer import Tokenizer
+from .tokenizer import EOS, Tokenizer
 from .watermark import find
 
 # BLEU grows with the number of references and Self-BLEU with the number of samples, so both are fixed.
@@ -131,11 +131,13 @@ class TextModality(Modality[TextConfig]):
         return Batch(batch.values.long(), batch.mask, batch.condition)
 
     def likelihood(self, generator: Generator, batch: Batch) -> Tensor:
-        """Negative log-likelihood (B, L) of each token in nats, <eos> included; 0 after it."""
+        """Negative log-likelihood (B, L) of each token in nats, <eos> included; 0 after it. At the temperature of the sampling
+        options where there are any, without their top-k and top-p, under which most text is impossible."""
         if not isinstance(generator, Writer):
             raise DataError(f"likelihood needs a generator of the text plugin, got {type(generator).__name__}")
         mask = torch.ones_like(batch.values, dtype=torch.bool) if batch.mask is None else batch.mask
-        return generator.token_costs(batch.values, batch.condition, mask)
+        temperature = 1.0 if self._decoding is None else self._decoding.options.temperature
+        return generator.token_costs(batch.values, batch.condition, mask, temperature)
 
     def judge(self, corpus: Corpus, cache: Path) -> Judge:
         """Fixed features; nothing to cache. The training lines are remembered, to tell novelty by in ``metrics``."""
@@ -156,13 +158,23 @@ class TextModality(Modality[TextConfig]):
         found |= {f"self_bleu_{order}": score for order, score in self_bleu(words).items()}
         found |= {"distinct_2": distinct(words, 2), "unique_share": len(set(map(tuple, words))) / len(words)}
         if self._train is not None:
-            found["novel_share"] = self._novel_share(self._train, generated.values[:MOST_COMPARED].cpu())
+            found |= self._copying(self._train, generated, held_out)
         return found | (grammar_metrics(words) if self.facts.get("grammar") else {})
 
-    def _novel_share(self, train: TextSource, tokens: Tensor) -> float:
-        """Share of samples that are no training line. Encoded anew, as the same text may be other byte-pair pieces."""
-        lines = self.tokenizer.rows(self.tokenizer.decode(tokens), self.length)
-        return 1.0 - sum(train.contains(lines)) / len(lines)
+    def _copying(self, train: TextSource, generated: Batch, held_out: Batch) -> dict[str, float]:
+        """What samples have from the training lines, and what held-out lines share with them by nature.
+
+        Encoded anew, as the same text may be other byte-pair pieces; the end mark is no part of a copy.
+        """
+        texts = (self.tokenizer.decode(batch.values[:MOST_COMPARED].cpu()) for batch in (generated, held_out))
+        own, others = (self.tokenizer.rows(lines, self.length) for lines in texts)
+        copies = (train.longest_copies([row[:-1] if row[-1] == EOS else row for row in rows]) for rows in (own, others))
+        longest = [sum(found) / len(found) for found in copies]
+        return {
+            "novel_share": 1.0 - sum(train.contains(own)) / len(own),
+            "longest_copy": longest[0],
+            "longest_copy_held_out": longest[1],
+        }
 
     def write(self, batch: Batch, folder: Path, *, start: int = 0) -> list[Path]:
         """One line a sample in samples.txt or samples.jsonl; ``start`` 0 begins it anew, later blocks are added to it."""

@@ -21,6 +21,8 @@ from advgen import Batch
 from .tokenizer import PAD
 
 MOST_TOKENS = 65_536
+MOST_SEARCHED = 2_000_000
+HASH_BASE = np.uint64(0x9E3779B97F4A7C15)
 TOKEN, END, LABEL = np.dtype(np.uint16), np.dtype(np.int64), np.dtype(np.int32)
 PARTS: dict[str, np.dtype[Any]] = {"tokens": TOKEN, "ends": END, "labels": LABEL}
 Arrays = dict[str, npt.NDArray[Any]]
@@ -80,6 +82,48 @@ def _map(file: Path, kind: np.dtype[Any]) -> npt.NDArray[Any]:
     return np.memmap(file, kind, "r") if file.stat().st_size else np.zeros(0, kind)
 
 
+def _ends_of(lines: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+    return np.array([len(line) for line in lines], np.int64).cumsum()
+
+
+@dataclass(frozen=True)
+class Runs:
+    """All runs of ``size`` tokens within lines, each as a hash.
+
+    Args:
+        tokens: (T,) of all lines together.
+        starts: (R,) where each run begins.
+        stops: (R,) where the line of each run ends.
+        lines: (R,) number of that line.
+        hashes: (R,) uint64.
+    """
+
+    tokens: npt.NDArray[Any]
+    starts: npt.NDArray[np.int64]
+    stops: npt.NDArray[np.int64]
+    lines: npt.NDArray[np.int64]
+    hashes: npt.NDArray[np.uint64]
+    size: int
+
+    @classmethod
+    def of(cls, tokens: npt.NDArray[Any], ends: npt.NDArray[np.int64]) -> Runs:
+        """The runs of one token; ``ends`` (N,) is where each line ends."""
+        lines = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
+        return cls(tokens, np.arange(len(tokens)), ends[lines], lines, tokens.astype(np.uint64) + np.uint64(1), 1)
+
+    def kept(self, which: npt.NDArray[np.bool_]) -> Runs:
+        """Some of them."""
+        return Runs(self.tokens, self.starts[which], self.stops[which], self.lines[which], self.hashes[which], self.size)
+
+    def longer(self) -> Runs:
+        """Those that go on for one token more within their line."""
+        inside = self.kept(self.starts + self.size < self.stops)
+        following = inside.tokens[inside.starts + self.size].astype(np.uint64) + np.uint64(1)
+        return Runs(
+            inside.tokens, inside.starts, inside.stops, inside.lines, inside.hashes * HASH_BASE + following, self.size + 1
+        )
+
+
 class TextSource:
     """One split: samples (B, L) int64 by index, <pad> behind, their mask True through <eos>.
 
@@ -115,6 +159,29 @@ class TextSource:
             found |= {data[a:b] for a, b in here if b - a in sizes} & wanted
             start = int(block[-1])
         return [np.array(line, TOKEN).tobytes() in found for line in lines]
+
+    def longest_copies(self, lines: Sequence[Sequence[int]]) -> list[int]:
+        """How many tokens in a row of each line stand so in some line of this split, at most.
+
+        By rolling hashes of 64 bits, a run one token longer at a time. Of a large split, the first lines that hold two million
+        tokens are searched.
+        """
+        rows = min(len(self._ends), int(np.searchsorted(self._ends, MOST_SEARCHED, "right")) or 1)
+        ends = self._ends[:rows].astype(np.int64)
+        here = Runs.of(self._tokens[: int(ends[-1])], ends) if rows else None
+        own = Runs.of(np.concatenate([np.asarray(line, TOKEN) for line in lines] or [np.zeros(0, TOKEN)]), _ends_of(lines))
+        longest = np.zeros(len(lines), np.int64)
+        while here is not None and len(here.hashes) and len(own.hashes):
+            # Both sides keep what the other has: a longer run can only be where its beginning is.
+            known, which = np.unique(own.hashes, return_inverse=True)
+            places = np.searchsorted(known, here.hashes).clip(max=len(known) - 1)
+            here, shared = here.kept(known[places] == here.hashes), np.zeros(len(known), np.bool_)
+            shared[np.searchsorted(known, here.hashes)] = True
+            own = own.kept(shared[which])
+            longest[own.lines] = own.size
+            here, own = here.longer(), own.longer()
+        found: list[int] = longest.tolist()
+        return found
 
     def label_counts(self, num_classes: int) -> list[int]:
         """How often each label occurs."""

@@ -15,6 +15,7 @@ from advgen.metrics.features import (
     frechet_distance,
     kernel_distance,
     precision_recall_density_coverage,
+    two_sample_accuracy,
     within_class_recall,
 )
 from advgen.metrics.scores import classifier_score
@@ -96,6 +97,7 @@ def compare_views(candidate: View, real: View, score: str, names: Any = ()) -> d
         "frechet_distance": frechet_distance(generated=features, real=real_features),
         "kernel_distance": kernel_distance(generated=features, real=real_features),
         **precision_recall_density_coverage(generated=features, real=real_features),
+        "two_sample_accuracy": two_sample_accuracy(generated=features, real=real_features),
     }
     if candidate.logits is not None:
         result[score] = classifier_score(candidate.logits)

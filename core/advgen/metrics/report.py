@@ -20,7 +20,7 @@ BETTER = {
     "classifier_score": "higher",
     "valid_share": "higher",
 }
-AS_REAL = ("neighbour_distance_train", "neighbour_distance_within")
+AS_REAL = ("neighbour_distance_train", "neighbour_distance_within", "two_sample_accuracy")
 """Best where they equal real data's: less is copying or collapse, more is noise."""
 
 

@@ -257,12 +257,12 @@ class Writer(Generator):
         """Teacher-forced log-probabilities (B, L, V), as ``score`` takes them."""
         return F.log_softmax(self.score(tokens, condition), dim=-1)
 
-    def token_costs(self, tokens: Tensor, condition: Mapping[str, Tensor], mask: Tensor) -> Tensor:
+    def token_costs(self, tokens: Tensor, condition: Mapping[str, Tensor], mask: Tensor, temperature: float = 1.0) -> Tensor:
         """Negative log-likelihood (B, L) in nats of each token under ``mask`` (B, L) bool; 0 elsewhere."""
         take, place = content(mask)
         dropout = self.dropout if self.training else 0.0
         states = F.dropout(take(self.states(tokens[:, : longest(mask)], condition, dropout)), dropout)
-        costs = F.cross_entropy(self.logits(states, 1.0, False), take(tokens), reduction="none")
+        costs = F.cross_entropy(self.logits(states, temperature, False), take(tokens), reduction="none")
         return place(costs)
 
     def _judge_draws(
