@@ -109,7 +109,7 @@ class FakeRun:
         batch = clusters(num, 100 + seed, self.labels)
         return Batch(batch.values + self.shift, None, {"label": torch.arange(num) % 3})
 
-    def likelihoods(self, held_out: Batch, generated: Batch) -> dict[str, float]:
+    def of_generator(self, held_out: Batch, generated: Batch) -> dict[str, float]:
         return {}
 
 

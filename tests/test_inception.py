@@ -317,7 +317,7 @@ class InceptionRun:
     def draw(self, num: int, seed: int = 0) -> Batch:
         return Batch(images(num, 1, 8))
 
-    def likelihoods(self, held_out: Batch, generated: Batch) -> dict[str, float]:
+    def of_generator(self, held_out: Batch, generated: Batch) -> dict[str, float]:
         return {}
 
 

@@ -7,6 +7,8 @@ import itertools
 import json
 import math
 import tracemalloc
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,10 @@ from advgen.setup import Setup, build
 from advgen.updates.generator import update_generator
 from advgen.updates.shared import likelihood_cost, mean_positions
 from advgen.world import World
-from advgen_text import data, phrases, reading
+from advgen_text import data, exact, phrases, reading
 from advgen_text.config import TextConfig
 from advgen_text.data import read_corpus
+from advgen_text.exact import distance_to_grammar
 from advgen_text.generators import LstmWriter, Sizes, inverse_draw
 from advgen_text.modality import TextModality
 from advgen_text.reading import Line
@@ -79,30 +82,85 @@ def test_a_sentence_outside_the_grammar_has_no_likelihood(line: str) -> None:
     assert phrases.log_probability(line.split()) is None
 
 
-def test_probabilities_of_all_sentences_add_to_one() -> None:
-    total = 0.0
-    tails = [("", "", "", ""), *itertools.product(phrases.OBJECT_DETERMINERS, phrases.OBJECTS, [""], [""])]
-    places = [("", ""), *itertools.product(phrases.PREPOSITIONS, phrases.PLACES)]
-    for kind, number, tense in itertools.product(phrases.CLASSES, phrases.NUMBERS, phrases.TENSES):
-        branches = itertools.product(phrases.DETERMINERS[number], ["", *phrases.ADJECTIVES[kind]], phrases.NOUNS[kind])
-        subject = sum(
-            math.exp(phrases.Sentence(kind, number, tense, *branch, verb, "", "", "", "").log_probability)
-            for branch in branches
-            for verb in phrases.ACTIONS[kind]
-        )
-        first = (next(iter(phrases.DETERMINERS[number])), "", next(iter(phrases.NOUNS[kind])))
-        alone = sum(
-            math.exp(phrases.Sentence(kind, number, tense, *first, verb, "", "", "", "").log_probability)
-            for verb in phrases.ACTIONS[kind]
-        )
-        whole = sum(
-            math.exp(phrases.Sentence(kind, number, tense, *first, verb, *tail[:2], *place).log_probability)
-            for tail in tails
-            for verb in (phrases.DEEDS if tail[1] else phrases.ACTIONS)[kind]
-            for place in places
-        )
-        total += subject * whole / alone
-    assert total == pytest.approx(1.0)
+def test_the_grammar_lists_each_of_its_sentences_once_and_their_probabilities_add_to_one() -> None:
+    everything = {tuple(words): (kind, chance) for kind, words, chance in phrases.sentences()}
+    assert len(everything) == sum(1 for _ in phrases.sentences()) == 123_552
+    assert math.fsum(chance for _, chance in everything.values()) == pytest.approx(1.0)
+    for sentence in phrases.sample(500, rng()):
+        kind, chance = everything[tuple(sentence.words)]
+        assert kind == sentence.kind and math.log(chance) == pytest.approx(sentence.log_probability)
+
+
+class Parrot:
+    """Writes each token as often as sentences have it there, its last mark e^doubt times too seldom. States: what was read."""
+
+    length = 16
+
+    def __init__(self, text: TextModality, sentences: Sequence[tuple[str, list[str], float]], doubt: float) -> None:
+        self.num_tokens, self.doubt, self.bias = len(text.tokenizer), doubt, torch.zeros(1)
+        self.counts: Counter[tuple[str | None, tuple[int, ...]]] = Counter()
+        for (kind, _, chance), row in zip(
+            sentences, text.tokenizer.rows_of_words([words for _, words, _ in sentences]), strict=True
+        ):
+            for name, end in itertools.product((kind, None), range(len(row) + 1)):
+                self.counts[name, tuple(row[:end])] += chance  # type: ignore[assignment]
+        self.kind: str | None = None
+
+    def start(self, num_samples: int) -> torch.Tensor:
+        return torch.zeros(num_samples, 0, dtype=torch.int64)
+
+    def tokens(self, token: torch.Tensor) -> torch.Tensor:
+        return token.unsqueeze(1)
+
+    def label(self, condition: Mapping[str, torch.Tensor], num_samples: int) -> torch.Tensor:
+        self.kind = sorted(phrases.CLASSES)[int(condition["label"])] if condition else None
+        return torch.zeros(num_samples, 1, dtype=torch.int64)
+
+    def step(self, inputs: torch.Tensor, state: torch.Tensor, place: int) -> tuple[torch.Tensor, torch.Tensor]:
+        state = torch.cat([state, inputs], 1)
+        return state, state
+
+    def keep(self, state: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return state[rows]
+
+    def logits(self, states: torch.Tensor, temperature: float, drawn: bool) -> torch.Tensor:
+        rows = torch.zeros(len(states), self.num_tokens, dtype=torch.float64)
+        for row, before in zip(rows, states[:, 1:].tolist(), strict=True):
+            for token in range(self.num_tokens):
+                row[token] = self.counts[self.kind, (*before, token)] / self.counts[self.kind, tuple(before)]
+            row[PAD] += row[EOS] * (1 - math.exp(-self.doubt))
+            row[EOS] *= math.exp(-self.doubt)
+        return (rows + 1e-30).log()
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_the_exact_divergence_is_what_a_writer_doubts_of_the_grammar(labelled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = [found for number, found in enumerate(phrases.sentences()) if number % 997 == 0]
+    total = Counter[str]()
+    for kind, _, chance in few:
+        total[kind] += chance  # type: ignore[assignment]
+    few = [(kind, words, chance * phrases.CLASSES[kind] / total[kind]) for kind, words, chance in few]
+    monkeypatch.setattr(exact, "_grammar", lambda: exact._arrays(few))
+    text, _ = modality(phrases=2000, phrase_labels=labelled)
+    for doubt in (0.0, 0.25):
+        classes = text.facts["classes"] if labelled else ()
+        found = distance_to_grammar(Parrot(text, few, doubt), text.tokenizer, classes, 1.0)  # type: ignore[arg-type]
+        assert found["grammar_kl"] == pytest.approx(doubt, abs=1e-9)
+        assert found["grammar_mass"] == pytest.approx(math.exp(-doubt), abs=1e-9)
+
+
+def test_what_sentences_share_is_read_once_and_they_have_the_likelihoods_of_whole_ones() -> None:
+    for labelled in (False, True):
+        text, corpus = modality(phrases=2000, phrase_labels=labelled)
+        writer, batch = text.generator().eval(), real(text, corpus, 200)
+        rows = text.tokenizer.whole_rows(text.tokenizer.decode(batch.values))
+        for label in range(3) if labelled else [0]:
+            condition = {"label": torch.full((200,), label)} if labelled else {}
+            one = {name: value[:1] for name, value in condition.items()}
+            for temperature in (1.0, 0.5):
+                own = exact.likelihoods(writer, rows, one, temperature)
+                whole = writer.token_costs(batch.values, condition, batch.mask, temperature).double().sum(1)
+                torch.testing.assert_close(own, whole, rtol=1e-5, atol=1e-4)
 
 
 def test_factors_of_the_corpus_have_their_exact_distributions() -> None:

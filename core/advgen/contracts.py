@@ -297,6 +297,10 @@ class Modality(ABC, Generic[ConfigT]):
         """Negative log-likelihood of a prepared batch, (B, *positions) in nats; for likelihood phases and anchors."""
         raise ConfigError(f"{type(self).__name__} has no likelihood; remove the likelihood phase and anchor")
 
+    def generator_metrics(self, generator: Generator) -> Mapping[str, float]:
+        """What is known of G itself, beyond samples, for the report beside ``metrics``; the default knows nothing."""
+        return {}
+
     def automatic_weight(self, penalty: str, batch_size: int) -> float:
         """The weight of a penalty whose configuration says ``auto``, for the data's size and the global batch."""
         raise ConfigError(f"penalties.{penalty}.weight = auto: {type(self).__name__} has no rule for it; give a number")

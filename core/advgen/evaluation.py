@@ -187,7 +187,7 @@ def judged(run: LoadedRun | SampleFolder, real: RealSide, metrics: Mapping[str, 
         protocol["neighbours"] = _add_neighbours(rows, compared, real.train)
     left_out = _add_plugin_metrics(rows, views, real.view, metrics)
     own, notes = dict(modality.metrics(generated, real.held_out)), modality.metric_notes()
-    own |= run.likelihoods(real.held_out, generated)
+    own |= run.of_generator(real.held_out, generated)
     left_out |= {name: note.missing for name, note in notes.items() if note.missing and name not in own}
     protocol |= {"metrics": {name: vars(note) for name, note in notes.items() if name in own}} if notes else {}
     finite: dict[str, Any] = _jsonable(

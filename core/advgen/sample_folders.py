@@ -75,7 +75,7 @@ class SampleFolder:
         """
         raise ConfigError(f"{type(self.modality).__name__} answers conditions, which files cannot; evaluate a run instead")
 
-    def likelihoods(self, held_out: Batch, generated: Batch) -> dict[str, float]:
+    def of_generator(self, held_out: Batch, generated: Batch) -> dict[str, float]:
         """None: nobody knows what made the files."""
         return {}
 

@@ -80,9 +80,10 @@ class LoadedRun:
         """A sample for each condition of a prepared batch, in its order, on the CPU."""
         return answer(self.generator, self.modality, asked, seed=seed, device=self.device)
 
-    def likelihoods(self, held_out: Batch, generated: Batch) -> dict[str, float]:
-        """What its generator gives held-out data and its own samples, where it has a likelihood."""
-        return likelihood_metrics(self.modality, self.generator, held_out, generated)
+    def of_generator(self, held_out: Batch, generated: Batch) -> dict[str, float]:
+        """Likelihoods of held-out data and of its own samples, where it has one, and what else is known of the generator."""
+        found = likelihood_metrics(self.modality, self.generator, held_out, generated)
+        return found | dict(self.modality.generator_metrics(self.generator))
 
     @functools.cached_property
     def _corpus(self) -> Corpus:

@@ -33,6 +33,7 @@ from .config import TextConfig, TextSampling
 from .critics import Mediator, TransformerCritic
 from .data import read_corpus
 from .decoding import Decoding, read_prompts, watermark_of
+from .exact import distance_to_grammar
 from .files import write_samples, write_table
 from .generators import TransformerWriter, Writer
 from .inspection import inspect_lines
@@ -44,7 +45,7 @@ from .tokenizer import EOS, Tokenizer
 from .watermark import find
 
 # BLEU grows with the number of references and Self-BLEU with the number of samples, so both are fixed.
-MOST_COMPARED = 2000
+MOST_COMPARED = 10_000
 
 
 class TextModality(Modality[TextConfig]):
@@ -136,8 +137,18 @@ class TextModality(Modality[TextConfig]):
         if not isinstance(generator, Writer):
             raise DataError(f"likelihood needs a generator of the text plugin, got {type(generator).__name__}")
         mask = torch.ones_like(batch.values, dtype=torch.bool) if batch.mask is None else batch.mask
-        temperature = 1.0 if self._decoding is None else self._decoding.options.temperature
-        return generator.token_costs(batch.values, batch.condition, mask, temperature)
+        return generator.token_costs(batch.values, batch.condition, mask, self._temperature)
+
+    def generator_metrics(self, generator: Generator) -> dict[str, float]:
+        """For the embedded grammar, the exact divergence from it and the probability of sentences that parse."""
+        if not self.facts.get("grammar") or not isinstance(generator, Writer):
+            return {}
+        return distance_to_grammar(generator, self.tokenizer, self.facts.get("classes") or (), self._temperature)
+
+    @property
+    def _temperature(self) -> float:
+        """Of the sampling options, where there are any."""
+        return 1.0 if self._decoding is None else self._decoding.options.temperature
 
     def judge(self, corpus: Corpus, cache: Path) -> Judge:
         """Fixed features; nothing to cache. The training lines are remembered, to tell novelty by in ``metrics``."""
@@ -148,7 +159,7 @@ class TextModality(Modality[TextConfig]):
     def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
         """BLEU-2 to 5, Self-BLEU-2 to 5, distinct-2, unique, novel (once judged); for the embedded grammar, factors read back.
 
-        The first 2,000 samples are compared with the first 2,000 held-out lines; Self-BLEU leaves the sample itself out.
+        The first 10,000 samples are compared with the first 10,000 held-out lines; Self-BLEU leaves the sample itself out.
         """
         words = self.tokenizer.words(generated.values[:MOST_COMPARED].cpu())
         references = self.tokenizer.words(held_out.values[:MOST_COMPARED].cpu())
@@ -203,7 +214,8 @@ def distinct(sentences: Sequence[Sequence[str]], order: int) -> float:
 
 
 def grammar_metrics(sentences: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Share of sentences the grammar can write, and total variation of each factor among those."""
+    """Share of sentences the grammar can write, how many different ones, and total variation of each factor among those."""
     parsed = [found for words in sentences if (found := phrases.parse(words)) is not None]
     distances = {f"factor_tv/{name}": value for name, value in phrases.total_variation(parsed).items()}
-    return {"valid_share": len(parsed) / len(sentences), **distances}
+    different = len({tuple(sentence.words) for sentence in parsed})
+    return {"valid_share": len(parsed) / len(sentences), "distinct_parses": different, **distances}

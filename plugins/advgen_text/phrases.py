@@ -8,6 +8,7 @@ Every sentence has one derivation, so its probability is the product of the choi
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,13 +78,22 @@ class Sentence:
     place: str
 
     @property
+    def subject_words(self) -> list[str]:
+        """The sentence up to its noun."""
+        noun = self.noun + "s" if self.number == "plural" else self.noun
+        return [word for word in (self.determiner, self.adjective, noun) if word]
+
+    @property
+    def rest_words(self) -> list[str]:
+        """The sentence from its verb on, full stop included."""
+        ground = ("the" if self.place else "", self.place)
+        parts = (_inflect(self.verb, self.tense, self.number), self.object_determiner, self.object, self.preposition, *ground)
+        return [word for word in (*parts, ".") if word]
+
+    @property
     def words(self) -> list[str]:
         """The sentence as words, full stop included."""
-        noun = self.noun + "s" if self.number == "plural" else self.noun
-        ground = ("the" if self.place else "", self.place)
-        parts = (self.determiner, self.adjective, noun, _inflect(self.verb, self.tense, self.number))
-        tail = (self.object_determiner, self.object, self.preposition, *ground, ".")
-        return [word for word in (*parts, *tail) if word]
+        return self.subject_words + self.rest_words
 
     @property
     def factors(self) -> dict[str, str]:
@@ -97,15 +107,49 @@ class Sentence:
         return math.fsum(math.log(probability) for probability in self._choices())
 
     def _choices(self) -> Iterator[float]:
-        yield from (CLASSES[self.kind], NUMBERS[self.number], TENSES[self.tense])
+        yield from (CLASSES[self.kind], NUMBERS[self.number])
+        yield from self.subject_choices()
+        yield from self.rest_choices()
+
+    def subject_choices(self) -> Iterator[float]:
+        """Probabilities of what was chosen up to the noun, given class and number."""
         yield from (DETERMINERS[self.number][self.determiner], NOUNS[self.kind][self.noun])
         yield ADJECTIVE * ADJECTIVES[self.kind][self.adjective] if self.adjective else 1 - ADJECTIVE
+
+    def rest_choices(self) -> Iterator[float]:
+        """Probabilities of what was chosen from the verb on, given class and number."""
+        yield TENSES[self.tense]
         if self.object:
             yield OBJECT * DEEDS[self.kind][self.verb]
             yield OBJECT_DETERMINERS[self.object_determiner] * OBJECTS[self.object]
         else:
             yield (1 - OBJECT) * ACTIONS[self.kind][self.verb]
         yield PLACE * PREPOSITIONS[self.preposition] * PLACES[self.place] if self.place else 1 - PLACE
+
+
+def sentences() -> Iterator[tuple[str, list[str], float]]:
+    """Class, words and probability of all 123,552 that the grammar can write, each once."""
+    for kind, number in itertools.product(CLASSES, NUMBERS):
+        first = CLASSES[kind] * NUMBERS[number]
+        subjects = [(found.subject_words, math.prod(found.subject_choices())) for found in _subjects(kind, number)]
+        rests = [(found.rest_words, math.prod(found.rest_choices())) for found in _rests(kind, number)]
+        for (before, chance), (after, other) in itertools.product(subjects, rests):
+            yield kind, before + after, first * chance * other
+
+
+def _subjects(kind: str, number: str) -> Iterator[Sentence]:
+    verb = next(iter(ACTIONS[kind]))
+    for determiner, adjective, noun in itertools.product(DETERMINERS[number], ["", *ADJECTIVES[kind]], NOUNS[kind]):
+        yield Sentence(kind, number, "past", determiner, adjective, noun, verb, "", "", "", "")
+
+
+def _rests(kind: str, number: str) -> Iterator[Sentence]:
+    subject = (next(iter(DETERMINERS[number])), "", next(iter(NOUNS[kind])))
+    things = [("", ""), *itertools.product(OBJECT_DETERMINERS, OBJECTS)]
+    places = [("", ""), *itertools.product(PREPOSITIONS, PLACES)]
+    for tense, thing, place in itertools.product(TENSES, things, places):
+        for verb in (DEEDS if thing[1] else ACTIONS)[kind]:
+            yield Sentence(kind, number, tense, *subject, verb, *thing, *place)
 
 
 def _inflect(verb: str, tense: str, number: str) -> str:

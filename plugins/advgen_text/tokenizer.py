@@ -83,6 +83,14 @@ class Tokenizer:
         found = self._inner.encode_batch_fast(list(lines), add_special_tokens=False)
         return [[*(number + self._first for number in encoding.ids), EOS] for encoding in found]
 
+    def rows_of_words(self, sentences: Sequence[Sequence[str]]) -> list[list[int]]:
+        """As ``whole_rows`` of the joined words; where words are the tokens, each is looked up once."""
+        if not self.is_word:
+            return self.whole_rows([join_words(words) for words in sentences])
+        known = sorted({word for words in sentences for word in words})
+        numbers = {word: row[0] for word, row in zip(known, self.whole_rows(known), strict=True)}
+        return [[*map(numbers.__getitem__, words), EOS] for words in sentences]
+
     def encode(self, lines: Sequence[str], length: int) -> Tensor:
         """The same as one tensor (N, length) int64, <pad> behind."""
         rows = [[*row, *[PAD] * (length - len(row))] for row in self.rows(lines, length)]

@@ -19,6 +19,7 @@ BETTER = {
     "num_classes_hit": "higher",
     "classifier_score": "higher",
     "valid_share": "higher",
+    "grammar_mass": "higher",
 }
 AS_REAL = ("neighbour_distance_train", "neighbour_distance_within", "two_sample_accuracy")
 """Best where they equal real data's: less is copying or collapse, more is noise."""
