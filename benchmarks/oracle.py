@@ -22,7 +22,8 @@ import argparse
 import json
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -259,20 +260,44 @@ def prepared(arm: str, train: Tensor, options: argparse.Namespace, device: torch
     return Setup(config, record, modality, None, players, objective, draw, players.world)
 
 
-def trained(setup: Setup, steps: int) -> Writer:
-    """The generator after the preset's phases."""
-    players, phases, before = setup.players, setup.config.phases, None
+@dataclass(frozen=True)
+class Plan:
+    """How long to train.
+
+    Args:
+        steps: counted over all phases.
+        minutes: in place of steps: of processor time on a CPU, which other programs do not lengthen; on a GPU of the clock.
+    """
+
+    steps: int
+    minutes: float | None
+    device: torch.device
+
+    def progress(self) -> Iterator[float]:
+        """How much of the plan is done before each step, in [0, 1)."""
+        if self.minutes is None:
+            yield from (step / self.steps for step in range(self.steps))
+            return
+        clock = time.perf_counter if self.device.type == "cuda" else time.process_time
+        start = clock()
+        while (done := (clock() - start) / (60 * self.minutes)) < 1:
+            yield done
+
+
+def trained(setup: Setup, plan: Plan) -> tuple[Writer, int]:
+    """The generator after the preset's phases, and after how many steps."""
+    players, phases, before, steps = setup.players, setup.config.phases, None, 0
     kinds = {"likelihood": likelihood_step, "critic": critic_step, "adversarial": train_step}
     edges = np.cumsum([phase.share for phase in phases]) / sum(phase.share for phase in phases)
-    for step in range(steps):
-        kind = phases[min(int(np.searchsorted(edges, step / steps, side="right")), len(phases) - 1)].kind
+    for steps, done in enumerate(plan.progress(), 1):
+        kind = phases[min(int(np.searchsorted(edges, done, side="right")), len(phases) - 1)].kind
         if before not in (None, kind) and (before, kind) != ("critic", "adversarial"):
             setup.modality.enter_phase(kind, players.generates, players.judges)
-        kinds[kind](players, setup.objective, setup.draw, step, step / steps)
+        kinds[kind](players, setup.objective, setup.draw, steps - 1, done)
         before = kind
     found = players.average if players.average is not None else players.generates
     assert isinstance(found, Writer)
-    return found.eval()
+    return found.eval(), steps
 
 
 @torch.no_grad()
@@ -309,6 +334,7 @@ def parsed() -> argparse.Namespace:
     numbers = {"vocabulary": 5000, "length": 20, "train": 10_000, "test": 5000, "samples": 9984, "steps": 20_000, "batch": 64}
     for name, default in (numbers | {"seed": 0}).items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--minutes", type=float, help="train each arm for so long in place of --steps")
     parser.add_argument("--filters", type=float, default=1.0, help="share of the published number of filters")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="further overrides of every arm")
@@ -342,12 +368,14 @@ def main() -> None:
     print(f"{name}: own NLL {nats.mean():.4f} +- {nats.std() / len(nats) ** 0.5:.4f} (published oracle: {PUBLISHED:.3f})")
     for arm in options.arms.split(","):
         start = time.perf_counter()
-        writer = trained(prepared(arm, train, options, device), options.steps)
+        plan = Plan(options.steps, options.minutes, device)
+        writer, steps = trained(prepared(arm, train, options, device), plan)
         spent = time.perf_counter() - start
         for temperature in map(float, options.temperatures.split(",")):
             quality, diversity = measured(writer, oracle, test, temperature, options)
             row: dict[str, Any] = {"arm": arm, "temperature": temperature}
-            row |= {"nll_oracle": round(quality, 3), "nll_test": round(diversity, 3), "seconds": round(spent, 1)}
+            row |= {"nll_oracle": round(quality, 3), "nll_test": round(diversity, 3)}
+            row |= {"steps": steps, "seconds": round(spent, 1)}
             if published:
                 row["best_published_nll_test"] = frontier(quality)
             print(json.dumps(row), flush=True)

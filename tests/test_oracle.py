@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,10 @@ from advgen import DataError
 WORDS = 30
 
 
-@pytest.fixture(scope="module")
-def bench() -> Any:
-    path = Path(__file__).resolve().parent.parent / "benchmarks" / "oracle.py"
-    spec = importlib.util.spec_from_file_location("oracle_benchmark", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def bench(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    return importlib.import_module("oracle")
 
 
 def test_the_oracle_is_the_published_lstm_gate_by_gate(bench: Any) -> None:
@@ -85,3 +81,13 @@ def test_a_pickle_and_a_file_of_another_size_are_refused(bench: Any, tmp_path: P
 def test_the_frontier_is_the_published_one_and_says_nothing_outside_it(bench: Any) -> None:
     assert bench.frontier(8.0) == pytest.approx(7.92) and bench.frontier(5.75) == pytest.approx(9.59)
     assert bench.frontier(5.0) is None and bench.frontier(9.5) is None
+
+
+def test_a_plan_of_minutes_ends_with_them_and_one_of_steps_counts_them(bench: Any) -> None:
+    device = torch.device("cpu")
+    assert list(bench.Plan(4, None, device).progress()) == [0, 0.25, 0.5, 0.75]
+    done = []
+    for share in bench.Plan(4, 0.002, device).progress():
+        done.append(share)
+        sum(range(20_000))  # works, as steps do: waiting takes no processor time
+    assert len(done) > 4 and done == sorted(done) and 0 <= done[0] and done[-1] < 1
