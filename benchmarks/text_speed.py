@@ -4,13 +4,13 @@
     python benchmarks/text_speed.py sampling --generator transformer --batch 4096 --device cuda
     python benchmarks/text_speed.py bleu --text coco/train.txt --references coco/test.txt
 
-Sampling: tokens a second of whole samples of --length tokens, untrained networks of the sizes of the presets captions and gpt. The
-plain loops are what one writes by hand or takes from the shelf: for the LSTM a loop over ``nn.LSTM`` with a softmax and
-``torch.multinomial``; for the transformer ``generate`` of the package transformers with its own cache and the same weights. They
-take turns with ours, --rounds times; printed are medians of both and the median ratio with its 95 % bootstrap interval.
+Sampling: tokens a second of whole samples of --length tokens, untrained networks of the sizes of the presets captions and gpt.
+The plain loops are what one writes by hand or takes from the shelf: for the LSTM a loop over ``nn.LSTM`` with a softmax and
+``torch.multinomial``; for the transformer ``generate`` of the package transformers with its own cache and the same weights.
+They take turns with ours, --rounds times; printed are medians of both and the median ratio with its 95 % bootstrap interval.
 
-BLEU: seconds for BLEU-2 to 5 of --count lines of --text against as many of --references, and Self-BLEU-2 to 5 of the former. The
-plain loop counts the n-grams of all references anew for each line, as NLTK does; it is timed on --lines lines and said a line.
+BLEU: seconds for BLEU-2 to 5 of --count lines of --text against as many of --references, and Self-BLEU-2 to 5 of the former.
+The plain loop counts the n-grams of all references anew for each line, as NLTK does; it is timed on --lines lines.
 """
 
 from __future__ import annotations

@@ -48,7 +48,8 @@ def test_plain_bleu_has_the_precisions_of_the_fast_one(bench: Any) -> None:
 def test_both_measures_print_a_row(bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.txt").write_text("a dog runs .\na cat runs .\n" * 5)
     bench.main(["bleu", "--text", str(tmp_path / "a.txt"), "--references", str(tmp_path / "a.txt"), "--lines", "1"])
-    bench.main("sampling --generator lstm --batch 2 --length 3 --vocabulary 20 --rounds 2 --device cpu".split())
+    sizes = {"generator": "lstm", "batch": 2, "length": 3, "vocabulary": 20, "rounds": 2, "device": "cpu"}
+    bench.main(["sampling", *(part for name, value in sizes.items() for part in (f"--{name}", str(value)))])
     rows = capsys.readouterr().out
     assert '"self_bleu_seconds"' in rows and '"plain_tokens_per_second"' in rows
     with pytest.raises(SystemExit):

@@ -18,10 +18,20 @@ from .config import TextConfig
 from .store import Arrays, Encoded, map_arrays
 
 # To be raised when the files below change.
-LAYOUT = 2
+LAYOUT = 3
 ABOUT = "about.json"
 # What decides the tokens; widths of networks do not.
-OPTIONS = ("tokenizer", "vocabulary_size", "lower_case", "max_length", "long_lines", "field", "label_field", "pretrained")
+OPTIONS = (
+    "tokenizer",
+    "vocabulary_size",
+    "lower_case",
+    "max_length",
+    "long_lines",
+    "field",
+    "label_field",
+    "prompt_field",
+    "pretrained",
+)
 
 
 def through_cache(

@@ -26,6 +26,9 @@ class TextConfig(PluginConfig):
     )
     field: str = Field("text", description="Name of the text field in .jsonl files.")
     label_field: str | None = Field(None, description="Name of the label field in .jsonl files; makes the run conditional.")
+    prompt_field: str | None = Field(
+        None, description="Name of a field in .jsonl files with how each sample starts; only the rest is learned and judged."
+    )
     phrases: int = Field(10_000, ge=100, le=1_000_000, description="Sentences in the embedded corpus.")
     phrase_labels: bool = Field(False, description="Label the embedded corpus with the subject's class.")
     generator: Literal["lstm", "relational", "transformer"] = Field(
@@ -58,6 +61,8 @@ class TextConfig(PluginConfig):
     def _bytes_need_room(self) -> TextConfig:
         if self.tokenizer == "byte" and self.vocabulary_size < NUM_BYTES:
             raise ValueError(f"tokenizer=byte has {NUM_BYTES} tokens, more than vocabulary_size={self.vocabulary_size}")
+        if self.prompt_field is not None and self.long_lines == "pack":
+            raise ValueError(f"prompt_field={self.prompt_field} gives each sample a start, which long_lines=pack would cut off")
         if self.pretrained is not None and self.generator != "transformer":
             raise ValueError(f"pretrained={self.pretrained} is for generator=transformer, not {self.generator}")
         return self

@@ -24,6 +24,8 @@ from .tokenizer import Tokenizer, join_words
 
 SPLITS = ("train", "validation", "test")
 BLOCK_LINES = 4096
+# Prompts that a run keeps, to sample from without its data.
+MOST_PROMPTS = 256
 # Above this size of the files, tokens go to the cache; below it, to memory.
 MOST_IN_MEMORY = 64 * 2**20
 # A vocabulary hardly changes with more text than this; of a larger corpus it is learned from an even share of the lines.
@@ -58,8 +60,9 @@ def read_corpus(config: TextConfig, request: DataRequest) -> Corpus:
 
 
 def _corpus(encoded: Encoded, arrays: dict[str, Arrays]) -> Corpus:
-    sources = {name: TextSource(arrays[name], encoded.facts["length"]) for name in SPLITS}
-    return Corpus(encoded.facts, sources, encoded.fingerprint, encoded.notes)
+    facts = encoded.facts
+    sources = {name: TextSource(arrays[name], facts["length"], facts["prompt_length"]) for name in SPLITS}
+    return Corpus(facts | {"prompts": sources["train"].prompts(MOST_PROMPTS)}, sources, encoded.fingerprint, encoded.notes)
 
 
 def encode(read: Reader, config: TextConfig, request: DataRequest, folder: Path | None, *, share: float) -> Encoded:
@@ -84,6 +87,7 @@ def encode(read: Reader, config: TextConfig, request: DataRequest, folder: Path 
     facts = {
         "tokenizer": tokenizer.to_json(),
         "length": max(2, *(writer.longest for writer in writers.values())),
+        "prompt_length": max(writer.longest_prompt for writer in writers.values()),
         "grammar": request.path is None,
         "classes": classes,
         "class_counts": [survey.labels[name] for name in classes],
@@ -133,7 +137,7 @@ class Survey:
     def of(self, lines: Iterable[Line]) -> Iterator[str]:
         """Count all lines; yield a share of the training text."""
         for line in lines:
-            for part in (line.text, line.label):
+            for part in (line.text, line.label, line.prompt):
                 if part is not None:
                     self._hash.update(len(raw := part.encode()).to_bytes(8, "little"))
                     self._hash.update(raw)
@@ -142,7 +146,7 @@ class Survey:
             if line.label is not None:
                 self.labels[line.label] += split == "train"
             if split == "train" and point < self.share:
-                yield line.text
+                yield line.whole
 
     def check(self, notes: Notes) -> None:
         """Refuse a corpus without text or with an empty split."""
@@ -191,13 +195,16 @@ def _add_block(
 ) -> None:
     packed, most = config.long_lines == "pack", config.max_length
     whole = tokenizer.whole_rows([line.text for line in block])
-    rows = [pieces(row, most) if packed else [row[:most]] for row in whole]
+    # Of a long prompt the end matters, and a sample needs room of its own.
+    given = [row[:-1][-(most // 2) :] for row in tokenizer.whole_rows([line.prompt or "" for line in block])]
+    rows = [pieces(row, most) if packed else [[*start, *row][:most]] for start, row in zip(given, whole, strict=True)]
     splits = [split_of(line, request)[0] for line in block]
     numbers = {name: number for number, name in enumerate(classes)}
     for name, writer in writers.items():
         chosen = [index for index, split in enumerate(splits) if split == name]
         labels = [numbers[label] for index in chosen for _ in rows[index] if (label := block[index].label) is not None]
-        writer.add([piece for index in chosen for piece in rows[index]], labels)
+        prompts = [len(given[index]) for index in chosen if block[index].prompt is not None]
+        writer.add([piece for index in chosen for piece in rows[index]], labels, prompts)
 
 
 def pieces(row: list[int], length: int) -> list[list[int]]:

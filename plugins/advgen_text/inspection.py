@@ -28,10 +28,10 @@ def inspect_lines(config: TextConfig, request: DataRequest, show: Show) -> DataR
     words, characters, repeats = Spread(), Spread(), Repeats(named=False)
     vocabulary, classes, splits, num_cut = Counter[str](), Counter[str](), Counter[str](), 0
     for line in read_lines(files, config, replace(request, max_bad=2**62), notes):
-        found = split_words(line.text.lower() if config.lower_case else line.text)
+        found = split_words(line.whole.lower() if config.lower_case else line.whole)
         report.count += 1
         words.add(len(found))
-        characters.add(len(line.text))
+        characters.add(len(line.whole))
         num_cut += len(found) >= config.max_length  # the end mark takes a place too
         repeats.add(line.text[:SHOWN_CHARACTERS], hashlib.blake2b(line.text.encode(), digest_size=8).digest())
         for word in found:

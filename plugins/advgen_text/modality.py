@@ -36,12 +36,13 @@ from .decoding import Decoding, read_prompts, watermark_of
 from .exact import distance_to_grammar
 from .files import write_samples, write_table
 from .generators import TransformerWriter, Writer
+from .generators.drawing import prompt_mask
 from .inspection import inspect_lines
 from .judge import TextJudge
 from .making import make_critic, make_generator
 from .reading import decode_lines
 from .store import TextSource
-from .tokenizer import EOS, Tokenizer
+from .tokenizer import EOS, PAD, Tokenizer
 from .watermark import find
 
 # BLEU grows with the number of references and Self-BLEU with the number of samples, so both are fixed.
@@ -66,6 +67,8 @@ class TextModality(Modality[TextConfig]):
         self.tokenizer = Tokenizer(facts["tokenizer"])
         self.length = int(facts["length"])
         self._train: TextSource | None = None
+        # A sample continues its prompt: held-out ones are asked for, and what follows is compared with what should have.
+        self.paired = bool(facts.get("prompts"))
 
     @classmethod
     def read(cls, config: TextConfig, request: DataRequest) -> Corpus:
@@ -127,6 +130,14 @@ class TextModality(Modality[TextConfig]):
         shape = (self.length, len(self.tokenizer)) if mode == "relaxed" else (self.length,)
         return torch.rand(num_samples, *shape, generator=generator)
 
+    def condition(self, num_samples: int, generator: torch.Generator, *, label: int | None = None) -> dict[str, Tensor]:
+        """As drawn in the training data; prompts are those that the run keeps, one after another."""
+        found, prompts = super().condition(num_samples, generator, label=label), self.facts.get("prompts") or ()
+        if prompts:
+            rows = [[*row, *[PAD] * (self.facts["prompt_length"] - len(row))] for row in prompts]
+            found["prompt"] = torch.tensor(rows, dtype=torch.int64)[torch.arange(num_samples) % len(rows)]
+        return found
+
     def prepare(self, batch: Batch) -> Batch:
         """Tokens as int64."""
         return Batch(batch.values.long(), batch.mask, batch.condition)
@@ -159,10 +170,10 @@ class TextModality(Modality[TextConfig]):
     def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
         """BLEU-2 to 5, Self-BLEU-2 to 5, distinct-2, unique, novel (once judged); for the embedded grammar, factors read back.
 
+        Of what follows the prompts, where there are any.
         The first 10,000 samples are compared with the first 10,000 held-out lines; Self-BLEU leaves the sample itself out.
         """
-        words = self.tokenizer.words(generated.values[:MOST_COMPARED].cpu())
-        references = self.tokenizer.words(held_out.values[:MOST_COMPARED].cpu())
+        words, references = (self.tokenizer.words(_written(batch)[:MOST_COMPARED].cpu()) for batch in (generated, held_out))
         if len(words) < 2 or not references:
             return {}
         found = {f"bleu_{order}": score for order, score in bleu(words, references).items()}
@@ -205,6 +216,12 @@ class TextModality(Modality[TextConfig]):
             if log_prob is not None:
                 row["log_prob"] = round(float(log_prob[number]), 4)
         return found
+
+
+def _written(batch: Batch) -> Tensor:
+    """Tokens (B, L) without those of a prompt, which nobody wrote."""
+    given = prompt_mask(batch.condition, batch.values)
+    return batch.values if given is None else batch.values.masked_fill(given, PAD)
 
 
 def distinct(sentences: Sequence[Sequence[str]], order: int) -> float:

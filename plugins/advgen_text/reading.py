@@ -30,12 +30,19 @@ class Line(NamedTuple):
         label: None without.
         has_own_test: whether the data set brings test lines of its own.
         is_test: whether this is one of them.
+        prompt: how the sample starts, spaces single; None without.
     """
 
     text: str
     label: str | None = None
     has_own_test: bool = False
     is_test: bool = False
+    prompt: str | None = None
+
+    @property
+    def whole(self) -> str:
+        """Prompt and text."""
+        return self.text if not self.prompt else f"{self.prompt} {self.text}"
 
 
 class RawLine(NamedTuple):
@@ -127,19 +134,22 @@ def _mark(text: str) -> bytes:
 def _read_file(file: Path, config: TextConfig, request: DataRequest, notes: Notes) -> Iterator[Line]:
     is_json = file.suffix.lower() == ".jsonl"
     most = config.max_length * CHARACTERS_PER_TOKEN if config.long_lines == "cut" else LINE_BYTES
-    if config.label_field is not None and not is_json:
-        raise DataError(f"{file} cannot hold the field label_field={config.label_field!r}; labels need .jsonl files")
+    for option in ("label_field", "prompt_field"):
+        if getattr(config, option) is not None and not is_json:
+            what = option.removesuffix("_field") + "s"
+            raise DataError(f"{file} cannot hold the field {option}={getattr(config, option)!r}; {what} need .jsonl files")
     for raw in _raw_lines(file):
         try:
             line = _decode(raw).strip()
-            text, label = _record(line, raw.is_cut, config) if is_json and line else (line, None)
+            found = _record(line, raw.is_cut, config) if is_json and line else Line(line)
         except ValueError as error:
             notes.num_not_utf8 += isinstance(error, UnicodeDecodeError)
             notes.refuse(_reason(file, raw, error), request.max_bad)
             continue
-        text = " ".join(text[:most].split())
+        text = " ".join(found.text[:most].split())
         if text:
-            yield Line(text, label)
+            prompt = None if found.prompt is None else " ".join(found.prompt[-most:].split())
+            yield found._replace(text=text, prompt=prompt)
         else:
             notes.num_empty += 1
 
@@ -171,19 +181,21 @@ def _decode(line: RawLine) -> str:
         raise
 
 
-def _record(line: str, is_cut: bool, config: TextConfig) -> tuple[str, str | None]:
+def _record(line: str, is_cut: bool, config: TextConfig) -> Line:
     if is_cut:
         raise ValueError(f"is longer than {LINE_BYTES} bytes; expected one JSON object a line")
     record: Any = json.loads(line)
     if not isinstance(record, dict):
         raise ValueError(f"holds {type(record).__name__}, expected an object with the field {config.field!r}")
-    wanted = [config.field] if config.label_field is None else [config.field, config.label_field]
-    for name in wanted:
+    for name in filter(None, (config.field, config.label_field, config.prompt_field)):
         if name not in record:
             raise ValueError(f"has no field {name!r}; it has {', '.join(map(repr, record)) or 'none'}")
-    if not isinstance(record[config.field], str):
-        raise ValueError(f"has {type(record[config.field]).__name__} in field {config.field!r}, expected text")
-    return record[config.field], None if config.label_field is None else str(record[config.label_field])
+    for name in filter(None, (config.field, config.prompt_field)):
+        if not isinstance(record[name], str):
+            raise ValueError(f"has {type(record[name]).__name__} in field {name!r}, expected text")
+    label = None if config.label_field is None else str(record[config.label_field])
+    prompt = None if config.prompt_field is None else record[config.prompt_field]
+    return Line(record[config.field], label, prompt=prompt)
 
 
 def _reason(file: Path, line: RawLine, error: Exception) -> str:
@@ -204,7 +216,7 @@ def decode_lines(file: Path) -> list[str]:
     for raw in _raw_lines(file):
         try:
             line = _decode(raw).strip()
-            text = _record(line, raw.is_cut, config)[0] if file.suffix.lower() == ".jsonl" and line else line
+            text = _record(line, raw.is_cut, config).text if file.suffix.lower() == ".jsonl" and line else line
         except ValueError as error:
             raise DataError(_reason(file, raw, error)) from error
         if text:

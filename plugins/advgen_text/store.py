@@ -24,7 +24,7 @@ MOST_TOKENS = 65_536
 MOST_SEARCHED = 2_000_000
 HASH_BASE = np.uint64(0x9E3779B97F4A7C15)
 TOKEN, END, LABEL = np.dtype(np.uint16), np.dtype(np.int64), np.dtype(np.int32)
-PARTS: dict[str, np.dtype[Any]] = {"tokens": TOKEN, "ends": END, "labels": LABEL}
+PARTS: dict[str, np.dtype[Any]] = {"tokens": TOKEN, "ends": END, "labels": LABEL, "prompts": LABEL}
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -50,15 +50,17 @@ class RowWriter:
         self._streams: dict[str, BinaryIO] = {
             part: io.BytesIO() if folder is None else (folder / f"{split}.{part}").open("wb") for part in PARTS
         }
-        self._end, self.num_rows, self.longest = 0, 0, 0
+        self._end, self.num_rows, self.longest, self.longest_prompt = 0, 0, 0, 0
 
-    def add(self, rows: Sequence[Sequence[int]], labels: Sequence[int]) -> None:
-        """Write lines of at least one token each, and their labels (none without)."""
+    def add(self, rows: Sequence[Sequence[int]], labels: Sequence[int], prompts: Sequence[int] = ()) -> None:
+        """Write lines of at least one token each, their labels, and how many of their tokens are a prompt (none without)."""
         sizes = np.array([len(row) for row in rows], END)
         ends = self._end + sizes.cumsum()
         tokens = np.array([token for row in rows for token in row], TOKEN)
-        for part, array in {"tokens": tokens, "ends": ends, "labels": np.array(labels, LABEL)}.items():
+        arrays = {"tokens": tokens, "ends": ends, "labels": np.array(labels, LABEL), "prompts": np.array(prompts, LABEL)}
+        for part, array in arrays.items():
             self._streams[part].write(array.tobytes())
+        self.longest_prompt = max(self.longest_prompt, *prompts, 0)
         if len(rows):
             self._end, self.longest = int(ends[-1]), max(self.longest, int(sizes.max()))
         self.num_rows += len(rows)
@@ -125,15 +127,18 @@ class Runs:
 
 
 class TextSource:
-    """One split: samples (B, L) int64 by index, <pad> behind, their mask True through <eos>.
+    """One split: samples (B, L) int64 by index, <pad> behind, their mask True from behind the prompt through <eos>.
 
     Args:
-        arrays: ``tokens`` (T,), ``ends`` (N,) and ``labels`` (N,), or (0,) without labels.
+        arrays: ``tokens`` (T,), ``ends`` (N,), ``labels`` (N,), or (0,) without labels, and ``prompts`` (N,), how many of a
+            sample's tokens are its prompt, or (0,) without prompts.
         length: L.
+        prompt_length: the most tokens of a prompt.
     """
 
-    def __init__(self, arrays: Arrays, length: int) -> None:
+    def __init__(self, arrays: Arrays, length: int, prompt_length: int = 0) -> None:
         self._tokens, self._ends, self._labels, self._length = arrays["tokens"], arrays["ends"], arrays["labels"], length
+        self._prompts, self._prompt_length = arrays["prompts"], prompt_length
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -145,8 +150,12 @@ class TextSource:
         places = starts[:, None] + np.arange(self._length)
         mask = places < ends[:, None]
         values = np.where(mask, self._tokens[np.minimum(places, ends[:, None] - 1)], PAD).astype(np.int64)
-        labels = {"label": torch.from_numpy(self._labels[rows].astype(np.int64))} if len(self._labels) else {}
-        return Batch(torch.from_numpy(values), torch.from_numpy(mask), labels)
+        condition = {"label": torch.from_numpy(self._labels[rows].astype(np.int64))} if len(self._labels) else {}
+        if len(self._prompts):
+            given = np.arange(self._length) < self._prompts[rows][:, None]
+            condition["prompt"] = torch.from_numpy(np.where(given, values, PAD)[:, : self._prompt_length])
+            mask &= ~given
+        return Batch(torch.from_numpy(values), torch.from_numpy(mask), condition)
 
     def contains(self, lines: Sequence[Sequence[int]]) -> list[bool]:
         """Which of some lines of tokens are in this split."""
@@ -182,6 +191,14 @@ class TextSource:
             here, own = here.longer(), own.longer()
         found: list[int] = longest.tolist()
         return found
+
+    def prompts(self, most: int) -> list[list[int]]:
+        """Prompts of the first lines, each once, at most so many."""
+        found: dict[tuple[int, ...], None] = {}
+        for row in range(min(len(self._prompts), 4 * most)):
+            start = int(self._starts(np.array([row]))[0])
+            found[tuple(self._tokens[start : start + int(self._prompts[row])].tolist())] = None
+        return [list(prompt) for prompt in found][:most]
 
     def label_counts(self, num_classes: int) -> list[int]:
         """How often each label occurs."""

@@ -139,14 +139,15 @@ class Writer(Generator):
 
         Args:
             prefix: (B, P) int64, P up to L, <pad> behind where a row's is shorter; kept as it is. One that holds <eos> is done.
-            kept: (B,) int64, how many of its tokens are kept; None: all.
+            kept: (B,) int64, how many of its tokens are kept, those of the condition's own prompt at least; None: all.
             noise: as for ``forward``; what stands at the prefix's places is not used.
 
         Returns:
             As ``forward``: values (B, L) with the prefix, mask True at the tokens that were drawn.
         """
         if kept is not None:
-            places = torch.arange(prefix.shape[1], device=prefix.device)
+            places, given = torch.arange(prefix.shape[1], device=prefix.device), condition.get("prompt")
+            kept = kept if given is None else kept.maximum((given != PAD).sum(1))
             prefix = torch.where(places < kept.unsqueeze(1), prefix, PAD)
         return self(noise, {**condition, "prompt": prefix}, mode=mode, temperature=temperature)
 

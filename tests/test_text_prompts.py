@@ -1,0 +1,202 @@
+"""Prompts that come with the data: read, learned from, and answered, by every estimator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from advgen import Batch, ConfigError, DataError, DataRequest
+from advgen.api import resume, train
+from advgen.cli import app
+from advgen.evaluation import evaluate_run
+from advgen.sampling import load_run
+from advgen_text import data
+from advgen_text.config import TextConfig
+from advgen_text.modality import TextModality
+from advgen_text.tokenizer import PAD
+
+NUMBERS = {"one": "uno", "two": "dos", "three": "tres", "four": "cuatro", "five": "cinco", "six": "seis"}
+SMALL = {
+    "generator_embedding": 16,
+    "generator_hidden": 24,
+    "critic_embedding": 8,
+    "critic_hidden": 8,
+    "prompt_field": "question",
+}
+
+
+def lines() -> list[dict[str, str]]:
+    pairs = [(a, b) for a in NUMBERS for b in NUMBERS]
+    return [
+        {"question": f"{a} and {b} in {place} :", "text": f"{NUMBERS[a]} y {NUMBERS[b]} en {place}"}
+        for place in ("rome", "oslo", "lima", "bonn", "york", "cork")
+        for a, b in pairs
+    ]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "answers.jsonl"
+    path.write_text("\n".join(json.dumps(line) for line in lines()))
+    return path
+
+
+def read(file: Path, **more: Any) -> tuple[TextModality, Any]:
+    config = TextConfig(**(SMALL | more))
+    corpus = TextModality.read(config, DataRequest(file))
+    return TextModality(config, json.loads(json.dumps(dict(corpus.facts)))), corpus
+
+
+def first(corpus: Any, count: int = 8) -> Batch:
+    found: Batch = corpus.splits["train"].batch(torch.arange(count), torch.Generator())
+    return found
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_sample_is_prompt_and_text_and_only_the_text_counts(
+    file: Path, in_memory: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not in_memory:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setattr(data, "MOST_IN_MEMORY", 0)
+        read(file)  # writes what the next reading maps
+    text, corpus = read(file)
+    batch, whole = first(corpus), {f"{line['question']} {line['text']}" for line in lines()}
+    assert {" ".join(words) for words in text.tokenizer.words(batch.values)} <= whole
+    given = batch.condition["prompt"] != PAD
+    assert batch.mask is not None and given.all() and given.shape == (8, 6)
+    assert torch.equal(batch.values[:, :6], batch.condition["prompt"])
+    assert not batch.mask[:, :6].any() and batch.mask[:, 6:].all()  # five words and the end mark
+    assert text.paired and len(text.facts["prompts"]) > 50
+
+
+def test_a_long_prompt_keeps_its_end_and_half_of_the_room(tmp_path: Path) -> None:
+    rows = [json.dumps({"question": f"far away from here {n} and {n}", "text": f"a b c d e {n}"}) for n in range(99)]
+    (tmp_path / "x.jsonl").write_text("\n".join(rows))
+    text, corpus = read(tmp_path / "x.jsonl", max_length=7)
+    words = text.tokenizer.words(first(corpus).values)
+    assert all(row[1] == "and" and row[0] == row[2] and row[3:] == ["a", "b", "c", "d"] for row in words)
+
+
+def test_lines_without_prompts_have_none_and_an_empty_prompt_is_one(tmp_path: Path) -> None:
+    rows = [json.dumps({"question": "" if number % 2 else "so :", "text": f"a {number}"}) for number in range(80)]
+    (tmp_path / "x.jsonl").write_text("\n".join(rows))
+    _, corpus = read(tmp_path / "x.jsonl")
+    sizes = (first(corpus, 40).condition["prompt"] != PAD).sum(1)
+    assert set(sizes.tolist()) == {0, 2}
+    plain, corpus = read(tmp_path / "x.jsonl", prompt_field=None)
+    assert "prompt" not in first(corpus).condition and not plain.paired
+
+
+def test_what_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("a\nb\n")
+    with pytest.raises(DataError, match=r"prompts need \.jsonl"):
+        read(tmp_path / "x.txt")
+    (tmp_path / "x.jsonl").write_text(json.dumps({"question": 3, "text": "a"}))
+    with pytest.raises(DataError, match="has int in field 'question', expected text"):
+        read(tmp_path / "x.jsonl")
+    with pytest.raises(ValueError, match="long_lines=pack would cut off"):
+        TextConfig(prompt_field="question", long_lines="pack")
+
+
+def test_metrics_count_what_was_written_alone(file: Path) -> None:
+    text, corpus = read(file)
+    batch = first(corpus, 20)
+    assert text.metrics(batch, batch)["bleu_2"] == pytest.approx(1.0)
+    other = Batch(batch.values.clone(), batch.mask, batch.condition)
+    other.values[:, 6:11] = batch.values[:, 0:1]
+    assert text.metrics(other, batch)["bleu_2"] < 0.1  # all six words of the prompt agree
+
+
+def test_completions_keep_the_prompt_of_their_sample(file: Path) -> None:
+    text, corpus = read(file)
+    batch, writer = first(corpus), text.generator()
+    kept = torch.tensor([1, 2, 3, 4, 5, 6, 7, 8])
+    found = writer.continue_from(batch.values, torch.rand(8, text.length), batch.condition, kept=kept)
+    for row, count in enumerate(kept.clamp(min=6).tolist()):
+        assert torch.equal(found.values[row, :count], batch.values[row, :count])
+        assert found.mask is not None and not found.mask[row, :count].any()
+
+
+@pytest.fixture(scope="module")
+def run(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    given = [f"options.{name}={value}" for name, value in SMALL.items()]
+    given += ["phases=[{kind='likelihood'}]", "generator.learning_rate=0.02", "average.half_life_steps=5"]
+    train("text", overrides=given, data=file, steps=500, device="cpu", out=folder, progress=False)
+    return folder
+
+
+def test_held_out_prompts_are_answered(run: Path) -> None:
+    loaded = load_run(run, "cpu")
+    held_out = loaded.modality.prepare(loaded.corpus().splits["test"].batch(torch.arange(20), torch.Generator()))
+    right = sum(
+        own == real
+        for own, real in zip(
+            *(loaded.modality.tokenizer.decode(batch.values) for batch in (loaded.answer(held_out), held_out)), strict=True
+        )
+    )
+    assert right >= 17
+    report = evaluate_run(run, 20, device="cpu")
+    assert report["modality"]["bleu_2"] > 0.8 and report["modality"]["nll_test"] < 0.5
+
+
+def test_samples_continue_prompts_of_the_data_or_those_asked_for(run: Path, tmp_path: Path) -> None:
+    def sampled(*given: str) -> list[str]:
+        out = tmp_path / str(len(given))
+        found = CliRunner().invoke(app, ["sample", str(run), "-n", "6", "--out", str(out), *given])
+        assert found.exit_code == 0, found.output
+        return (out / "samples.txt").read_text().splitlines()
+
+    asked = [line["question"].replace(" :", ":") for line in lines()]
+    assert all(line.partition(":")[0] + ":" in asked for line in sampled())
+    assert all(
+        line.startswith("two and six in oslo: dos y seis en oslo") for line in sampled("--prompt", "two and six in oslo :")
+    )
+
+
+ESTIMATORS = {
+    "dense": [],
+    "rollout": ["estimator={name='score_function', rewards='rollout', rollouts=2}"],
+    "importance": ["estimator={name='score_function', rewards='importance'}", "loss=nonsaturating"],
+    "straight_through": ["estimator={name='straight_through', temperature=1.0}"],
+    "ppo": ["estimator={name='ppo', rewards='terminal', reference_weight=0.1, real_share=0.2}"],
+    "mediator": ["options.critic=mediator", "loss=cooperative", "penalties=none", "estimator={name='expectation'}"],
+    "cnn": ["options.critic=cnn", "options.critic_filters=0.02"],
+}
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_every_estimator_trains_on_prompts_and_resumes_to_the_bit(kind: str, file: Path, tmp_path: Path) -> None:
+    given = [f"options.{name}={value}" for name, value in SMALL.items()]
+    given += [
+        "phases=[{kind='likelihood', share=0.5}, {kind='adversarial', share=0.5}]",
+        "train.batch_size=8",
+        "train.log_every=1",
+        *ESTIMATORS[kind],
+    ]
+    folders = [tmp_path / name for name in ("whole", "parts")]
+    train("text", overrides=given, data=file, steps=4, device="cpu", out=folders[0], progress=False)
+    train("text", overrides=given, data=file, steps=4, stop_after=3, device="cpu", out=folders[1], progress=False)
+    resume(folders[1], device="cpu", progress=False)
+    one, other = (load_run(folder, "cpu").weights for folder in folders)
+    assert one == other
+    rows = [json.loads(row) for row in (folders[0] / "metrics.jsonl").read_text().splitlines()]
+    assert all(value == value for row in rows for value in row.values() if isinstance(value, float))
+
+
+def test_a_class_beside_the_prompt_reaches_the_same_model(tmp_path: Path) -> None:
+    rows = [json.dumps(line | {"kind": ("low", "high")["six" in line["question"]]}) for line in lines()]
+    (tmp_path / "x.jsonl").write_text("\n".join(rows))
+    text, corpus = read(tmp_path / "x.jsonl", label_field="kind")
+    condition = text.condition(5, torch.Generator(), label=1)
+    assert condition["label"].tolist() == [1] * 5 and condition["prompt"].shape == (5, 6)
+    batch = first(corpus)
+    assert torch.isfinite(text.likelihood(text.generator(), batch)).all() and set(batch.condition) == {"label", "prompt"}
+    with pytest.raises(ConfigError, match="class 2 does not exist"):
+        text.condition(5, torch.Generator(), label=2)
