@@ -455,9 +455,9 @@ def test_inspection_tells_turned_animated_and_decoded_images(tmp_path: Path) -> 
     assert found.details["decoded"] == {"mib": 0.0, "kept_in": "memory", "channels": 3}
 
 
-def test_an_address_tells_its_plugin(datasets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_is_inspected_as_asked(datasets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from advgen.data.survey import inspect_data
 
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: {"train": make_set(datasets, 30)})
-    found = inspect_data("hub:owner/name", progress=False)
+    found = inspect_data("hub:owner/name", "image", progress=False)
     assert (found.plugin, found.path, found.report.count) == ("image", "hub:owner/name", 30)

@@ -83,6 +83,15 @@ def test_a_long_prompt_keeps_its_end_and_half_of_the_room(tmp_path: Path) -> Non
     assert all(row[1] == "and" and row[0] == row[2] and row[3:] == ["a", "b", "c", "d"] for row in words)
 
 
+@pytest.mark.parametrize("kind", ["word", "bpe", "character", "byte"])
+def test_a_prompt_and_its_text_are_the_tokens_of_the_whole_line(kind: str, file: Path) -> None:
+    text, corpus = read(file, tokenizer=kind, max_length=120)
+    batch, spaced = first(corpus, 20), {f"{line['question']} {line['text']}".replace(" :", ":") for line in lines()}
+    assert {line.replace(" :", ":") for line in text.tokenizer.decode(batch.values)} <= spaced
+    prompts = [line.replace(" :", ":") for line in text.tokenizer.decode(batch.condition["prompt"])]
+    assert set(prompts) <= {line["question"].replace(" :", ":") for line in lines()}
+
+
 def test_lines_without_prompts_have_none_and_an_empty_prompt_is_one(tmp_path: Path) -> None:
     rows = [json.dumps({"question": "" if number % 2 else "so :", "text": f"a {number}"}) for number in range(80)]
     (tmp_path / "x.jsonl").write_text("\n".join(rows))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Verdict,
     )
     from advgen.data.archives import ZipFolder, is_zip, unpacked
+    from advgen.data.hub import class_name, columns_of, is_table_set, kind_of, open_tables
     from advgen.data.manifest import ManifestRow, is_manifest, read_manifest, split_of
     from advgen.data.memory import ArraySource, content_hash, split_indices
     from advgen.data.report import DataReport, Repeats, Show, Spread, Tally, most_common
@@ -60,6 +61,7 @@ _HOME = {
         "Source",
         "Verdict",
     ),
+    "advgen.data.hub": ("class_name", "columns_of", "is_table_set", "kind_of", "open_tables"),
     "advgen.data.memory": ("ArraySource", "content_hash", "split_indices"),
     "advgen.errors": ("ConfigError", "DataError", "GenError", "PluginError"),
     "advgen.estimators": ("gumbel", "straight_through"),
@@ -109,13 +111,18 @@ __all__ = [
     "Verdict",
     "ZipFolder",
     "cache_folder",
+    "class_name",
+    "columns_of",
     "content_hash",
     "gumbel",
     "hookimpl",
     "is_manifest",
+    "is_table_set",
     "is_zip",
+    "kind_of",
     "load_generator",
     "most_common",
+    "open_tables",
     "read_manifest",
     "read_pickled",
     "resume",

@@ -1,7 +1,4 @@
-"""Images of a Hugging Face data set: saved by ``save_to_disk``, parquet or arrow files, or fetched from the hub.
-
-Rows stay encoded in the mapped tables of the package ``datasets``; each is opened when it is decoded.
-"""
+"""Images of a Hugging Face data set: rows stay encoded in its mapped tables, and each is opened when it is decoded."""
 
 from __future__ import annotations
 
@@ -10,14 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType
 from typing import IO, Any
 
-from advgen import DataError, PluginError, cache_folder, split_of
+from advgen import DataError, class_name, columns_of, kind_of, open_tables, split_of
 from advgen_image.config import ImageConfig
 
-SCHEME = "hub"
-TABLES = {".parquet": "parquet", ".arrow": "arrow"}
 LABEL_NAMES = ("label", "labels", "class", "target")
 NO_COLUMN = "none"
 BLOCK = 10_000
@@ -43,18 +37,6 @@ class Rows:
     classes: tuple[str, ...] = ()
 
 
-def is_hub(place: Path, has_images: bool = False) -> bool:
-    """Whether a path is a saved data set, or a parquet or arrow file, or a folder of these and no image files."""
-    if place.is_file():
-        return place.suffix.lower() in TABLES
-    return _is_saved(place) or (not has_images and any(file.suffix.lower() in TABLES for file in place.rglob("*")))
-
-
-def _is_saved(folder: Path) -> bool:
-    """Whether ``save_to_disk`` made this folder."""
-    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
-
-
 def find_rows(place: Path | str, config: ImageConfig) -> Rows:
     """Every row of a path or of an address ``hub:owner/name[@revision]``, its label and split.
 
@@ -63,7 +45,7 @@ def find_rows(place: Path | str, config: ImageConfig) -> Rows:
         DataError: where the set cannot be read or fetched, or its columns do not tell which one has the images.
     """
     found, classes = Rows(), dict[str, None]()
-    parts = _load(place, config)
+    parts = open_tables(place, config.subset)
     for name, table in parts.items():
         image, label = _columns(table, str(place), config)
         split = split_of(name) if len(parts) > 1 else None
@@ -75,63 +57,10 @@ def find_rows(place: Path | str, config: ImageConfig) -> Rows:
     return found
 
 
-def _load(place: Path | str, config: ImageConfig) -> dict[str, Any]:
-    """The tables of the set by split; what is neither training data nor held out is left aside."""
-    datasets = _package(place)
-    shown = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        whole = _open(datasets, place, config)
-    except Exception as error:  # the package raises many kinds for what it cannot read or fetch
-        raise DataError(_refusal(place, error)) from error
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
-    if not isinstance(whole, Mapping):
-        return {"train": whole}
-    if not any(split_of(name) == "train" for name in whole):
-        raise DataError(f"{place} has the splits {', '.join(whole)}, expected one called train among them")
-    return {name: table for name, table in whole.items() if split_of(name) is not None}
-
-
-def _package(place: Path | str) -> ModuleType:
-    try:
-        import datasets
-    except ImportError as error:
-        raise PluginError(
-            f'{place} is a Hugging Face data set, which needs the package datasets ({error}); pip install "advgen[hub]"'
-        ) from error
-    module: ModuleType = datasets
-    return module
-
-
-def _open(datasets: Any, place: Path | str, config: ImageConfig) -> Any:
-    if isinstance(place, str):
-        name, _, revision = place.partition(":")[2].partition("@")
-        return datasets.load_dataset(name, config.subset, revision=revision or None)
-    place = place.absolute()
-    if place.is_dir() and _is_saved(place):
-        return datasets.load_from_disk(str(place))
-    cache = str(cache_folder() / "hub")
-    if place.is_dir():
-        return datasets.load_dataset(str(place), config.subset, cache_dir=cache)
-    return datasets.load_dataset(TABLES[place.suffix.lower()], data_files=str(place), cache_dir=cache)
-
-
-def _refusal(place: Path | str, error: Exception) -> str:
-    told = " ".join(str(error).split())[:300]
-    if isinstance(error, OSError) and isinstance(place, str):
-        return (
-            f"{place} is not in the cache of the package datasets and cannot be fetched ({told}); check the name and the "
-            "network, or fetch it elsewhere, keep it with its save_to_disk and give that folder"
-        )
-    return f"{place} cannot be read as a Hugging Face data set ({type(error).__name__}: {told})"
-
-
 def _columns(table: Any, place: str, config: ImageConfig) -> tuple[str, str | None]:
     """Which column has the images and which the classes."""
     kinds = dict(table.features)
-    listed = ", ".join(f"{name} ({_kind(feature)})" for name, feature in kinds.items())
+    listed = columns_of(table)
     for option in ("image_column", "label_column"):
         name = getattr(config, option)
         if name not in (None, *kinds) and not (option == "label_column" and name == NO_COLUMN):
@@ -149,26 +78,22 @@ def _label_column(kinds: Mapping[str, Any], place: str, config: ImageConfig) -> 
         return None
     if (name := config.label_column) is not None:
         if not _has_labels(kinds[name]):
-            raise DataError(f"{place}: column {name} holds {_kind(kinds[name])}, expected classes, whole numbers or text")
+            raise DataError(f"{place}: column {name} holds {kind_of(kinds[name])}, expected classes, whole numbers or text")
         return name
     usual = [name for name in LABEL_NAMES if name in kinds and _has_labels(kinds[name])]
     named = [name for name, feature in kinds.items() if hasattr(feature, "names")]
     return usual[0] if usual else named[0] if len(named) == 1 else None
 
 
-def _kind(feature: Any) -> str:
-    return str(getattr(feature, "dtype", None) or type(feature).__name__)
-
-
 def _has_images(feature: Any) -> bool:
     """Encoded ones: what ``Image`` stores, the same as a plain structure, or bytes alone."""
     if isinstance(feature, Mapping):
         return "bytes" in feature
-    return type(feature).__name__ == "Image" or _kind(feature) in ("binary", "large_binary")
+    return type(feature).__name__ == "Image" or kind_of(feature) in ("binary", "large_binary")
 
 
 def _has_labels(feature: Any) -> bool:
-    return hasattr(feature, "names") or _kind(feature).startswith(("int", "uint", "string", "large_string", "bool"))
+    return hasattr(feature, "names") or kind_of(feature).startswith(("int", "uint", "string", "large_string", "bool"))
 
 
 def _add_rows(found: Rows, table: Any, columns: tuple[str, str | None], part: str, split: str | None) -> None:
@@ -187,7 +112,7 @@ def _add_rows(found: Rows, table: Any, columns: tuple[str, str | None], part: st
             found.bad.append(f"{name}: has no image" + (f", and names {path}, which is no file here" if path else ""))
             continue
         place = partial(_open_row, single, image, index) if size is not None else Path(str(path))
-        found.rows.append(Row(name, place, _label(value, labels), split, size or 0))
+        found.rows.append(Row(name, place, class_name(value, labels), split, size or 0))
 
 
 def _entries(table: Any, image: str, label: str | None) -> Iterator[tuple[int | None, str | None, Any]]:
@@ -209,11 +134,3 @@ def _entries(table: Any, image: str, label: str | None) -> Iterator[tuple[int | 
 def _open_row(table: Any, column: str, index: int) -> IO[bytes]:
     value = table[index][column]
     return BytesIO(value["bytes"] if isinstance(value, Mapping) else value)
-
-
-def _label(value: Any, feature: Any) -> str | None:
-    """A class's name; None where the row has none, which ``ClassLabel`` writes as -1."""
-    names = getattr(feature, "names", None)
-    if value is None or (names and not 0 <= value < len(names)):
-        return None
-    return str(names[value]) if names else str(value).strip() or None

@@ -9,10 +9,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from advgen import DataError, DataRequest, ManifestRow, ZipFolder, is_manifest, is_zip, read_manifest, unpacked
+from advgen import (
+    DataError,
+    DataRequest,
+    ManifestRow,
+    ZipFolder,
+    is_manifest,
+    is_table_set,
+    is_zip,
+    read_manifest,
+    unpacked,
+)
 from advgen_image.config import ImageConfig
 from advgen_image.decoding import SUFFIXES, Place
-from advgen_image.hub import Row, find_rows, is_hub
+from advgen_image.hub import Row, find_rows
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ def list_images(config: ImageConfig, request: DataRequest) -> Listing:
         return Listing(str(place), "zip", [_item_in(archive, name) for name in names], [])
     if is_manifest(place):
         return _read_list(place)
-    if is_hub(place, has_images(place)):
+    if is_table_set(place, has_images(place)):
         found = find_rows(place, config)
         return Listing(str(place), "hub", [_item_of(row) for row in found.rows], found.bad, found.classes)
     return Listing(str(place), "folder", [_item_below(place, file) for file in _image_files(place)], [])

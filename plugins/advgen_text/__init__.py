@@ -148,7 +148,8 @@ def advgen_register() -> PluginSpec:
         modality="advgen_text.modality:TextModality",
         sampling="advgen_text.config:TextSampling",
         losses={"bounded": "advgen_text.objectives:BOUNDED", "cooperative": "advgen_text.objectives:COOPERATIVE"},
-        reads=("*.txt", "*.jsonl"),
+        reads=("*.txt", "*.jsonl", "*.parquet"),
+        addresses=("hub",),
         datasets={"coco-captions": _COCO},
         presets={
             "default": _DEFAULT,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import tokenizers
 from advgen import DataError, DataRequest, cache_folder
 
 from .config import TextConfig
+from .origins import Origin, file_hash
 from .store import Arrays, Encoded, map_arrays
 
 # To be raised when the files below change.
@@ -35,7 +36,7 @@ OPTIONS = (
 
 
 def through_cache(
-    files: Sequence[Path], config: TextConfig, request: DataRequest, build: Callable[[Path], Encoded]
+    origin: Origin, config: TextConfig, request: DataRequest, build: Callable[[Path], Encoded]
 ) -> tuple[dict[str, Any], dict[str, Arrays]]:
     """What is known of a corpus (facts, fingerprint, notes), and its mapped arrays by split.
 
@@ -43,7 +44,7 @@ def through_cache(
         DataError: where the files cannot be read or the cache cannot be written.
     """
     base = cache_folder() / "text"
-    target = base / _key(files, config, request)
+    target = base / _key(origin, config, request)
     try:
         if not _is_whole(target):
             _write(target, build)
@@ -51,26 +52,18 @@ def through_cache(
         return about, {name: map_arrays(target, name) for name in about["splits"]}
     except OSError as error:
         raise DataError(
-            f"tokens of {request.path} cannot be kept in {base}: {error.strerror or error}; make room there, or set "
+            f"tokens of {origin.name} cannot be kept in {base}: {error.strerror or error}; make room there, or set "
             "XDG_CACHE_HOME to another place"
         ) from error
 
 
-def _key(files: Sequence[Path], config: TextConfig, request: DataRequest) -> str:
-    """A hash of the files' names and content and of all that decides their tokens and splits."""
-    try:
-        own = [] if config.pretrained is None else [Path(config.pretrained).expanduser() / "tokenizer.json"]
-        content = [(file.name, _file_hash(file)) for file in [*files, *own]]
-    except OSError as error:
-        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
+def _key(origin: Origin, config: TextConfig, request: DataRequest) -> str:
+    """A hash of the names and content of all parts and of all that decides their tokens and splits."""
+    own = [] if config.pretrained is None else [Path(config.pretrained).expanduser() / "tokenizer.json"]
+    content = [*origin.content(), *((file.name, file_hash(file)) for file in own)]
     options = [getattr(config, name) for name in OPTIONS]
     splits = [request.max_bad, request.validation_share, request.test_share]
     return hashlib.sha256(json.dumps([LAYOUT, tokenizers.__version__, content, options, splits]).encode()).hexdigest()[:32]
-
-
-def _file_hash(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _is_whole(folder: Path) -> bool:

@@ -24,11 +24,12 @@ class TextConfig(PluginConfig):
     long_lines: Literal["cut", "pack"] = Field(
         "cut", description="Longer lines lose their end, or are packed into as many samples as they need."
     )
-    field: str = Field("text", description="Name of the text field in .jsonl files.")
-    label_field: str | None = Field(None, description="Name of the label field in .jsonl files; makes the run conditional.")
+    field: str = Field("text", description="Name of the text field in .jsonl files, or column in tables.")
+    label_field: str | None = Field(None, description="Name of their label field; makes the run conditional.")
     prompt_field: str | None = Field(
-        None, description="Name of a field in .jsonl files with how each sample starts; only the rest is learned and judged."
+        None, description="Name of their field with how each sample starts; only the rest is learned and judged."
     )
+    subset: str | None = Field(None, description="Configuration of a Hugging Face data set, where it has several.")
     phrases: int = Field(10_000, ge=100, le=1_000_000, description="Sentences in the embedded corpus.")
     phrase_labels: bool = Field(False, description="Label the embedded corpus with the subject's class.")
     generator: Literal["lstm", "relational", "transformer"] = Field(

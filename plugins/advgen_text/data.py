@@ -18,7 +18,8 @@ from . import phrases
 from .backbone import pretrained_facts
 from .cache import through_cache
 from .config import TextConfig
-from .reading import Line, Notes, find_files, read_lines
+from .origins import find_origin
+from .reading import Line, Notes
 from .store import MOST_TOKENS, Arrays, Encoded, RowWriter, TextSource
 from .tokenizer import Tokenizer, join_words
 
@@ -41,21 +42,20 @@ def read_corpus(config: TextConfig, request: DataRequest) -> Corpus:
     Raises:
         DataError: naming the file, line and byte where something does not fit.
     """
-    if request.path is None:
+    if request.path is None and not request.address:
         lines = _embedded(config, request)
         encoded = encode(lambda notes: iter(lines), config, request, None, share=1.0)
         return _corpus(encoded, encoded.arrays)
-    files = find_files(request.path)
-    size = sum(file.stat().st_size for file in files)
+    origin = find_origin(config, request)
 
     def build(folder: Path | None) -> Encoded:
-        share = min(1.0, VOCABULARY_BYTES / max(size, 1))
-        return encode(lambda notes: read_lines(files, config, request, notes), config, request, folder, share=share)
+        share = min(1.0, VOCABULARY_BYTES / max(origin.num_bytes, 1))
+        return encode(lambda notes: origin.lines(config, request, notes), config, request, folder, share=share)
 
-    if size <= MOST_IN_MEMORY:
+    if origin.num_bytes <= MOST_IN_MEMORY:
         encoded = build(None)
         return _corpus(encoded, encoded.arrays)
-    about, arrays = through_cache(files, config, request, build)
+    about, arrays = through_cache(origin, config, request, build)
     return _corpus(Encoded({}, about["facts"], about["fingerprint"], tuple(about["notes"])), arrays)
 
 
@@ -88,14 +88,14 @@ def encode(read: Reader, config: TextConfig, request: DataRequest, folder: Path 
         "tokenizer": tokenizer.to_json(),
         "length": max(2, *(writer.longest for writer in writers.values())),
         "prompt_length": max(writer.longest_prompt for writer in writers.values()),
-        "grammar": request.path is None,
+        "grammar": request.path is None and not request.address,
         "classes": classes,
         "class_counts": [survey.labels[name] for name in classes],
         "vocabulary_share": share,
         **({} if pretrained is None else {"pretrained": pretrained}),
     }
     part = f"the vocabulary was learned from {share:.1%} of the training lines, evenly spread; the rest is used for all else"
-    return Encoded(arrays, facts, survey.fingerprint, (*notes.sentences(request.path), *([part] if share < 1 else [])))
+    return Encoded(arrays, facts, survey.fingerprint, (*notes.sentences(named(request)), *([part] if share < 1 else [])))
 
 
 def learn(lines: Iterable[str], config: TextConfig) -> Tokenizer:
@@ -152,7 +152,9 @@ class Survey:
         """Refuse a corpus without text or with an empty split."""
         if not self.counts.total():
             bad = f"; left out: {notes.bad[0]}" if notes.bad else ""
-            raise DataError(f"{self.request.path} holds no text: {notes.num_empty} empty lines, expected a sample a line{bad}")
+            raise DataError(
+                f"{named(self.request)} holds no text: {notes.num_empty} empty lines, expected a sample a line{bad}"
+            )
         empty = [name for name in SPLITS if not self.counts[name]]
         if empty:
             raise DataError(
@@ -164,15 +166,20 @@ class Survey:
 def split_of(line: Line, request: DataRequest) -> tuple[str, float]:
     """Split by a hash of the text, so that equal lines share one, and a second number in [0, 1) from the same hash.
 
-    Where a data set brings its own test lines, the hash's test share goes to training.
+    Where a data set brings a held-out split of its own, the hash's share of it goes to training.
     """
     digest = hashlib.sha256(line.text.encode()).digest()
     first, second = (int.from_bytes(digest[start : start + 8], "little") / 2**64 for start in (0, 8))
     edge = 1.0 - request.test_share
     name = "train" if first < edge - request.validation_share else "validation" if first < edge else "test"
-    if line.is_test:
-        return "test", second
-    return ("train" if name == "test" and line.has_own_test else name), second
+    if line.split is not None:
+        return line.split, second
+    return ("train" if name in line.own_splits else name), second
+
+
+def named(request: DataRequest) -> str:
+    """Where the text comes from, for messages."""
+    return str(request.path) if request.path is not None else request.address or "the embedded corpus"
 
 
 def _embedded(config: TextConfig, request: DataRequest) -> list[Line]:
@@ -194,16 +201,18 @@ def _add_block(
     request: DataRequest,
 ) -> None:
     packed, most = config.long_lines == "pack", config.max_length
-    whole = tokenizer.whole_rows([line.text for line in block])
-    # Of a long prompt the end matters, and a sample needs room of its own.
-    given = [row[:-1][-(most // 2) :] for row in tokenizer.whole_rows([line.prompt or "" for line in block])]
-    rows = [pieces(row, most) if packed else [[*start, *row][:most]] for start, row in zip(given, whole, strict=True)]
+    whole = tokenizer.whole_rows([line.whole for line in block])
+    # Tokens never reach over a space, so a prompt's are the same alone. Of a long one the end is kept, up to half of the room.
+    given = [len(row) - 1 for row in tokenizer.whole_rows([line.prompt or "" for line in block])]
+    kept = [min(size, most // 2) for size in given]
+    ends = (row[size - some :] for row, size, some in zip(whole, given, kept, strict=True))
+    rows = [pieces(row, most) if packed else [row[:most]] for row in ends]
     splits = [split_of(line, request)[0] for line in block]
     numbers = {name: number for number, name in enumerate(classes)}
     for name, writer in writers.items():
         chosen = [index for index, split in enumerate(splits) if split == name]
         labels = [numbers[label] for index in chosen for _ in rows[index] if (label := block[index].label) is not None]
-        prompts = [len(given[index]) for index in chosen if block[index].prompt is not None]
+        prompts = [kept[index] for index in chosen if block[index].prompt is not None]
         writer.add([piece for index in chosen for piece in rows[index]], labels, prompts)
 
 

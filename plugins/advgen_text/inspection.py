@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
+from itertools import islice
 
 from advgen import DataReport, DataRequest, Repeats, Show, Spread, most_common
 
 from .config import TextConfig
 from .data import SPLITS, split_of
-from .reading import Notes, find_files, read_lines
+from .origins import find_origin
+from .reading import Notes
 from .tokenizer import split_words
 
-MOST_WORDS = 1_000_000
+MOST_WORDS, MOST_FILES = 1_000_000, 20
 SHOWN_CHARACTERS = 60
 
 
@@ -24,10 +25,10 @@ def inspect_lines(config: TextConfig, request: DataRequest, show: Show) -> DataR
     Raises:
         DataError: where there is no text file.
     """
-    files, report, notes = find_files(request.path or Path(".")), DataReport("lines"), Notes()
+    origin, report, notes = find_origin(config, request), DataReport("lines"), Notes()
     words, characters, repeats = Spread(), Spread(), Repeats(named=False)
     vocabulary, classes, splits, num_cut = Counter[str](), Counter[str](), Counter[str](), 0
-    for line in read_lines(files, config, replace(request, max_bad=2**62), notes):
+    for line in origin.lines(config, replace(request, max_bad=2**62), notes):
         found = split_words(line.whole.lower() if config.lower_case else line.whole)
         report.count += 1
         words.add(len(found))
@@ -46,7 +47,7 @@ def inspect_lines(config: TextConfig, request: DataRequest, show: Show) -> DataR
     report.splits = {name: splits[name] for name in SPLITS}
     report.duplicates = repeats.summary()
     report.details = {
-        "files": {file.name: file.stat().st_size for file in files[:20]},
+        "files": dict(islice(origin.parts.items(), MOST_FILES)),
         "empty_lines": notes.num_empty,
         "not_utf8_lines": notes.num_not_utf8,
         "words": words.summary(),
@@ -68,7 +69,7 @@ def _remarks(config: TextConfig, notes: Notes, num_words: int, num_cut: int, emp
         what = "cut" if config.long_lines == "cut" else "packed into several samples"
         found.append(f"{num_cut} lines are longer than options.max_length {config.max_length} and would be {what}")
     if notes.num_shared:
-        found.append(f"{notes.num_shared} lines are left out of training, they are in test.txt too")
+        found.append(f"{notes.num_shared} lines are left out of training, they are held out too")
     if empty:
         found.append(
             f"nothing is left for {' and '.join(empty)}; bring more data or change data.validation_share and data.test_share"

@@ -28,15 +28,15 @@ class Line(NamedTuple):
     Args:
         text: without line breaks, spaces single.
         label: None without.
-        has_own_test: whether the data set brings test lines of its own.
-        is_test: whether this is one of them.
+        own_splits: the held-out splits that the data set brings itself.
+        split: the one of them that this is of.
         prompt: how the sample starts, spaces single; None without.
     """
 
     text: str
     label: str | None = None
-    has_own_test: bool = False
-    is_test: bool = False
+    own_splits: frozenset[str] = frozenset()
+    split: str | None = None
     prompt: str | None = None
 
     @property
@@ -76,9 +76,9 @@ class Notes:
         if self.num_refused > most:
             raise DataError(f"{reason} ({self.num_refused} bad lines, data.max_bad allows {most})")
 
-    def sentences(self, path: Path | None) -> tuple[str, ...]:
+    def sentences(self, place: str) -> tuple[str, ...]:
         """All notes, for the run's record."""
-        shared = f"{path}: {self.num_shared} lines left out of training, they are in test.txt too"
+        shared = f"{place}: {self.num_shared} lines left out of training, they are held out too"
         empty = f"{self.num_empty} empty lines skipped"
         return (*self.bad, *([shared] if self.num_shared else []), *([empty] if self.num_empty else []))
 
@@ -114,20 +114,28 @@ def read_lines(files: Sequence[Path], config: TextConfig, request: DataRequest, 
         DataError: naming file, line and byte, where more lines are bad than ``request.max_bad``.
     """
     own = test_file(files)
-    held_out = frozenset() if own is None else frozenset(_mark(line.text) for line in _read_file(own, config, request, Notes()))
+    marks = frozenset() if own is None else frozenset(mark(line.text) for line in _read_file(own, config, request, Notes()))
+    brought = frozenset() if own is None else frozenset(["test"])
     for file in files:
-        for line in () if file == own else _read_file(file, config, request, notes):
-            if held_out and _mark(line.text) in held_out:
-                notes.num_shared += 1
-            else:
-                yield line._replace(has_own_test=own is not None)
+        for line in () if file == own else without_shared(_read_file(file, config, request, notes), marks, notes):
+            yield line._replace(own_splits=brought)
     if own is not None:
-        if not held_out:
+        if not marks:
             raise DataError(f"{own} holds no text; fill it, or remove it for a split by hash")
-        yield from (line._replace(has_own_test=True, is_test=True) for line in _read_file(own, config, request, notes))
+        yield from (line._replace(own_splits=brought, split="test") for line in _read_file(own, config, request, notes))
 
 
-def _mark(text: str) -> bytes:
+def without_shared(lines: Iterator[Line], marks: frozenset[bytes], notes: Notes) -> Iterator[Line]:
+    """Lines that are not among the held-out ones of these marks; the others are counted."""
+    for line in lines:
+        if marks and mark(line.text) in marks:
+            notes.num_shared += 1
+        else:
+            yield line
+
+
+def mark(text: str) -> bytes:
+    """Eight bytes that tell a text from others."""
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
