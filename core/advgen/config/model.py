@@ -95,7 +95,9 @@ class EstimatorConfig(Section):
     baseline_decay: float = Field(0.95, ge=0, lt=1)
     entropy_weight: float = Field(0.0, ge=0)
     rollouts: int = Field(16, ge=1, le=1024, description="Completions of each prefix, for rewards=rollout.")
-    rollout_rows: int = Field(8192, ge=1, description="Completions written at once, on a CPU at most 512: bounds memory, changes no result.")
+    rollout_rows: int = Field(
+        8192, ge=1, description="Completions written at once, on a CPU at most 512: bounds memory, changes no result."
+    )
     epochs: int = Field(4, ge=1, le=64, description="ppo: updates over the same samples.")
     clip: float = Field(0.2, gt=0, description="ppo: how far a probability may move, as a share; inf: anywhere.")
     normalise: bool = Field(True, description="ppo: advantages are divided by their root mean square over the global batch.")

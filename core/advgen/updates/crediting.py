@@ -21,7 +21,6 @@ from advgen.updates.judging import judge_sample
 from advgen.updates.policies import carried_on, importance_weights
 from advgen.updates.shared import draw_temperature, global_means
 
-
 CACHED_ROWS = 512
 """Completions whose states stay in a CPU's cache: more at once take a quarter longer."""
 
