@@ -5,6 +5,7 @@ Their own embedding table is taken out: generators and critics bring theirs, so 
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,11 @@ def make_body(body: Body, *, dropout: float, attention: Attention) -> nn.Module:
     made: nn.Module = transformers.AutoModel.from_config(config, attn_implementation=attention)
     made.set_input_embeddings(nn.Identity())  # type: ignore[operator]
     return made
+
+
+def cache_argument(body: nn.Module) -> str:
+    """What the transformer calls its keys and values of earlier places: versions of the package differ."""
+    return "cache" if "cache" in inspect.signature(body.forward).parameters else "past_key_values"
 
 
 def _config(transformers: Any, body: Body) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..backbone import Body, load_pretrained, make_body
+from ..backbone import Body, cache_argument, load_pretrained, make_body
 from ..tokenizer import BOS, EOS, SPECIALS
 from .base import Sizes, Writer
 
@@ -27,7 +27,7 @@ class KeyValues:
         self.grows = torch.is_grad_enabled()
         self._layers: list[tuple[Tensor, Tensor]] = []
 
-    def update(self, keys: Tensor, values: Tensor, layer: int, *args: object) -> tuple[Tensor, Tensor]:
+    def update(self, keys: Tensor, values: Tensor, layer: int, *args: object, **more: object) -> tuple[Tensor, Tensor]:
         """Take one place's (B, A, 1, D) of a layer; all that the layer has so far."""
         is_new = layer == len(self._layers)
         if self.grows:
@@ -79,6 +79,7 @@ class TransformerWriter(Writer):
         self.tokens = nn.Embedding(sizes.vocabulary, body.width)
         self.labels = nn.Embedding(sizes.num_classes, body.width) if sizes.num_classes else None
         self.body = make_body(body, dropout=sizes.dropout, attention="sdpa")
+        self._cache = cache_argument(self.body)
         self.output = nn.Linear(body.width, sizes.vocabulary, bias=False) if untied else None
         self.bias = nn.Parameter(torch.zeros(sizes.vocabulary))
         for table in (self.tokens, self.labels, self.output):
@@ -114,8 +115,8 @@ class TransformerWriter(Writer):
             inputs_embeds=inputs.unsqueeze(1),
             attention_mask=state.mask(inputs.device),
             position_ids=where,
-            past_key_values=state,
             use_cache=True,
+            **{self._cache: state},
         )
         return found.last_hidden_state[:, 0], state
 
