@@ -41,15 +41,16 @@ CONFIGS = {
 }
 
 
-def plain_lstm(writer: LstmWriter, count: int) -> Tensor:
-    """Tokens (count, L), a token after another."""
-    table, state, token = writer.tokens.weight, None, torch.full((count, 1), BOS, device=writer.bias.device)
-    columns = []
-    for _ in range(writer.length):
-        output, state = writer.recurrent(writer.tokens(token), state)
-        logits = nn.functional.linear(writer.project(output[:, 0]), table, writer.bias + writer.never[1])
-        token = torch.multinomial(logits.softmax(-1), 1)
-        columns.append(token)
+@torch.no_grad()
+def plain_lstm(writer: LstmWriter, prefix: Tensor) -> Tensor:
+    """Sentences (B, L) that go on from a prefix (B, P), a token after another; the prefix is read in one call."""
+    table, columns = writer.tokens.weight, [prefix]
+    output, state = writer.recurrent(writer.tokens(nn.functional.pad(prefix, (1, 0), value=BOS)))
+    for place in range(prefix.shape[1], writer.length):
+        logits = nn.functional.linear(writer.project(output[:, -1]), table, writer.bias + writer.never[1])
+        columns.append(torch.multinomial(logits.softmax(-1), 1))
+        if place < writer.length - 1:
+            output, state = writer.recurrent(writer.tokens(columns[-1]), state)
     return torch.cat(columns, 1)
 
 
@@ -83,7 +84,8 @@ def of_sampling(options: argparse.Namespace) -> list[dict[str, object]]:
 def plain_sampler(writer: Writer, length: int) -> Callable[[int], Tensor]:
     """How one samples so many by hand."""
     if isinstance(writer, LstmWriter):
-        return lambda count: plain_lstm(writer, count)
+        nothing = torch.empty(0, dtype=torch.int64, device=writer.bias.device)
+        return lambda count: plain_lstm(writer, nothing.expand(count, 0))
     assert isinstance(writer, TransformerWriter)
     model, device = plain_transformer(writer), writer.bias.device
 

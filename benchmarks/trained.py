@@ -15,11 +15,15 @@ PLUGINS = Path(__file__).resolve().parent / "plugins"
 
 
 def trained(plugin: str, folder: Path, device: str = "auto", **plan: Any) -> LoadedRun:
-    """The generator of a run in ``folder``, with the plugin file of that name; a run that is there keeps its own plan."""
+    """The generator of a run in ``folder``, with the plugin file of that name or else the installed plugin.
+
+    A run that is there keeps its own plan.
+    """
+    file = PLUGINS / f"{plugin}.py"
     if (folder / "run.json").is_file():
         advgen.resume(folder, device=device, plugin=own_plugin(folder))
     else:
-        advgen.train(str(PLUGINS / f"{plugin}.py"), out=folder, device=device, **plan)
+        advgen.train(str(file) if file.is_file() else plugin, out=folder, device=device, **plan)
     return opened(folder, device)
 
 
