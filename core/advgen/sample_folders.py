@@ -1,4 +1,4 @@
-"""Any folder of samples judged without a model: the metrics of a run, in the features of the data's own judge."""
+"""Any folder of samples judged without a model: the metrics of a run, in the same features."""
 
 from __future__ import annotations
 

@@ -72,14 +72,12 @@ def evaluate(
     asked: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
     place: dict[str, Any] = {"num_samples": num_samples, "seed": seed, "device": device, "plugin": plugin}
     place["comparison"] = Comparison(**asked)
-    own = {"--features": features, "--weights": weights, "--truncation": truncation}
     foreign = {"--data": data, "--preset": preset, "--set": overrides}
     with to_stderr():
         if samples is not None:
-            if given := [name for name, value in own.items() if value is not None]:
-                raise ConfigError(
-                    f"{given[0]} is for runs; --samples are judged as they are, by the judge of the data; leave it out"
-                )
+            if truncation is not None:
+                raise ConfigError("--truncation is for runs; --samples are judged as they are; leave it out")
+            place["comparison"] = place["comparison"].within(features, weights)
             report = _of_folder(run, samples, step, data, preset, overrides or [], place)
         elif run is None:
             raise ConfigError(
