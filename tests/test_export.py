@@ -311,7 +311,11 @@ def test_a_file_that_differs_from_eager_is_not_kept(packages: None, tmp_path: Pa
 
 @pytest.mark.parametrize(
     "options",
-    [{"family": "stylegan2", "mapping_layers": 1, "depth": 1}, {"family": "resnet", "conditional": False, "depth": 1}],
+    [
+        {"family": "stylegan2", "mapping_layers": 1, "depth": 1},
+        {"family": "resnet", "conditional": False, "depth": 1},
+        {"family": "r3", "depth": 1},
+    ],
 )
 def test_families_are_exported(packages: None, options: dict[str, Any]) -> None:
     from advgen.export import onnx_file
