@@ -105,7 +105,8 @@ def _pathwise(players: Players, objective: Objective, chunk: Chunk, fake: Sample
             on_real = judge_sample(critic, real.sample, real.condition)
     on_fake = judge_sample(critic, fake, real.condition)
     means = global_means(loss, on_real or on_fake, on_fake, players.world)
-    return reduction.generator_cost(loss, on_real or on_fake, on_fake, means).mean(), on_real, on_fake
+    cost = reduction.generator_cost(loss, on_real or on_fake, on_fake, means, turn.positions)
+    return cost.mean(), on_real, on_fake
 
 
 def _score_function(players: Players, objective: Objective, chunk: Chunk, fake: Sample, progress: float, turn: Turn) -> Answer:
