@@ -14,8 +14,10 @@ from advgen.config.model import EstimatorConfig, PlayerConfig, RunConfig
 from advgen.engine import make_player
 from advgen.players import Chunk, Objective, Players
 from advgen.reduction import discriminator_cost, generator_cost
+from advgen.updates.crediting import credited_cost, opinion_of
 from advgen.updates.discriminator import update_discriminator
 from advgen.updates.generator import update_generator
+from advgen.updates.shared import mean_positions
 from advgen.world import World
 from advgen_text.objectives import COOPERATIVE
 
@@ -117,6 +119,16 @@ def test_the_generators_cost_is_the_divergence_from_the_mediator_whatever_its_le
     _, _, players, objective, chunks = game(0.75, 0.5)
     logs = update_generator(players, objective, chunks, 0, 0.0)
     assert float(logs["generator/loss"]) == pytest.approx((0.75 * math.log(1.5) + 0.25 * math.log(0.5)) / 4, abs=1e-12)
+
+
+def test_a_sample_credited_as_a_whole_is_credited_with_the_sum_of_its_positions() -> None:
+    _, _, players, objective, (chunk,) = game(0.5, 0.5)
+    estimator = EstimatorConfig(name="score_function", rewards="terminal")
+    objective.config = objective.config.model_copy(update={"estimator": estimator})
+    fake = sentences(torch.tensor([0, 1])).sample
+    opinion = opinion_of(players, objective, chunk, fake, mean_positions(players.world, [chunk]))
+    cost = credited_cost(players, objective, chunk, fake, opinion, 0.0)
+    torch.testing.assert_close(cost, torch.full((2,), math.log(2) / 4, dtype=torch.float64))
 
 
 def test_costs_by_hand_are_summed_over_positions_and_divided_by_the_real_mean() -> None:

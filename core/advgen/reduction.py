@@ -126,7 +126,7 @@ def _paired(cost: Cost, real: Head, fake: Head) -> Tensor:
     return masked_mean(cost(real=_filled(real), fake=_filled(fake)), _either(real.mask, fake.mask))
 
 
-def _average_of(loss: Loss, real: Head, positions: Tensor | None) -> Average:
+def average_of(loss: Loss, real: Head, positions: Tensor | None) -> Average:
     """How a head's costs become one a sample. Both sides are divided by one number, else the side of shorter samples would
     weigh more and likelihood would not find the even mixture of both."""
     if not loss.positions_alike or real.scores.dim() == 1:
@@ -182,7 +182,7 @@ def discriminator_cost(
     def cost(one: Head, other: Head, mean: tuple[Tensor, Tensor] | None) -> Tensor:
         if loss.sides is None:
             return _paired(loss.discriminator, one, other)
-        return _sided(loss.sides, one, other, mean, _average_of(loss, one, positions))
+        return _sided(loss.sides, one, other, mean, average_of(loss, one, positions))
 
     return _over_heads(loss, real, fake, means, cost)
 
@@ -198,7 +198,7 @@ def generator_cost(
         if loss.generator_sides is not None:
             return _sided(loss.generator_sides, one, other, mean, masked_mean)
         logits = _clean(other)
-        return _average_of(loss, one, positions)(loss.generator(real=logits, fake=logits), other.mask)
+        return average_of(loss, one, positions)(loss.generator(real=logits, fake=logits), other.mask)
 
     return _over_heads(loss, real, fake, means, cost)
 

@@ -114,7 +114,7 @@ def _score_function(players: Players, objective: Objective, chunk: Chunk, fake: 
     if fake.log_prob is None or fake.entropy is None:
         raise ConfigError("estimator score_function needs a generator that returns log_prob and entropy; use pathwise")
     settings, mask = objective.config.estimator, drawn_places(fake)
-    opinion = opinion_of(players, objective, chunk, fake)
+    opinion = opinion_of(players, objective, chunk, fake, turn.positions)
     surrogate, gained = score_function_cost(
         log_prob=fake.log_prob,
         entropy=fake.entropy,
@@ -134,7 +134,7 @@ def _score_function(players: Players, objective: Objective, chunk: Chunk, fake: 
 def _expectation(players: Players, objective: Objective, chunk: Chunk, fake: Sample, progress: float, turn: Turn) -> Answer:
     """Through the probability of every token at each place, with what D makes of each."""
     settings, condition = objective.config.estimator, chunk.real.condition
-    opinion = opinion_of(players, objective, chunk, fake)
+    opinion = opinion_of(players, objective, chunk, fake, turn.positions)
     temperature = draw_temperature(objective, "values", progress)
     log_probs = players.generates.score(fake.values, condition, temperature=temperature, drawn=True).log_softmax(-1)
     cost = torch.zeros_like(log_probs)
