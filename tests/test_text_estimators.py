@@ -12,7 +12,11 @@ from torch import Tensor
 
 import advgen
 from advgen import ConfigError, Sample
+from advgen.config.load import load_config
+from advgen.config.model import RunConfig
+from advgen.registry import find_plugin
 from advgen.runs import checkpoint
+from advgen.schedules import make_scale
 from advgen_text.config import TextConfig
 from advgen_text.critics import Mediator
 from advgen_text.generators import Writer
@@ -48,6 +52,10 @@ def run(folder: Path, *more: str, steps: int = 3, **arguments: Any) -> Path:
     overrides = tiny("text", *more)
     advgen.train("text", out=folder, overrides=overrides, steps=steps, progress=False, device="cpu", **arguments)
     return folder
+
+
+def preset(name: str) -> RunConfig:
+    return load_config(find_plugin("text"), preset=name).config
 
 
 def part(folder: Path, step: int, name: str = "generator") -> dict[str, Tensor]:
@@ -132,6 +140,25 @@ def test_a_preset_of_a_published_algorithm_trains_and_samples(preset: str, tmp_p
     judged = part(folder, 5, "discriminator")
     assert any(not torch.equal(value, judged[name]) for name, value in part(folder, 0, "discriminator").items())
     assert all(torch.isfinite(value).all() for value in [*after.values(), *judged.values()])
+
+
+def test_relgan_follows_its_paper_in_both_phases() -> None:
+    """Rates 1e-2, then 1e-4; the temperature at 1 until the adversarial phase, then by equal factors; nothing inherited."""
+    settled = preset("relgan")
+    scale, temperature = make_scale(settled), "estimator.temperature"
+    assert [scale(temperature, progress) for progress in (0.0, 0.8, 0.9, 1.0)] == pytest.approx([1.0, 1.0, 0.4, 0.16])
+    for player, rates in (("generator", (1e-2, 1e-2, 1e-4, 1e-4)), ("discriminator", (1e-4, 1e-4, 1e-4, 1e-4))):
+        base = getattr(settled, player).learning_rate
+        found = [base * scale(f"{player}.learning_rate", progress) for progress in (0.0, 0.79, 0.8, 1.0)]
+        assert found == pytest.approx(rates)
+    assert not settled.auxiliary and not settled.penalties and settled.discriminator.steps == 5
+
+
+def test_the_reward_of_real_samples_falls_from_2_to_0_over_the_adversarial_phase_of_textgail() -> None:
+    settled = preset("textgail")
+    scale = make_scale(settled)
+    found = [settled.estimator.real_reward * scale("estimator.real_reward", progress) for progress in (0.7, 0.75, 0.875, 1.0)]
+    assert found == pytest.approx([2.0, 2.0, 1.0, 0.0])
 
 
 def test_ppo_without_clipping_and_with_one_epoch_is_the_score_function(tmp_path: Path) -> None:
