@@ -169,6 +169,10 @@ class Modality(ABC, Generic[ConfigT]):
     trade_off: tuple[str, str] = ("precision", "recall")
     """Metrics of quality and of diversity that ``gen sweep`` shows beside each other."""
 
+    most_references: int | None = None
+    """How many held-out samples ``metrics`` gets at most in ``gen evaluate`` where more samples than by default are asked for;
+    None: those that the judge sees."""
+
     paired: bool = False
     """A sample answers its condition (a vocoder its mel): evaluation gives G the conditions of the held-out samples, and
     ``metrics`` gets the answers row by row beside what they should have been."""

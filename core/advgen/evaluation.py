@@ -104,6 +104,7 @@ class RealSide:
     Args:
         judge: the feature network.
         held_out: the test split, or as much of it as is looked at.
+        compared: the held-out samples that the modality's own metrics compare with, which may be more.
         reference: training samples, as many as are generated, which take the generator's place in the column real.
         split: where those are from.
         view, reference_view: what the judge sees of the two.
@@ -116,6 +117,7 @@ class RealSide:
     corpus: Corpus
     judge: Judge
     held_out: Batch
+    compared: Batch
     reference: Batch
     split: str
     view: View
@@ -153,22 +155,32 @@ def real_side(
     reference = real_samples(modality, corpus, split, seed=seed, limit=count)
     if modality.paired:
         held_out = held_out.slice(0, count)
+    compared = _compared(modality, corpus, held_out, count, seed)
     # An answer to a held-out condition is as varied, and as new, as the conditions are, and other real samples are no answer to
     # them; and published features are too slow for the whole training data.
-    compared = not modality.paired and space is None
+    seeks = not modality.paired and space is None
     return RealSide(
         corpus,
         judge,
         held_out,
+        compared,
         reference,
         split,
         view_of_real(judge, held_out, cache),
         view_of_real(judge, reference, cache),
-        pool_features(modality, corpus, split, judge, seed=seed, limit=MAX_TRAIN, cache=cache) if compared else None,
-        {} if modality.paired else dict(modality.metrics(reference, held_out)),
+        pool_features(modality, corpus, split, judge, seed=seed, limit=MAX_TRAIN, cache=cache) if seeks else None,
+        {} if modality.paired else dict(modality.metrics(reference, compared)),
         count,
         seed,
     )
+
+
+def _compared(modality: Modality[Any], corpus: Corpus, held_out: Batch, count: int, seed: int) -> Batch:
+    """What the modality's own metrics compare with: ``held_out``, or more of it where many samples are asked for."""
+    most = modality.most_references or 0
+    if modality.paired or count <= MAX_SAMPLES or most <= len(held_out):
+        return held_out
+    return real_samples(modality, corpus, "test", seed=seed, limit=most)
 
 
 def judged(run: LoadedRun | SampleFolder, real: RealSide, metrics: Mapping[str, Metric]) -> dict[str, Any]:
@@ -186,7 +198,7 @@ def judged(run: LoadedRun | SampleFolder, real: RealSide, metrics: Mapping[str, 
         compared = {"generated": views["generated"].features, "real": real.view.features}
         protocol["neighbours"] = _add_neighbours(rows, compared, real.train)
     left_out = _add_plugin_metrics(rows, views, real.view, metrics)
-    own, notes = dict(modality.metrics(generated, real.held_out)), modality.metric_notes()
+    own, notes = dict(modality.metrics(generated, real.compared)), modality.metric_notes()
     own |= run.of_generator(real.held_out, generated)
     left_out |= {name: note.missing for name, note in notes.items() if note.missing and name not in own}
     protocol |= {"metrics": {name: vars(note) for name, note in notes.items() if name in own}} if notes else {}
@@ -206,6 +218,7 @@ def _protocol(real: RealSide, num_generated: int) -> dict[str, Any]:
         "split": "test",
         "num_generated": num_generated,
         "num_real": len(real.held_out),
+        **({"num_real_own": len(real.compared)} if len(real.compared) != len(real.held_out) else {}),
         "num_reference": len(real.reference),
         "k": NEIGHBOURS,
         "kernel": KERNEL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -42,7 +43,7 @@ from .judge import TextJudge
 from .making import make_critic, make_generator
 from .reading import decode_lines
 from .store import TextSource
-from .tokenizer import EOS, PAD, Tokenizer
+from .tokenizer import EOS, PAD, UNKNOWN, Tokenizer, told_apart
 from .watermark import find
 
 # BLEU grows with the number of references and Self-BLEU with the number of samples, so both are fixed.
@@ -60,6 +61,7 @@ class TextModality(Modality[TextConfig]):
     )
     one_file = True
     trade_off = ("bleu_5", "self_bleu_5")
+    most_references = MOST_COMPARED
 
     def __init__(self, config: TextConfig, facts: Mapping[str, Any]) -> None:
         super().__init__(config, facts)
@@ -172,8 +174,11 @@ class TextModality(Modality[TextConfig]):
 
         Of what follows the prompts, where there are any.
         The first 10,000 samples are compared with the first 10,000 held-out lines; Self-BLEU leaves the sample itself out.
+        An unknown word, which data have and samples do not, matches no other one.
         """
-        words, references = (self.tokenizer.words(_written(batch)[:MOST_COMPARED].cpu()) for batch in (generated, held_out))
+        tokens = [_written(batch)[:MOST_COMPARED].cpu() for batch in (generated, held_out)]
+        numbers = itertools.count()
+        words, references = (told_apart(self.tokenizer.words(rows), numbers) for rows in tokens)
         if len(words) < 2 or not references:
             return {}
         found = {f"bleu_{order}": score for order, score in bleu(words, references).items()}
@@ -186,11 +191,11 @@ class TextModality(Modality[TextConfig]):
     def _copying(self, train: TextSource, generated: Batch, held_out: Batch) -> dict[str, float]:
         """What samples have from the training lines, and what held-out lines share with them by nature.
 
-        Encoded anew, as the same text may be other byte-pair pieces; the end mark is no part of a copy.
+        Encoded anew, as the same text may be other byte-pair pieces; the end mark and unknown words are no part of a copy.
         """
-        texts = (self.tokenizer.decode(batch.values[:MOST_COMPARED].cpu()) for batch in (generated, held_out))
+        texts = (self.tokenizer.with_holes(batch.values[:MOST_COMPARED].cpu()) for batch in (generated, held_out))
         own, others = (self.tokenizer.rows(lines, self.length) for lines in texts)
-        copies = (train.longest_copies([row[:-1] if row[-1] == EOS else row for row in rows]) for rows in (own, others))
+        copies = (train.longest_copies([copyable(row) for row in rows]) for rows in (own, others))
         longest = [sum(found) / len(found) for found in copies]
         return {
             "novel_share": 1.0 - sum(train.contains(own)) / len(own),
@@ -222,6 +227,11 @@ def _written(batch: Batch) -> Tensor:
     """Tokens (B, L) without those of a prompt, which nobody wrote."""
     given = prompt_mask(batch.condition, batch.values)
     return batch.values if given is None else batch.values.masked_fill(given, PAD)
+
+
+def copyable(row: Sequence[int]) -> list[int]:
+    """Tokens without the end mark, and with <pad>, which no line holds, in the place of what is unknown."""
+    return [PAD if token == UNKNOWN else token for token in row if token != EOS]
 
 
 def distinct(sentences: Sequence[Sequence[str]], order: int) -> float:

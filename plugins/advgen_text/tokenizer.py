@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import tokenizers as tk
 import torch
@@ -13,8 +13,10 @@ from torch import Tensor
 PAD, BOS, EOS, UNKNOWN = range(4)
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 # Chinese and Japanese are written without spaces, so each of their characters is a word.
+# Stands for an unknown token where words are told apart: a code point that no text may hold.
+_HOLE = "\ufdd0"
 _UNSPACED = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_LETTERS = rf"(?:(?![{_UNSPACED}])\w)+"
+_LETTERS = rf"(?:(?![{_UNSPACED}])[\w{_HOLE}])+"
 # A word may hold apostrophes and hyphens (don't, black-and-white); every other mark stands alone.
 WORD = rf"[{_UNSPACED}]|{_LETTERS}(?:['’\-]{_LETTERS})*|[^\w\s]"
 _WORDS = re.compile(WORD)
@@ -97,21 +99,37 @@ class Tokenizer:
         return torch.tensor(rows, dtype=torch.int64).reshape(len(lines), length)
 
     def words(self, tokens: Tensor) -> list[list[str]]:
-        """Tokens (N, L) to lists of words, for metrics."""
+        """Tokens (N, L) to lists of words, for metrics: <unk> for one that is unknown or holds an unknown character."""
         if self.is_word:
             return [[self._names[number] for number in row] for row in _content(tokens)]
-        return [split_words(line) for line in self.decode(tokens)]
+        lines = [split_words(line) for line in self._joined(tokens, _HOLE)]
+        return [[SPECIALS[UNKNOWN] if _HOLE in word else word for word in words] for words in lines]
+
+    def with_holes(self, tokens: Tensor) -> list[str]:
+        """As ``decode``, with what is unknown so that it is unknown again when it is read."""
+        return self._joined(tokens, _HOLE)
 
     def decode(self, tokens: Tensor) -> list[str]:
         """Tokens (N, L) to lines without line breaks; punctuation is joined to the word it belongs to."""
+        return self._joined(tokens, SPECIALS[UNKNOWN])
+
+    def _joined(self, tokens: Tensor, unknown: str) -> list[str]:
+        """Lines with ``unknown`` in the place of each unknown token."""
+        rows, names = _content(tokens), [*self._names[:UNKNOWN], unknown, *self._names[UNKNOWN + 1 :]]
         if self.is_word:
-            return [join_words(words) for words in self.words(tokens)]
+            return [join_words([names[number] for number in row]) for row in rows]
         if self.is_character:
-            lines = ["".join(self._names[number] for number in row) for row in _content(tokens)]
-        else:
-            pieces = [[max(number - self._first, 0) for number in row] for row in _content(tokens)]
-            lines = self._inner.decode_batch(pieces)
-        return [" ".join(line.split()) for line in lines]
+            return [" ".join("".join(names[number] for number in row).split()) for row in rows]
+        whole = self._inner.decode_batch([[max(number - self._first, 0) for number in row] for row in rows])
+        for place, row in enumerate(rows):
+            if UNKNOWN in row:
+                whole[place] = self._inner.decoder.decode([names[number] for number in row])
+        return [" ".join(line.split()) for line in whole]
+
+
+def told_apart(sentences: Iterable[Sequence[str]], numbers: Iterator[int]) -> list[list[str]]:
+    """The same with another word for each <unk>, so that none matches any other; no word of a text looks like these."""
+    return [[f"<unk {next(numbers)}>" if word == SPECIALS[UNKNOWN] else word for word in words] for words in sentences]
 
 
 def split_words(line: str) -> list[str]:
