@@ -133,7 +133,8 @@ class OverfittingWatch:
         noise = players.modality.noise(len(real), keyed_generator(self.setup.config.train.seed, "overfitting", "noise", step))
         noise = noise.to(players.world.device, players.dtype if noise.is_floating_point() else noise.dtype)
         with players.precision():
-            sample: Sample = players.generates(noise, real.condition)
+            made: Sample = players.generates(noise, real.condition)
+        sample = made.seen_in(players.dtype)
         return Batch(sample.values, sample.mask, real.condition)
 
 
