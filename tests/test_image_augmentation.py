@@ -63,6 +63,27 @@ def test_moves_by_pixels_flips_and_quarter_turns_are_exact() -> None:
     assert torch.allclose(moved(images, turn[None], "zeros"), images.rot90(1, (-2, -1)))
 
 
+def test_images_of_half_precision_move_as_far_as_others() -> None:
+    """A turn and a move by fractions, whose places half precision cannot hold."""
+    images = torch.rand(2, 3, 32, 48) * 2 - 1
+    inverse = torch.tensor([[0.8, -0.6, 3.3], [0.6, 0.8, -2.7], [0.0, 0.0, 1.0]]).expand(2, 3, 3)
+    half = moved(images.bfloat16(), inverse, "reflection")
+    assert half.dtype is torch.bfloat16
+    assert (half.float() - moved(images, inverse, "reflection")).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("kind", ["diffaugment", "ada"])
+def test_autocast_leaves_augmentation_as_it_is(kind: str) -> None:
+    seen, judged = list[Tensor](), critic(ImageConfig(augment=kind, augment_probability=1.0))  # type: ignore[arg-type]
+    judged.critic.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    images = torch.rand(4, 3, 16, 16) * 2 - 1
+    for autocast in (False, True):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            judged(images, {})
+    assert torch.equal(*seen)
+
+
 def test_moved_images_are_differentiable_twice() -> None:
     images = torch.randn(1, 1, 4, 5, dtype=torch.float64, requires_grad=True)
     inverse = torch.tensor([[[0.8, 0.3, 0.4], [-0.3, 0.9, -0.2], [0.0, 0.0, 1.0]]], dtype=torch.float64)

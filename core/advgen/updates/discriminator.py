@@ -104,7 +104,7 @@ def _fakes(players: Players, objective: Objective, chunk: Chunk, progress: float
     with torch.no_grad(), players.precision():
         temperature = draw_temperature(objective, "values", progress)
         fake: Sample = players.generates(chunk.noise, chunk.real.condition, temperature=temperature)
-        return fake.detach()
+        return fake.seen_in(players.dtype).detach()
 
 
 def _mismatch_cost(

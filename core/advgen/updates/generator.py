@@ -76,7 +76,7 @@ def generated(players: Players, objective: Objective, chunk: Chunk, progress: fl
     temperature = draw_temperature(objective, estimator.mode, progress)
     with torch.no_grad() if estimator.scores_again else contextlib.nullcontext():
         fake: Sample = generator(chunk.noise, chunk.real.condition, mode=estimator.mode, temperature=temperature)
-    return fake
+    return fake.seen_in(players.dtype)
 
 
 def generator_costs(
