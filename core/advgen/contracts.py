@@ -101,6 +101,13 @@ class Generator(nn.Module, ABC):
             "layers take a latent each (gen plugins show NAME lists a plugin's presets)"
         )
 
+    def follow(self, noise: Tensor, condition: Mapping[str, Tensor]) -> None:
+        """After each of G's adversarial updates, without gradients: noise and conditions (B, ...) of the global batch, the same
+        on every rank.
+
+        For what is known of G over many updates, such as its mean latent, which it keeps in buffers; the default does nothing.
+        """
+
     def path_lengths(self, noise: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """How far a sample moves for a step of its latent, (B,), with its graph; for the penalty ``path_length``."""
         raise ConfigError(

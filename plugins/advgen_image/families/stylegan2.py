@@ -68,7 +68,7 @@ class StyleGenerator(Generator):
     """noise (B, Z), label (B,) -> images (B, C, H, W), about [-1, 1]: nothing bounds them.
 
     ``styles`` and ``synthesize`` are its two halves, for tools that edit in between. ``truncation`` (1: none, 0: the mean
-    image of the class) acts in evaluation mode. The mean style of each class is followed in training, in a buffer.
+    image of the class) acts in evaluation mode. The mean style of each class is followed over updates, in a buffer.
     """
 
     mapped = True
@@ -105,8 +105,6 @@ class StyleGenerator(Generator):
         """The style of each layer, (B, L, S): mixed in training, truncated where asked afterwards."""
         style = self.latent(noise, condition)
         if self.training:
-            if torch.is_grad_enabled():
-                self._follow(style, condition)
             return self._mixed(style, noise, condition)
         if self.truncation != 1.0:
             style = torch.lerp(self.mean_latent(style, condition), style, self.truncation)
@@ -130,14 +128,15 @@ class StyleGenerator(Generator):
         return style.unsqueeze(1).expand(-1, self.num_styles, -1)
 
     @torch.no_grad()
-    def _follow(self, style: Tensor, condition: Mapping[str, Tensor]) -> None:
+    def follow(self, noise: Tensor, condition: Mapping[str, Tensor]) -> None:
         """Move the mean style of each class in the batch: a plain mean over the first updates, then a running one."""
         label = condition.get("label")
         if label is None and self.mapping.embedding is not None:
             return
+        style = self.latent(noise, condition)
         rows = torch.zeros(len(style), dtype=torch.int64, device=style.device) if label is None else label
         counts = torch.zeros_like(self.followed).index_add_(0, rows, torch.ones_like(rows))
-        sums = torch.zeros_like(self.means).index_add_(0, rows, style.detach().to(self.means.dtype))
+        sums = torch.zeros_like(self.means).index_add_(0, rows, style.to(self.means.dtype))
         seen = counts > 0
         self.followed += seen
         rate = (1.0 / self.followed.clamp_min(1).to(self.means.dtype)).clamp_min(1.0 - MEAN_DECAY)
