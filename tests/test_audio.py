@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -356,7 +357,9 @@ def test_the_judge_hears_the_pitch_and_is_loaded_the_second_time(notes_corpus, t
     assert (judge.classify(batch) == batch.condition["label"]).double().mean() >= 0.9
     again = modality.judge(notes_corpus, tmp_path)
     assert torch.equal(judge.features(batch), again.features(batch)) and judge.features(batch).shape == (64, 64)
-    assert len(list(tmp_path.iterdir())) == 1
+    (file,) = tmp_path.iterdir()
+    assert judge.protocol["weights"] == f"sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
+    assert "64 rectified numbers" in judge.protocol["layer"] and "8000 Hz" in judge.protocol["spectrogram"]
 
 
 def test_a_judge_without_labels_has_features_and_no_opinion(notes_corpus, tmp_path):
@@ -365,6 +368,7 @@ def test_a_judge_without_labels_has_features_and_no_opinion(notes_corpus, tmp_pa
     judge = AudioModality(config, corpus.facts).judge(corpus, tmp_path)
     batch = corpus.splits["test"].batch(torch.arange(4), torch.Generator())
     assert judge.features(batch).shape == (4, 64) and judge.classify(batch) is None
+    assert set(judge.protocol) == {"layer", "spectrogram", "weights"}
 
 
 def test_facts_rebuild_the_modality_without_the_data(notes_corpus):

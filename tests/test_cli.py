@@ -15,6 +15,7 @@ import pytest
 
 from advgen.cli import main
 from advgen.errors import CheckpointError
+from advgen.metrics.comparison import Comparison
 
 PLUGIN = """
 from typing import Literal
@@ -232,8 +233,19 @@ def test_sample_and_evaluate_hand_their_flags_on(gen: Any, monkeypatch: pytest.M
     assert gen("evaluate", "runs/x").out == "report {'fd': inf}\n"
     assert calls[-1] == (
         Path("runs/x"),
-        {"num_samples": None, "seed": 0, "features": None, "weights": None, "truncation": None, **place},
+        {
+            "num_samples": None,
+            "seed": 0,
+            "features": None,
+            "weights": None,
+            "truncation": None,
+            "comparison": Comparison(),
+            **place,
+        },
     )
+    told = gen("evaluate", "runs/x", "--reference", "train", "--neighbours", 3, "--kid-block", 1000)
+    assert told.code == 0 and calls[-1][1]["comparison"] == Comparison(None, "train", 3, 1000)
+    assert "--reference trian: did you mean 'train'?" in gen("evaluate", "runs/x", "--reference", "trian").err
 
 
 def test_runs_are_listed_and_described(gen: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

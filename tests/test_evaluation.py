@@ -17,9 +17,10 @@ import torch
 from advgen.cache import cache_folder
 from advgen.contracts import Batch, Corpus, DataRequest, MetricNote, Modality
 from advgen.data.memory import ArraySource
-from advgen.errors import ContractError, DataError, GenError
+from advgen.errors import ConfigError, ContractError, DataError, GenError
 from advgen.evaluation import evaluate_loaded, evaluate_modality, evaluate_run
-from advgen.metrics.features import frechet_distance
+from advgen.metrics.comparison import Comparison
+from advgen.metrics.features import frechet_distance, kernel_distance, precision_recall_density_coverage
 from advgen.metrics.judging import compare
 from advgen.metrics.real import pool_features, real_samples
 from advgen.metrics.report import better_direction, format_report
@@ -155,6 +156,7 @@ def test_the_protocol_stands_beside_the_numbers(run: FakeRun) -> None:
         "features": "points",
         "judge_accuracy": 1.0,
         "split": "test",
+        "real_column": "train",
         "num_generated": 90,
         "num_real": 300,
         "num_reference": 90,
@@ -166,6 +168,92 @@ def test_the_protocol_stands_beside_the_numbers(run: FakeRun) -> None:
         "data_changed": False,
         "neighbours": {"num_samples": 90, "num_train": 900},
     }
+
+
+def published(run: FakeRun, **more: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """A report of 90 samples in another protocol, and the points that it is of."""
+    report = evaluate_loaded(run, 90, comparison=Comparison(**more))
+    real = {split: real_samples(run.modality, run.corpus(), split).values.double() for split in ("test", "train")}
+    return report, real | {"generated": run.draw(90).values.double()}
+
+
+def test_samples_are_compared_with_the_training_split_where_asked_and_held_out_ones_take_their_place(run: FakeRun) -> None:
+    run.shift = 3.0
+    report, points = published(run, reference="train")
+    sides = {"generated": points["generated"], "real": points["test"][:90]}
+    for side, features in sides.items():
+        expected = frechet_distance(generated=features, real=points["train"])
+        assert report[side]["frechet_distance"] == pytest.approx(expected), side
+    protocol = report["protocol"]
+    counts = [protocol[name] for name in ("split", "num_real", "real_column", "num_reference")]
+    assert counts == ["train", 900, "test", 90]
+    text = format_report(report)
+    assert "against 900 real samples of the train split" in text and "column real: 90 test samples instead" in text
+
+
+def test_what_is_not_of_features_stays_with_the_held_out_split_whatever_the_reference(run: FakeRun) -> None:
+    usual, other = evaluate_loaded(run, 90), published(run, reference="train")[0]
+    for part in ("modality", "real_modality"):
+        assert other[part] == pytest.approx(usual[part])
+    assert other["protocol"]["modality"] == {"split": "test", "real_column": "train"}
+    assert "rows of the modality itself: the test split; column real: train samples" in format_report(other)
+    for side in ("generated", "real"):
+        assert other[side]["neighbour_distance_train"] == pytest.approx(usual[side]["neighbour_distance_train"], rel=0.3)
+    assert other["real"]["neighbour_distance_train"] > 0
+
+
+def test_the_judges_accuracy_is_of_held_out_samples_whatever_the_reference(run: FakeRun) -> None:
+    class TrainedJudge(PointJudge):
+        """Knows the class of training samples alone."""
+
+        def classify(self, batch: Batch) -> torch.Tensor:
+            known = torch.cdist(batch.values, train).min(dim=1).values < 1e-5
+            return torch.where(known, batch.condition["label"], 2 - batch.condition["label"])
+
+    train = real_samples(run.modality, run.corpus(), "train").values
+    run.modality.the_judge = TrainedJudge()
+    for reference in ("test", "train"):
+        report = published(run, reference=reference)[0]
+        assert report["protocol"]["judge_accuracy"] == pytest.approx(1 / 3, abs=0.1), reference
+
+
+def test_neighbours_and_blocks_that_were_asked_for_are_those_of_the_numbers_and_of_the_protocol(run: FakeRun) -> None:
+    report, points = published(run, neighbours=2, kid_block=40)
+    sides = {"generated": points["generated"], "real": points["test"]}
+    expected = precision_recall_density_coverage(**sides, neighbours=2)
+    expected["kernel_distance"] = kernel_distance(**sides, block=40)
+    assert {name: report["generated"][name] for name in expected} == pytest.approx(expected)
+    assert report["generated"]["density"] != evaluate_loaded(run, 90)["generated"]["density"]
+    assert report["generated"]["within_class_recall"] != evaluate_loaded(run, 90)["generated"]["within_class_recall"]
+    assert report["protocol"]["k"] == 2
+    assert report["protocol"]["kernel"] == "(x.y/F + 1)^3, unbiased, mean over blocks of 40"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"reference": "validation"}, "--reference validation: known: test, train"),
+        ({"neighbours": 0}, "--neighbours 0: expected 1 or more"),
+        ({"kid_block": 1}, "--kid-block 1: expected 2 or more samples"),
+    ],
+)
+def test_a_protocol_that_cannot_be_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Comparison(**wrong)
+
+
+def test_a_block_or_neighbours_beyond_the_samples_are_refused_before_the_judge_trains(run: FakeRun) -> None:
+    with pytest.raises(DataError, match="--kid-block 91: there are 90 generated, 300 test, 900 train samples"):
+        published(run, kid_block=91)
+    with pytest.raises(DataError, match="-n 90: the metrics need more than 90 samples"):
+        published(run, neighbours=90)
+    assert run.modality.caches == ()
+
+
+def test_answers_to_held_out_conditions_are_not_compared_with_training_samples(run: FakeRun) -> None:
+    run.modality.paired = True
+    with pytest.raises(ConfigError, match="--reference train: samples of PointModality answer held-out conditions"):
+        published(run, reference="train")
 
 
 def test_the_same_seed_gives_the_same_report_and_another_seed_another(run: FakeRun) -> None:

@@ -74,15 +74,23 @@ def test_a_card_tells_licence_data_use_and_the_protocol_of_its_metrics(tmp_path:
     for file in files:
         file.write_text("first line\nsecond\n")
     report = {
-        "protocol": {"features": "own-cnn", "num_generated": 100, "step": 2},
+        "protocol": {
+            "features": "own-cnn",
+            "num_generated": 100,
+            "step": 2,
+            "judge": {"layer": "the last, 64 numbers", "weights": "sha256 ab"},
+            "metrics": {"valid_share": {"protocol": "read back", "better": "higher", "missing": ""}},
+        },
         "generated": {"frechet_distance": 1.5, "note": "text"},
         "real": {"frechet_distance": 0.25},
         "modality": {"valid_share": 0.5},
         "real_modality": {},
     }
+    published = {"protocol": {"features": "inception", "score": {"name": "inception_score", "splits": 10}}}
+    published |= {"generated": {"inception_score": 7.25}, "real": {}}
     facts = CardFacts(
         *("mine", "image", "advgen", "a-task", "cc0-1.0", 2, 1234, "digits", "abc123", ["0", "1"], 'plugin = "image"'),
-        report,
+        [report, published],
         files,
         tmp_path,
     )
@@ -91,9 +99,18 @@ def test_a_card_tells_licence_data_use_and_the_protocol_of_its_metrics(tmp_path:
     yaml = pytest.importorskip("yaml")
     head = yaml.safe_load(front)
     assert head["license"] == "cc0-1.0" and head["pipeline_tag"] == "a-task" and "advgen-plugin:image" in head["tags"]
-    (metric, own) = head["model-index"][0]["results"][0]["metrics"]
+    (first, second) = head["model-index"][0]["results"]
+    (metric, own), (score,) = first["metrics"], second["metrics"]
     assert (metric["type"], metric["value"], own["value"]) == ("frechet_distance", 1.5, 0.5)
-    assert metric["args"] == "features own-cnn, num_generated 100, step 2"
+    stamp = "features: own-cnn; num_generated: 100; step: 2; judge layer: the last, 64 numbers; judge weights: sha256 ab"
+    assert metric["args"] == stamp
+    assert own["args"] == f"{stamp}; metrics valid_share protocol: read back; metrics valid_share better: higher"
+    assert score["value"] == 7.25
+    assert score["args"] == "features: inception; score name: inception_score; score splits: 10"
+    tables = body.split("### In features of ")
+    assert "- judge layer: the last, 64 numbers" in tables[1] and "- metrics valid_share protocol: read back" in tables[1]
+    assert tables[2].startswith("inception\n") and "| inception_score | 7.25 |  |" in tables[2]
+    assert "- score splits: 10" in tables[2] and "judge" not in tables[2].partition("## Training")[0]
     assert "| frechet_distance | 1.5 | 0.25 |" in body and "| valid_share | 0.5 |  |" in body
     for part in (
         "![overview](samples/overview.png)",
@@ -116,6 +133,23 @@ def test_metrics_of_another_step_stay_out_of_the_card(trained: Path, tmp_path: P
             assert ("7.5" in (result.path / "README.md").read_text()) is expected
     finally:
         file.unlink()
+
+
+def test_every_evaluation_of_the_step_is_in_the_card_the_judges_first(trained: Path, tmp_path: Path) -> None:
+    steps = {"evaluation.json": 2, "evaluation-inception.json": 2, "evaluation-other.json": 1}
+    try:
+        for name, step in steps.items():
+            report = {"protocol": {"step": step, "features": f"of {name}"}, "generated": {"frechet_distance": 7.5}, "real": {}}
+            (trained / name).write_text(json.dumps(report))
+        card = (export_run(trained, "huggingface", tmp_path / "model").path / "README.md").read_text()
+        titles = [line for line in card.splitlines() if line.startswith("### ")]
+        assert titles == [f"### In features of of {name}" for name in list(steps)[:2]]
+        (trained / "evaluation-other.json").write_text("{}")
+        with pytest.raises(CheckpointError, match=r"evaluation-other\.json has no protocol; run gen evaluate .* or remove it"):
+            export_run(trained, "huggingface", tmp_path / "again")
+    finally:
+        for name in steps:
+            (trained / name).unlink()
 
 
 def test_no_path_of_the_training_machine_is_shipped(tmp_path: Path) -> None:

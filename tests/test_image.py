@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import struct
 import subprocess
 import sys
@@ -459,6 +460,9 @@ def test_judge_classifies_shapes_is_cached_and_leaves_the_global_randomness_alon
     monkeypatch.setattr(judge_module, "_fit", lambda *_: pytest.fail("trained again"))
     assert torch.equal(modality.judge(corpus, tmp_path).features(test), judge.features(test))
     assert judge.name == "own-cnn-classifier" and judge.features(test).shape == (300, 64)
+    (file,) = tmp_path.rglob("judge.safetensors")
+    assert judge.protocol["weights"] == f"sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
+    assert "64 numbers" in judge.protocol["layer"] and "32x32" in judge.protocol["resizer"]
 
 
 def test_judge_without_classes_is_an_autoencoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,6 +472,7 @@ def test_judge_without_classes_is_an_autoencoder(tmp_path: Path, monkeypatch: py
     judge = modality.judge(corpus, tmp_path / "cache")
     batch = modality.prepare(corpus.splits["train"].batch(torch.arange(5), rng()))
     assert judge.classify(batch) is None and judge.features(batch).shape == (5, 64)
+    assert set(judge.protocol) == {"layer", "resizer", "weights"}
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

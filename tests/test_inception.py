@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import save_file
 
 from advgen import Batch, ConfigError, DataError
-from advgen.evaluation import FeatureSpace, evaluate_loaded
+from advgen.evaluation import evaluate_loaded
+from advgen.metrics.comparison import Comparison, FeatureSpace
 from advgen.metrics.features import frechet_distance, kernel_distance, precision_recall_density_coverage
 from advgen.metrics.judging import View, compare
 from advgen.metrics.kept import content_of, pooled_features, view_of_real
@@ -327,7 +328,7 @@ def test_a_report_in_inception_features_is_stamped_with_layer_resizer_weights_an
     save_file(network.state_dict(), tmp_path / "w.safetensors")
     run, space = InceptionRun(), FeatureSpace("inception", tmp_path / "w.safetensors")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    report = evaluate_loaded(run, 7, space=space)  # type: ignore[arg-type]
+    report = evaluate_loaded(run, 7, comparison=Comparison(space))  # type: ignore[arg-type]
     protocol = report["protocol"]
     assert protocol["features"] == "inception-v3-2015-12-05" and set(protocol["judge"]) == {"layer", "resizer", "weights"}
     assert 1 <= report["generated"]["inception_score"] < 1008
@@ -340,7 +341,7 @@ def test_a_report_in_inception_features_is_stamped_with_layer_resizer_weights_an
     monkeypatch.setattr(
         InceptionFeatures, "features_and_logits", lambda self, batch: shown.append(len(batch)) or forward(self, batch)
     )
-    assert evaluate_loaded(run, 7, space=space) == report  # type: ignore[arg-type]
+    assert evaluate_loaded(run, 7, comparison=Comparison(space)) == report  # type: ignore[arg-type]
     assert shown == [7]
 
 

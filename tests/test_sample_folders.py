@@ -15,6 +15,7 @@ from PIL import Image
 import advgen
 from advgen.cli import main
 from advgen.errors import ConfigError, DataError
+from advgen.metrics.comparison import Comparison
 from advgen.metrics.report import format_report
 from advgen.sample_folders import evaluate_samples, open_folder
 from advgen.sampling import sample_run
@@ -120,6 +121,42 @@ def test_the_command_prints_the_table_or_json(tmp_path: Path, capsys: pytest.Cap
     assert report["protocol"]["num_generated"] == 20 and report["protocol"]["num_samples"] == 30
 
 
+class Means:
+    """Published features in name: the mean of each channel."""
+
+    name, protocol = "means", {"layer": "none", "weights": "sha256 0"}
+
+    def features(self, batch: advgen.Batch) -> torch.Tensor:
+        return batch.values.mean(dim=(2, 3))
+
+    def classify(self, batch: advgen.Batch) -> None: ...
+
+
+def test_a_folder_is_judged_in_published_features_where_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(ImageModality, "feature_space", lambda self, *of: asked.append(of) or Means())
+    monkeypatch.setattr(ImageModality, "judge", lambda *_: pytest.fail("the judge was trained"))
+    folder = write_shapes(tmp_path / "in", 20)
+    place = ("--samples", folder, "--plugin", "image", "--device", "cpu", "--json")
+    assert gen("evaluate", *place, "--features", "inception", "--weights", "w.pth", "--reference", "train") == 0
+    report = json.loads(capsys.readouterr().out)
+    (name, _, weights, device), protocol = asked[0], report["protocol"]
+    assert (name, weights, device) == ("inception", Path("w.pth"), torch.device("cpu"))
+    assert (protocol["features"], protocol["judge"], protocol["split"]) == ("means", Means.protocol, "train")
+    assert report["generated"]["frechet_distance"] >= 0 and not (tmp_path / "in" / "evaluation-inception.json").exists()
+    assert gen("evaluate", *place, "--features", "vgg") == 2
+    assert "--features vgg: known: inception" in capsys.readouterr().err
+    assert gen("evaluate", *place, "--weights", "w.pth") == 2
+    assert "say --features NAME too" in capsys.readouterr().err
+
+
+def test_a_folder_needs_more_samples_than_neighbours(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds 8 samples, the metrics need more than 9"):
+        evaluate_samples(write_shapes(tmp_path, 8), "image", comparison=Comparison(neighbours=9))
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -127,6 +164,7 @@ def test_the_command_prints_the_table_or_json(tmp_path: Path, capsys: pytest.Cap
         (("runs/x", "--samples", "f", "--plugin", "image"), "leave out the run"),
         (("--samples", "f"), "say with --plugin NAME what reads them"),
         (("--samples", "f", "--plugin", "image", "--step", "3"), "leave out --step"),
+        (("--samples", "f", "--plugin", "image", "--truncation", "0.5"), "--truncation is for runs"),
         (("runs/x", "--data", "d"), "--data goes with --samples"),
     ],
 )

@@ -550,8 +550,11 @@ def test_real_sentences_are_valid_known_and_keep_their_factors() -> None:
 def test_features_do_not_change_from_one_judge_to_the_next(tmp_path: Path) -> None:
     text, corpus = modality()
     batch = real(text, corpus)
-    first, second = (text.judge(corpus, tmp_path).features(batch) for _ in range(2))
+    judges = [text.judge(corpus, tmp_path) for _ in range(2)]
+    first, second = (judge.features(batch) for judge in judges)
     assert torch.equal(first, second) and first.shape == (8, 64)
+    stamps = [getattr(judge, "protocol", {}) for judge in judges]
+    assert stamps[0] == stamps[1] and "64 numbers" in stamps[0]["layer"] and len(stamps[0]["weights"]) == len("sha256 ") + 64
 
 
 def test_samples_are_written_a_line_each_and_later_blocks_are_added(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from advgen.cache import cache_folder
 from advgen.contracts import Batch, Corpus, Judge, Modality
 from advgen.errors import ConfigError, DataError, GenError
-from advgen.metrics.features import KERNEL, NEIGHBOURS, neighbour_distances
+from advgen.metrics.comparison import TEST, TRAIN, USUAL, Comparison
+from advgen.metrics.features import neighbour_distances
 from advgen.metrics.judging import View, blocks_of, compare, compare_views, judge_accuracy, score_name, see
 from advgen.metrics.kept import content_of, view_of_real
 from advgen.metrics.real import MAX_SAMPLES, pool_features, real_samples, split_of
@@ -39,6 +39,7 @@ def evaluate_run(
     features: str | None = None,
     weights: Path | str | None = None,
     truncation: float | None = None,
+    comparison: Comparison = USUAL,
 ) -> dict[str, Any]:
     """Judge a run's generator on the held-out test split; the report is also written to ``evaluation.json`` in the run.
 
@@ -52,6 +53,7 @@ def evaluate_run(
         features: one of the modality's ``feature_spaces``, whose report goes to ``evaluation-NAME.json``; None: its judge.
         weights: the file with the weights of those features.
         truncation: how far samples are drawn from the mean latent; None: as the run's own samples are.
+        comparison: real split, neighbours and blocks of the metrics on features.
 
     Raises:
         GenError: the run cannot be read, or data or samples do not allow the metrics.
@@ -62,39 +64,10 @@ def evaluate_run(
     if truncation is not None:
         loaded.generator.truncation = truncation
     metrics, left_out = plugin_metrics(loaded.record)
-    space = FeatureSpace(features, None if weights is None else Path(weights)) if features or weights else None
-    report = evaluate_loaded(loaded, num_samples, seed, metrics, space)
+    report = evaluate_loaded(loaded, num_samples, seed, metrics, comparison.within(features, weights))
     report["left_out"] = left_out | report["left_out"]
     write_report(report, loaded.folder / f"evaluation{f'-{features}' if features else ''}.json")
     return report
-
-
-@dataclass(frozen=True)
-class FeatureSpace:
-    """Published features that a user asks for in place of the judge, and the file of their weights."""
-
-    name: str | None
-    weights: Path | None = None
-
-    def judge(self, modality: Modality[Any], device: torch.device) -> Judge:
-        """The network of these features.
-
-        Raises:
-            ConfigError: where the modality has no such features, or only weights were named.
-        """
-        known = modality.feature_spaces
-        if self.name is None:
-            raise ConfigError(f"--weights {self.weights}: the judge of the data takes none; say --features NAME too")
-        if self.name not in known:
-            raise ConfigError(f"--features {self.name}: {_listed(modality)}; leave --features out for the judge of the data")
-        return modality.feature_space(self.name, cache_folder(), self.weights, device)
-
-
-def _listed(modality: Modality[Any]) -> str:
-    known = modality.feature_spaces
-    if not known:
-        return f"{type(modality).__name__} has no published features"
-    return "known: " + "; ".join(f"{name} ({about})" for name, about in known.items())
 
 
 @dataclass(frozen=True)
@@ -103,29 +76,36 @@ class RealSide:
 
     Args:
         judge: the feature network.
-        held_out: the test split, or as much of it as is looked at.
-        compared: the held-out samples that the modality's own metrics compare with, which may be more.
-        reference: training samples, as many as are generated, which take the generator's place in the column real.
-        split: where those are from.
-        view, reference_view: what the judge sees of the two.
+        comparison: which split, and how.
+        held_out: the test split, or as much of it as is looked at, for answers.
+        references: the held-out samples that the modality's own metrics compare with, which may be more.
+        compared: samples of the split that generated ones are compared with.
+        column: samples of the other split, as many as are generated, which take the generator's place in the column real.
+        view, column_view: what the judge sees of the two.
         train: (M, F) features of training samples, for distances to the nearest; None where there are none.
-        own: the modality's own metrics of ``reference``.
+        own: the modality's own metrics of training samples against ``references``.
         count: how many samples are to be generated.
         seed: of the choice of real samples, and of the noise of generated ones.
     """
 
     corpus: Corpus
     judge: Judge
+    comparison: Comparison
     held_out: Batch
+    references: Batch
     compared: Batch
-    reference: Batch
-    split: str
+    column: Batch
     view: View
-    reference_view: View
+    column_view: View
     train: Tensor | None
     own: Mapping[str, float]
     count: int
     seed: int
+
+    @property
+    def held_out_view(self) -> View:
+        """What the judge sees of samples that it was not trained on."""
+        return self.view if self.comparison.reference == TEST else self.column_view
 
 
 def evaluate_loaded(
@@ -133,72 +113,83 @@ def evaluate_loaded(
     num_samples: int | None = None,
     seed: int = 0,
     metrics: Mapping[str, Metric] | None = None,
-    space: FeatureSpace | None = None,
+    comparison: Comparison = USUAL,
 ) -> dict[str, Any]:
     """The report of a run that is already open, with further metrics on features; nothing is written."""
-    return judged(run, real_side(run, num_samples, seed, space), metrics or {})
+    return judged(run, real_side(run, num_samples, seed, comparison), metrics or {})
 
 
 def real_side(
-    run: LoadedRun | SampleFolder, num_samples: int | None = None, seed: int = 0, space: FeatureSpace | None = None
+    run: LoadedRun | SampleFolder, num_samples: int | None = None, seed: int = 0, comparison: Comparison = USUAL
 ) -> RealSide:
     """What ``num_samples`` of a run (None: as many as are held out, at most 2,000) are compared with.
 
     Raises:
         DataError: too few samples on either side.
+        ConfigError: where samples answer held-out conditions, and training ones are to be compared with.
     """
-    corpus, modality, cache = run.corpus(), run.modality, cache_folder()
-    count = _count(num_samples, len(split_of(corpus, "test")))
-    judge = modality.judge(corpus, cache) if space is None else space.judge(modality, run.device)
+    corpus, modality, space, cache = run.corpus(), run.modality, comparison.space, cache_folder()
+    against_train = comparison.reference == TRAIN
+    if modality.paired and against_train:
+        raise ConfigError(
+            f"--reference {TRAIN}: samples of {type(modality).__name__} answer held-out conditions; leave --reference out"
+        )
     split = "reference" if "reference" in corpus.splits else "train"
-    held_out = real_samples(modality, corpus, "test", seed=seed, limit=max(MAX_SAMPLES, count))
-    reference = real_samples(modality, corpus, split, seed=seed, limit=count)
+    sizes = {TEST: len(split_of(corpus, TEST)), TRAIN: len(split_of(corpus, split))}
+    count = _count(num_samples, sizes, comparison)
+    judge = modality.judge(corpus, cache) if space is None else space.judge(modality, run.device)
+    most = max(MAX_SAMPLES, count)
+    held_out = real_samples(modality, corpus, TEST, seed=seed, limit=most)
+    seen = real_samples(modality, corpus, split, seed=seed, limit=most if against_train else count)
     if modality.paired:
         held_out = held_out.slice(0, count)
-    compared = _compared(modality, corpus, held_out, count, seed)
+    references = _references(modality, corpus, held_out, count, seed)
+    compared, column = (seen, held_out.slice(0, count)) if against_train else (held_out, seen)
     # An answer to a held-out condition is as varied, and as new, as the conditions are, and other real samples are no answer to
     # them; and published features are too slow for the whole training data.
-    seeks = not modality.paired and space is None
+    has_neighbours = not modality.paired and space is None
     return RealSide(
         corpus,
         judge,
+        comparison,
         held_out,
+        references,
         compared,
-        reference,
-        split,
-        view_of_real(judge, held_out, cache),
-        view_of_real(judge, reference, cache),
-        pool_features(modality, corpus, split, judge, seed=seed, limit=MAX_TRAIN, cache=cache) if seeks else None,
-        {} if modality.paired else dict(modality.metrics(reference, compared)),
+        column,
+        view_of_real(judge, compared, cache),
+        view_of_real(judge, column, cache),
+        pool_features(modality, corpus, split, judge, seed=seed, limit=MAX_TRAIN, cache=cache) if has_neighbours else None,
+        {} if modality.paired else dict(modality.metrics(seen.slice(0, count), references)),
         count,
         seed,
     )
 
 
-def _compared(modality: Modality[Any], corpus: Corpus, held_out: Batch, count: int, seed: int) -> Batch:
+def _references(modality: Modality[Any], corpus: Corpus, held_out: Batch, count: int, seed: int) -> Batch:
     """What the modality's own metrics compare with: ``held_out``, or more of it where many samples are asked for."""
     most = modality.most_references or 0
     if modality.paired or count <= MAX_SAMPLES or most <= len(held_out):
         return held_out
-    return real_samples(modality, corpus, "test", seed=seed, limit=most)
+    return real_samples(modality, corpus, TEST, seed=seed, limit=most)
 
 
 def judged(run: LoadedRun | SampleFolder, real: RealSide, metrics: Mapping[str, Metric]) -> dict[str, Any]:
     """The report of a run's samples as it draws them now."""
     modality, seed = run.modality, real.seed
     generated = run.answer(real.held_out, seed=seed) if modality.paired else run.draw(real.count, seed=seed)
-    views = {"generated": see(real.judge, generated), "real": real.reference_view}
+    views = {"generated": see(real.judge, generated), "real": real.column_view}
     names = modality.facts.get("classes") or ()
-    rows = {side: compare_views(view, real.view, score_name(real.judge), names) for side, view in views.items()}
+    score = score_name(real.judge)
+    rows = {side: compare_views(view, real.view, score, names, real.comparison) for side, view in views.items()}
     protocol = _protocol(real, len(generated)) | {"seed": seed, "step": run.step, "data": real.corpus.fingerprint}
     if (truncation := run.truncation) != 1.0:
         protocol["truncation"] = truncation
     protocol["data_changed"] = real.corpus.fingerprint != run.fingerprint
     if real.train is not None:
-        compared = {"generated": views["generated"].features, "real": real.view.features}
+        compared = {"generated": views["generated"].features, "real": real.held_out_view.features}
         protocol["neighbours"] = _add_neighbours(rows, compared, real.train)
     left_out = _add_plugin_metrics(rows, views, real.view, metrics)
-    own, notes = dict(modality.metrics(generated, real.compared)), modality.metric_notes()
+    own, notes = dict(modality.metrics(generated, real.references)), modality.metric_notes()
     own |= run.of_generator(real.held_out, generated)
     left_out |= {name: note.missing for name, note in notes.items() if note.missing and name not in own}
     protocol |= {"metrics": {name: vars(note) for name, note in notes.items() if name in own}} if notes else {}
@@ -210,39 +201,47 @@ def judged(run: LoadedRun | SampleFolder, real: RealSide, metrics: Mapping[str, 
 
 def _protocol(real: RealSide, num_generated: int) -> dict[str, Any]:
     """What decides the numbers: features, counts, and which real samples they are compared with."""
-    judge, own = real.judge, dict(getattr(real.judge, "protocol", {}))
+    judge, own, comparison = real.judge, dict(getattr(real.judge, "protocol", {})), real.comparison
+    elsewhere = {} if comparison.reference == TEST else {"modality": {"split": TEST, "real_column": TRAIN}}
     score = {"score": {"name": score_name(judge), "splits": SPLITS}} if real.view.logits is not None else {}
     return {
         "features": judge.name,
-        **judge_accuracy(real.view),
-        "split": "test",
+        **judge_accuracy(real.held_out_view),
+        "split": comparison.reference,
+        "real_column": comparison.column,
+        **elsewhere,
         "num_generated": num_generated,
-        "num_real": len(real.held_out),
-        **({"num_real_own": len(real.compared)} if len(real.compared) != len(real.held_out) else {}),
-        "num_reference": len(real.reference),
-        "k": NEIGHBOURS,
-        "kernel": KERNEL,
-        "real_content": content_of(blocks_of(real.held_out)),
+        "num_real": len(real.compared),
+        **({"num_real_own": len(real.references)} if len(real.references) != len(real.held_out) else {}),
+        "num_reference": len(real.column),
+        "k": comparison.neighbours,
+        "kernel": comparison.kernel,
+        "real_content": content_of(blocks_of(real.compared)),
         "real_features": content_of([Batch(real.view.seen)]),
         **({"judge": own} if own else {}),
         **score,
     }
 
 
-def _count(num_samples: int | None, held: int) -> int:
-    """How many samples to generate.
+def _count(num_samples: int | None, sizes: Mapping[str, int], comparison: Comparison) -> int:
+    """How many samples to generate, where the splits hold so many.
 
     Raises:
         DataError: too few on either side.
     """
-    if num_samples is not None and num_samples <= NEIGHBOURS:
-        raise DataError(f"-n {num_samples}: the metrics need more than {NEIGHBOURS} samples; ask for more")
-    if held <= NEIGHBOURS:
+    held, neighbours, block = sizes[TEST], comparison.neighbours, comparison.kid_block
+    if num_samples is not None and num_samples <= neighbours:
+        raise DataError(f"-n {num_samples}: the metrics need more than {neighbours} samples; ask for more")
+    if held <= neighbours:
         raise DataError(
-            f"the test split holds {held} samples, the metrics need more than {NEIGHBOURS}; "
+            f"the test split holds {held} samples, the metrics need more than {neighbours}; "
             "bring more data, or train with a larger data.test_share"
         )
-    return min(MAX_SAMPLES, held) if num_samples is None else num_samples
+    count = min(MAX_SAMPLES, held) if num_samples is None else num_samples
+    if block is not None and block > min(count, *sizes.values()):
+        there = ", ".join(f"{number} {name}" for name, number in {"generated": count, **sizes}.items())
+        raise DataError(f"--kid-block {block}: there are {there} samples, expected a whole block of each; take a smaller one")
+    return count
 
 
 def _add_neighbours(rows: dict[str, dict[str, Any]], sides: Mapping[str, Tensor], train: Tensor) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Any folder of samples judged without a model: the metrics of a run, in the features of the data's own judge."""
+"""Any folder of samples judged without a model: the metrics of a run, in the same features."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from advgen.contracts import Batch, Corpus, DataRequest, Modality
 from advgen.data.datasets import names_set
 from advgen.errors import ConfigError, DataError
 from advgen.evaluation import evaluate_loaded
-from advgen.metrics.features import NEIGHBOURS
+from advgen.metrics.comparison import USUAL, Comparison
 from advgen.metrics.judging import BLOCK
 from advgen.metrics.real import MAX_SAMPLES
 from advgen.metrics.table import plugin_metrics
@@ -102,8 +102,9 @@ def evaluate_samples(
     device: str = "auto",
     preset: str | None = None,
     overrides: Sequence[str] = (),
+    comparison: Comparison = USUAL,
 ) -> dict[str, Any]:
-    """Judge a folder of samples on the held-out test split of data; nothing is written.
+    """Judge a folder of samples on the held-out test split of data, unless told otherwise; nothing is written.
 
     Args:
         samples: what the plugin reads as data; of a folder of ``gen sample``, its samples without the overview.
@@ -111,17 +112,19 @@ def evaluate_samples(
         data: as for ``train``; None: the plugin's embedded corpus.
         num_samples: at most so many, chosen by the seed; None: as many as are held out, at most 2,000.
         preset, overrides: as for ``train``; options of the plugin decide how the data are read.
+        comparison: features, real split, neighbours and blocks.
 
     Raises:
         GenError: where either cannot be read, or they are too few.
     """
     opened = open_folder(Path(samples).expanduser(), plugin, data, device, preset, overrides)
     held = len(opened.data.splits["test"]) if "test" in opened.data.splits else 0
-    if len(opened) <= NEIGHBOURS:
-        raise DataError(f"{samples} holds {len(opened)} samples, the metrics need more than {NEIGHBOURS}; bring more")
-    count = min(len(opened), num_samples or min(MAX_SAMPLES, max(held, NEIGHBOURS + 1)))
+    fewest = comparison.neighbours + 1
+    if len(opened) < fewest:
+        raise DataError(f"{samples} holds {len(opened)} samples, the metrics need more than {fewest - 1}; bring more")
+    count = min(len(opened), num_samples or min(MAX_SAMPLES, max(held, fewest)))
     metrics, left_out = plugin_metrics(find_plugin(plugin))
-    report = evaluate_loaded(opened, count, seed, metrics)
+    report = evaluate_loaded(opened, count, seed, metrics, comparison)
     report["left_out"] = left_out | report["left_out"]
     facts = {"samples": str(samples), "samples_sha256": opened.samples.fingerprint, "num_samples": len(opened)}
     report["protocol"] = {**facts, **report["protocol"], "skipped": list(opened.samples.bad)}

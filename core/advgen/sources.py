@@ -66,7 +66,8 @@ class Judge(Protocol):
 
     It may also have ``identity``, a text that decides its features (a hash of weights and resizing): features of real data
     are then kept in the cache; ``features_and_logits(batch)``, both in one pass, logits (N, K) of its own classes or None,
-    from which a score called ``score_name`` is made; and ``protocol``, names to texts that stand in reports.
+    from which a score called ``score_name`` is made; and ``protocol``, names to texts that stand in reports:
+    layer, resizing, hash of the weights.
     """
 
     name: str

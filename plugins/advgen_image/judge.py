@@ -5,6 +5,7 @@ Trained on the train split alone, from its own fixed seed, and cached; it never 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -75,7 +76,13 @@ class ImageJudge:
     def __init__(self, network: JudgeNetwork) -> None:
         self.network = network.eval().requires_grad_(False)
         self.name = "own-cnn-classifier" if network.classifies else "own-cnn-autoencoder"
-        self.identity = content_hash([VERSION.encode(), save(network.state_dict())])
+        weights = save(network.state_dict())
+        self.identity = content_hash([VERSION.encode(), weights])
+        self.protocol = {
+            "layer": f"the trunk's last linear layer, {NUM_FEATURES} numbers before the rectifier",
+            "resizer": f"bilinear to {WORKING_SIDE}x{WORKING_SIDE} with smoothing, of other sizes alone; values in [-1, 1]",
+            "weights": f"sha256 {hashlib.sha256(weights).hexdigest()}",
+        }
 
     @torch.no_grad()
     def features(self, batch: Batch) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Sequence
 
@@ -28,6 +29,11 @@ class TextJudge:
         self._tokenizer = tokenizer
         generator = torch.Generator().manual_seed(SEED)
         self._projection = torch.randn(BUCKETS, FEATURES, generator=generator)
+        self.protocol = {
+            "layer": f"a projection to {FEATURES} numbers of word 1-, 2- and 3-grams in {BUCKETS} buckets by CRC-32, "
+            "divided by the root of how many there are",
+            "weights": f"sha256 {hashlib.sha256(self._projection.numpy().tobytes()).hexdigest()}",
+        }
         self._centres = self._class_centres(corpus) if corpus.facts.get("classes") else None
 
     def features(self, batch: Batch) -> Tensor:

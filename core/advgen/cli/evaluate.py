@@ -44,6 +44,19 @@ def evaluate(
     weights: Annotated[
         Path | None, typer.Option("--weights", metavar="FILE", help="Their weights; default: the cache, else fetched.")
     ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference", metavar="SPLIT", help="Real split that samples are compared with: test (default) or train."
+        ),
+    ] = None,
+    neighbours: Annotated[
+        int | None, typer.Option("--neighbours", min=1, metavar="K", help="Of precision, recall, density, coverage; default 5.")
+    ] = None,
+    kid_block: Annotated[
+        int | None,
+        typer.Option("--kid-block", min=2, metavar="N", help="Kernel distance over blocks of N; default: whole sets."),
+    ] = None,
     truncation: TruncationOption = None,
     step: StepOption = None,
     device: DeviceOption = "auto",
@@ -52,17 +65,19 @@ def evaluate(
 ) -> None:
     """Compare a run's samples, or those of any folder, with held-out data, beside real against real."""
     from advgen.evaluation import evaluate_run
+    from advgen.metrics.comparison import Comparison
     from advgen.metrics.report import format_report
 
+    chosen = {"reference": reference, "neighbours": neighbours, "kid_block": kid_block}
+    asked: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
     place: dict[str, Any] = {"num_samples": num_samples, "seed": seed, "device": device, "plugin": plugin}
-    own = {"--features": features, "--weights": weights, "--truncation": truncation}
+    place["comparison"] = Comparison(**asked)
     foreign = {"--data": data, "--preset": preset, "--set": overrides}
     with to_stderr():
         if samples is not None:
-            if given := [name for name, value in own.items() if value is not None]:
-                raise ConfigError(
-                    f"{given[0]} is for runs; --samples are judged as they are, by the judge of the data; leave it out"
-                )
+            if truncation is not None:
+                raise ConfigError("--truncation is for runs; --samples are judged as they are; leave it out")
+            place["comparison"] = place["comparison"].within(features, weights)
             report = _of_folder(run, samples, step, data, preset, overrides or [], place)
         elif run is None:
             raise ConfigError(

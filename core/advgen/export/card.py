@@ -23,7 +23,7 @@ class CardFacts:
     Args:
         name: the model's, which is its folder's.
         config: the run's configuration as TOML.
-        report: of ``gen evaluate`` at this step; None where there is none.
+        reports: of ``gen evaluate`` at this step, one for each feature space.
         samples: files below the folder, the overview first.
     """
 
@@ -38,7 +38,7 @@ class CardFacts:
     fingerprint: str
     classes: Sequence[str]
     config: str
-    report: Mapping[str, Any] | None
+    reports: Sequence[Mapping[str, Any]]
     samples: Sequence[Path]
     folder: Path
 
@@ -51,7 +51,7 @@ def write_card(facts: CardFacts) -> str:
         _summary(facts),
         "## Samples\n\n" + "\n\n".join(_samples(facts)),
         "## Use\n\n" + _use(facts),
-        "## Evaluation\n\n" + _evaluation(facts.report),
+        "## Evaluation\n\n" + ("\n\n".join(map(_evaluation, facts.reports)) or "Not evaluated at this step."),
         "## Training\n\n" + _training(facts),
         "## Licence\n\n" + ("Not stated." if facts.licence == LICENCE_NOT_STATED else facts.licence),
     ]
@@ -64,15 +64,23 @@ def _front_matter(facts: CardFacts) -> str:
     lines = ["---", "library_name: advgen", f"license: {json.dumps(facts.licence)}"]
     lines += [f"pipeline_tag: {json.dumps(facts.task)}"] if facts.task else []
     lines += ["tags:", *(f"- {json.dumps(tag)}" for tag in tags)]
-    if facts.report is not None and (figures := _figures(facts.report, "generated")):
-        kind = json.dumps(_protocol_text(facts.report))
-        lines += ["model-index:", f"- name: {json.dumps(facts.name)}", "  results:", "  - task:"]
-        lines += [f"      type: {json.dumps(facts.task or 'other')}", "    dataset:"]
-        lines += [f"      name: {json.dumps(facts.data)}", f"      type: {json.dumps(facts.data)}", "    metrics:"]
-        for name, value in figures.items():
-            lines += [f"    - type: {json.dumps(name)}", f"      value: {value!r}", f"      name: {json.dumps(name)}"]
-            lines += [f"      args: {kind}"]
+    results = [line for report in facts.reports for line in _result(facts, report)]
+    lines += ["model-index:", f"- name: {json.dumps(facts.name)}", "  results:", *results] if results else []
     return "\n".join([*lines, "---"])
+
+
+def _result(facts: CardFacts, report: Mapping[str, Any]) -> list[str]:
+    """A report's entry in the index: every number with the protocol that it was measured in."""
+    figures, data = _figures(report, "generated"), json.dumps(facts.data)
+    if not figures:
+        return []
+    lines = ["  - task:", f"      type: {json.dumps(facts.task or 'other')}", "    dataset:"]
+    lines += [f"      name: {data}", f"      type: {data}", "    metrics:"]
+    for name, value in figures.items():
+        stamp = json.dumps("; ".join(f"{key}: {text}" for key, text in _stamp(report, name).items()))
+        lines += [f"    - type: {json.dumps(name)}", f"      value: {value!r}", f"      name: {json.dumps(name)}"]
+        lines += [f"      args: {stamp}"]
+    return lines
 
 
 def _summary(facts: CardFacts) -> str:
@@ -111,13 +119,14 @@ def _use(facts: CardFacts) -> str:
     )
 
 
-def _evaluation(report: Mapping[str, Any] | None) -> str:
-    if report is None:
-        return "Not evaluated at this step."
+def _evaluation(report: Mapping[str, Any]) -> str:
+    """A table, and below it the whole protocol."""
     ours, real = _figures(report, "generated"), _figures(report, "real")
     rows = [f"| {name} | {value:.4g} | {_cell(real.get(name))} |" for name, value in ours.items()]
-    table = "\n".join(["| metric | generated | real training samples in their place |", "|---|---|---|", *rows])
-    return f"{table}\n\nProtocol: {_protocol_text(report)}."
+    table = "\n".join(["| metric | generated | real samples in their place |", "|---|---|---|", *rows])
+    protocol = _flat(report.get("protocol") or {})
+    listed = "\n".join(f"- {name}: {text}" for name, text in protocol.items())
+    return f"### In features of {protocol.get('features', 'no name')}\n\n{table}\n\nProtocol:\n\n{listed}"
 
 
 def _figures(report: Mapping[str, Any], side: str) -> dict[str, float]:
@@ -127,10 +136,22 @@ def _figures(report: Mapping[str, Any], side: str) -> dict[str, float]:
     return {name: value for name, value in found.items() if isinstance(value, int | float) and not isinstance(value, bool)}
 
 
-def _protocol_text(report: Mapping[str, Any]) -> str:
-    protocol = report.get("protocol") or {}
-    plain = {name: value for name, value in protocol.items() if isinstance(value, str | int | float)}
-    return ", ".join(f"{name} {value}" for name, value in plain.items())
+def _stamp(report: Mapping[str, Any], metric: str) -> dict[str, str]:
+    """The protocol of one metric: without what was said of others."""
+    protocol = dict(report.get("protocol") or {})
+    notes = protocol.pop("metrics", {})
+    return _flat(protocol | ({"metrics": {metric: notes[metric]}} if metric in notes else {}))
+
+
+def _flat(protocol: Mapping[str, Any], above: str = "") -> dict[str, str]:
+    """Names to texts, those of a part behind the part's name; what is not known is left out."""
+    found = dict[str, str]()
+    for name, value in protocol.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{above}{name} ")
+        elif value is not None and value != "":
+            found[f"{above}{name}"] = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return found
 
 
 def _cell(value: float | None) -> str:

@@ -37,17 +37,17 @@ def write_folder(run: LoadedRun, request: ExportRequest) -> ExportResult:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".exporting-") as scratch:
             draft = Path(scratch) / target.name
             draft.mkdir()
-            report = _report(run)
-            _fill(draft, run, request, report)
+            reports = _reports(run)
+            _fill(draft, run, request, reports)
             draft.rename(target)
     except OSError as error:
         raise ConfigError(f"cannot write {target}: {error.strerror or error}; choose another --out") from error
     files = sorted(file for file in target.rglob("*") if file.is_file())
-    about = {"licence": request.licence, "evaluated": report is not None}
+    about = {"licence": request.licence, "evaluated": bool(reports)}
     return ExportResult(run.folder, run.step, "huggingface", target, files, about)
 
 
-def _fill(draft: Path, run: LoadedRun, request: ExportRequest, report: dict[str, Any] | None) -> None:
+def _fill(draft: Path, run: LoadedRun, request: ExportRequest, reports: list[dict[str, Any]]) -> None:
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in run.generator.state_dict().items()}
     save_file(tensors, draft / WEIGHTS, metadata={"format": "pt"})
     config = _without_path(run.config)
@@ -70,7 +70,7 @@ def _fill(draft: Path, run: LoadedRun, request: ExportRequest, report: dict[str,
         fingerprint=run.fingerprint,
         classes=[str(name) for name in run.modality.facts.get("classes") or ()],
         config=to_toml(config, {name: source for name, source in about.get("sources", {}).items() if name != "data.path"}),
-        report=report,
+        reports=reports,
         samples=_write_samples(draft / "samples", run),
         folder=draft,
     )
@@ -131,13 +131,13 @@ def data_name(run: LoadedRun) -> str:
     return Path(path).name if Path(path).is_absolute() else path
 
 
-def _report(run: LoadedRun) -> dict[str, Any] | None:
-    """The run's last evaluation, where it is of this step."""
-    folder = RunFolder(run.folder)
-    if not (folder.path / "evaluation.json").is_file():
-        return None
-    report = folder.read_json("evaluation.json")
-    protocol = report.get("protocol")
-    if not isinstance(protocol, dict):
-        raise CheckpointError(f"{folder.path / 'evaluation.json'} has no protocol; run gen evaluate {folder.path} again")
-    return report if protocol.get("step") == run.step else None
+def _reports(run: LoadedRun) -> list[dict[str, Any]]:
+    """The run's last evaluations that are of this step: the judge's first, then those in published features."""
+    folder, found = RunFolder(run.folder), list[dict[str, Any]]()
+    for file in sorted(folder.path.glob("evaluation*.json"), key=lambda file: (len(file.name), file.name)):
+        report = folder.read_json(file.name)
+        protocol = report.get("protocol")
+        if not isinstance(protocol, dict):
+            raise CheckpointError(f"{file} has no protocol; run gen evaluate {folder.path} again, or remove it")
+        found += [report] if protocol.get("step") == run.step else []
+    return found

@@ -20,6 +20,11 @@ KERNEL = "(x.y/F + 1)^3, unbiased, whole sets"
 _ROWS = 256
 
 
+def kernel_over_blocks(block: int) -> str:
+    """How ``kernel_distance`` is computed in blocks."""
+    return KERNEL.replace("whole sets", f"mean over blocks of {block}")
+
+
 def check_features(features: Tensor, who: str, *, more_than: int = 1) -> Tensor:
     """The features as (N, F) float64, or a refusal that names the side at fault.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from advgen.contracts import Batch, Judge
 from advgen.errors import ContractError
+from advgen.metrics.comparison import USUAL, Comparison
 from advgen.metrics.features import (
     frechet_distance,
     kernel_distance,
@@ -90,20 +91,21 @@ def compare(judge: Judge, candidate: Batch, real: Batch, names: Any = ()) -> dic
     return compare_views(see(judge, candidate), see(judge, real), score_name(judge), names)
 
 
-def compare_views(candidate: View, real: View, score: str, names: Any = ()) -> dict[str, Any]:
+def compare_views(candidate: View, real: View, score: str, names: Any = (), comparison: Comparison = USUAL) -> dict[str, Any]:
     """``compare`` of what the judge has already seen; ``score`` names the score of its logits."""
-    features, real_features = candidate.features, real.features
+    features, real_features, neighbours = candidate.features, real.features, comparison.neighbours
     result: dict[str, Any] = {
         "frechet_distance": frechet_distance(generated=features, real=real_features),
-        "kernel_distance": kernel_distance(generated=features, real=real_features),
-        **precision_recall_density_coverage(generated=features, real=real_features),
+        "kernel_distance": kernel_distance(generated=features, real=real_features, block=comparison.kid_block),
+        **precision_recall_density_coverage(generated=features, real=real_features, neighbours=neighbours),
         "two_sample_accuracy": two_sample_accuracy(generated=features, real=real_features),
     }
     if candidate.logits is not None:
         result[score] = classifier_score(candidate.logits)
     own = candidate.recognised if candidate.labels is None else candidate.labels
     if own is not None and real.labels is not None:
-        recalls = within_class_recall(generated=features, generated_labels=own, real=real_features, real_labels=real.labels)
+        sides = {"generated": features, "generated_labels": own, "real": real_features, "real_labels": real.labels}
+        recalls = within_class_recall(**sides, neighbours=neighbours)
         result |= {"within_class_recall": sum(recalls.values()) / len(recalls)} if recalls else {}
     return result | _class_metrics(candidate.recognised, candidate.labels, names)
 

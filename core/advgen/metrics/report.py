@@ -59,8 +59,11 @@ def _head(protocol: Mapping[str, Any]) -> list[str]:
     lines += [f"truncation {protocol['truncation']:g}"] if "truncation" in protocol else []
     lines += [f"{name}: {text}" for name, text in protocol.get("judge", {}).items()]
     if "judge_accuracy" in protocol:
-        lines.append(f"the judge knows the class of {protocol['judge_accuracy']:.1%} of the real {protocol['split']} samples")
-    lines.append(f"column real: {protocol['num_reference']} train samples instead")
+        lines.append(f"the judge knows the class of {protocol['judge_accuracy']:.1%} of the real test samples")
+    lines.append(f"column real: {protocol['num_reference']} {protocol['real_column']} samples instead")
+    if "modality" in protocol:
+        own = protocol["modality"]
+        lines.append(f"rows of the modality itself: the {own['split']} split; column real: {own['real_column']} samples")
     if "score" in protocol:
         score = protocol["score"]
         lines.append(f"{score['name']}: mean over {score['splits']} parts")
@@ -69,7 +72,7 @@ def _head(protocol: Mapping[str, Any]) -> list[str]:
         sizes = protocol["neighbours"]
         lines.append(
             f"neighbour distances: {sizes['num_samples']} samples, among themselves and to {sizes['num_train']} train samples; "
-            f"column real: {sizes['num_samples']} {protocol['split']} samples instead"
+            f"column real: {sizes['num_samples']} test samples instead"
         )
     return lines
 

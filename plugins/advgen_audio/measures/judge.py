@@ -6,6 +6,7 @@ Legend: N clips, M mel bands, F frames.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from advgen import Batch, Corpus, content_hash
@@ -55,6 +56,11 @@ class AudioJudge:
     def __init__(self, network: MelClassifier, rate_hz: int, labelled: bool) -> None:
         self.network, self.rate_hz, self.labelled = network.eval().requires_grad_(False), rate_hz, labelled
         self.name = "log-mel classifier, 64 features" if labelled else "random log-mel network, 64 features"
+        self.protocol = {
+            "layer": f"the last hidden layer, {FEATURES} rectified numbers",
+            "spectrogram": f"log-mel of {NUM_MELS} bands up to half the rate, {rate_hz} Hz, floor {FLOOR:g}; clipped at 1",
+            "weights": f"sha256 {hashlib.sha256(save(network.state_dict())).hexdigest()}",
+        }
 
     def features(self, batch: Batch) -> Tensor:
         """(N, 64) activations before the last layer."""
