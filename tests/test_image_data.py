@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+import advgen
 from advgen import Corpus, DataError, DataRequest, PluginError, ZipFolder
 from advgen.data.resident import Movable, keep_on_device
 from advgen_image import decoding, store
@@ -62,6 +63,43 @@ def pack(folder: Path, archive: Path, top: str = "mine/") -> Path:
         for file in sorted(file for file in folder.rglob("*") if file.is_file()):
             whole_archive.write(file, top + file.relative_to(folder).as_posix())
     return archive
+
+
+# Classes
+
+WAY = "move what lies beside the class folders into one of them"
+STRAY = f"1 of 41 images has no class (top.png), so the run is unconditional; {WAY}"
+
+
+def test_one_image_beside_the_class_folders_is_told_in_a_folder_a_zip_and_a_list(tmp_path: Path) -> None:
+    folder = make_files(tmp_path / "files")
+    assert read(folder).notes == ()
+    (folder / "top.png").write_bytes(encoded(99))
+    names = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*.png"))]
+    (folder / "list.csv").write_text("path,label\n" + "".join(f"{name},{name[0] if '/' in name else ''}\n" for name in names))
+    assert read(folder).facts["classes"] == [] and read(folder).notes == (STRAY,)
+    assert read(pack(folder, tmp_path / "files.zip")).notes == (STRAY,)
+    assert read(folder / "list.csv").notes == (STRAY.split(";")[0] + "; give each a label there",)
+    assert read(folder, conditional=False).notes == ()
+
+
+def test_classes_of_few_images_are_told_by_size(tmp_path: Path) -> None:
+    folder = make_files(tmp_path)
+    for number, name in enumerate(["c", "d", "d"]):
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / f"{number}.png").write_bytes(encoded(60 + number))
+    (note,) = read(folder).notes
+    assert note.startswith("2 of 4 classes have fewer than 10 images (c: 1, d: 2)")
+    assert inspect_images(ImageConfig(), DataRequest(folder), lambda *_: None).remarks == [note]
+
+
+def test_a_run_says_and_keeps_what_its_data_lack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_files(tmp_path / "files")
+    (folder / "top.png").write_bytes(encoded(99))
+    small = {"width": 4, "doublings": 0}
+    advgen.train("image", data=folder, options=small, steps=1, out=tmp_path / "run", progress=True)
+    assert STRAY in capsys.readouterr().err
+    assert STRAY in (tmp_path / "run" / "log.txt").read_text()
 
 
 # Kinds of files
@@ -355,6 +393,14 @@ def test_a_saved_set_keeps_its_splits_classes_and_their_order(tmp_path: Path, da
     report = inspect_images(ImageConfig(), DataRequest(tmp_path / "saved"), lambda *_: None)
     assert report.count == 40 and list(report.classes.items()) == [("zebra", 20), ("ant", 20)]
     assert report.splits == {"train": 30, "validation": 4, "test": 6}
+
+
+def test_rows_without_a_class_are_told(tmp_path: Path, datasets: Any) -> None:
+    kinds = [None if row == 4 else row % 2 for row in range(30)]
+    make_set(datasets, 30).remove_columns("kind").add_column("kind", kinds).save_to_disk(tmp_path / "saved")
+    corpus = read(tmp_path / "saved", label_column="kind")
+    assert corpus.facts["classes"] == []
+    assert corpus.notes[0].startswith("1 of 30 images has no class (train/4), so the run is unconditional; label them, or name")
 
 
 def test_parquet_files_are_read_alone_and_as_a_folder(tmp_path: Path, datasets: Any, monkeypatch: pytest.MonkeyPatch) -> None:

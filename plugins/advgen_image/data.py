@@ -30,6 +30,7 @@ class ImageArrays:
         classes: names of the labels, empty where there are none.
         keys: what each sample's split is hashed from.
         named_splits: the split of each sample, where the data name them.
+        notes: sentences that are said when a run starts.
         num_test: how many of the last samples are the data set's own test split; 0 where it has none.
     """
 
@@ -40,6 +41,7 @@ class ImageArrays:
     fingerprint: str
     num_test: int = 0
     bad: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     named_splits: tuple[str | None, ...] | None = None
 
 
@@ -103,7 +105,7 @@ def _corpus(arrays: ImageArrays, request: DataRequest, config: ImageConfig, fact
     read_as = {"margin": config.crop_margin, "animation": config.animation}
     plain = read_as == {"margin": 0, "animation": "first"}
     fingerprint = arrays.fingerprint if plain else content_hash([arrays.fingerprint.encode(), repr(read_as).encode()])
-    return Corpus(facts, _splits(arrays, labels, rows, config), fingerprint, arrays.bad)
+    return Corpus(facts, _splits(arrays, labels, rows, config), fingerprint, arrays.bad, arrays.notes)
 
 
 def _splits(

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advgen import DataError, content_hash
+from advgen import DataError, content_hash, few_notes
 from advgen_image.config import ImageConfig
 from advgen_image.decoding import fit_array
 
@@ -36,6 +36,7 @@ class IdxArrays:
     keys: list[str]
     fingerprint: str
     num_test: int
+    notes: tuple[str, ...] = ()
 
 
 def _image_files(path: Path) -> list[Path]:
@@ -73,7 +74,13 @@ def read_idx(path: Path, config: ImageConfig) -> IdxArrays:
     classes = () if known is None else tuple(str(label) for label in range(int(known.max()) + 1))
     digest = content_hash([values.tobytes(), b"" if known is None else known.tobytes()])
     keys = [f"{index}" for index in range(len(values))]
-    return IdxArrays(values, known, classes, keys, digest, num_test if num_test < len(values) else 0)
+    num_test = num_test if num_test < len(values) else 0
+    counts = {} if known is None or not config.conditional else _counts(known, classes)
+    return IdxArrays(values, known, classes, keys, digest, num_test, few_notes(counts, "images"))
+
+
+def _counts(labels: NDArray[np.int64], classes: tuple[str, ...]) -> dict[str, int]:
+    return dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True))
 
 
 def _is_test(file: Path) -> bool:
