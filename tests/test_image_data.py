@@ -18,6 +18,10 @@ from PIL import Image
 import advgen
 from advgen import Corpus, DataError, DataRequest, PluginError, ZipFolder
 from advgen.data.resident import Movable, keep_on_device
+from advgen.latent.between import Walk, interpolate_run
+from advgen.latent.projecting import project_run
+from advgen.latent.search import Search
+from advgen.sampling import sample_run
 from advgen_image import decoding, store
 from advgen_image.config import ImageConfig
 from advgen_image.decoding import Target, decode, read_header
@@ -114,6 +118,11 @@ def saved(file: Path, picture: Image.Image, **more: Any) -> Path:
     return file
 
 
+def mode_of(file: Path) -> str:
+    with Image.open(file) as picture:
+        return picture.mode
+
+
 def test_a_palette_keeps_its_colours_and_its_transparency(tmp_path: Path) -> None:
     picture = Image.new("P", (4, 4), 1)
     picture.putpalette([255, 0, 0, 0, 0, 255])
@@ -147,6 +156,49 @@ def test_grey_with_transparency_and_one_bit_are_read_as_they_look(tmp_path: Path
     assert decode(grey, target(4))[:, 0, 0].tolist() == [70, 70, 70, 128]
     bit = saved(tmp_path / "b.png", Image.new("1", (4, 4), 1))
     assert decode(bit, target(1)).max() == 255 and not read_header(bit).colour
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "I;16", "P", "RGB", "CMYK"])
+def test_what_is_opaque_becomes_wholly_opaque_in_two_channels(tmp_path: Path, mode: str) -> None:
+    kind = np.uint16 if mode == "I;16" else np.uint8
+    grey = Image.fromarray(np.full((4, 4), 255 * (257 if mode == "I;16" else 1), kind))
+    picture = grey if mode in ("L", "I;16") else grey.convert("RGB").convert(mode)
+    found = decode(saved(tmp_path / "a.tif", picture), target(2))
+    assert found.shape == (2, 4, 4) and (found == 255).all()
+
+
+def test_grey_with_transparency_has_two_channels_until_a_file_has_colour(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for index in range(30):
+        saved(folder / f"{index:02d}.png", Image.fromarray(pixels(index, channels=2)))
+    saved(folder / "30.png", Image.fromarray(pixels(30, channels=1)[:, :, 0]))
+    corpus = read(folder)
+    assert (
+        corpus.facts["channels"] == 2
+        and inspect_images(ImageConfig(), DataRequest(folder), lambda *_: None).details["decoded"]["channels"] == 2
+    )
+    kept = {bytes(row.permute(1, 2, 0).contiguous().numpy()) for split in corpus.splits for row in whole(corpus, split).values}
+    assert all(pixels(index, channels=2).tobytes() in kept for index in range(30))
+    (folder / "31.png").write_bytes(encoded(31))
+    assert read(folder).facts["channels"] == 4 and read(folder, channels=2).facts["channels"] == 2
+
+
+def test_two_channels_go_through_training_sampling_walks_and_projection(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for index in range(30):
+        saved(folder / f"{index:02d}.png", Image.fromarray(pixels(index, 16, 2)))
+    options = {"width": 4, "doublings": 0, "augment": "diffaugment"}
+    advgen.train("image", data=folder, options=options, steps=2, out=tmp_path / "run", progress=False, device="cpu")
+    sampled = sample_run(tmp_path / "run", 3, out=tmp_path / "drawn", device="cpu")
+    assert {mode_of(path) for path in (*sampled.files, *sampled.overview)} == {"LA"}
+    walked = interpolate_run(tmp_path / "run", Walk([0, 1], frames=2, kind="gif"), out=tmp_path / "walk", device="cpu")
+    assert mode_of(walked.files[0]) in ("L", "P", "RGB")
+    projected = project_run(tmp_path / "run", folder / "00.png", Search(steps=1, starts=1), out=tmp_path / "p", device="cpu")
+    assert projected.remarks == []
+    with Image.open(tmp_path / "p" / "target.png") as kept:
+        assert np.array_equal(np.asarray(kept), pixels(0, 16, 2))
 
 
 def test_the_orientation_of_a_camera_is_told_and_undone(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_family_keeps_the_contract_under_every_loss(check: Check) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("side", [(8, 24), (28, 28), (48, 16)])
-@pytest.mark.parametrize(("channels", "classes"), [(1, 0), (3, 5), (4, 2)])
+@pytest.mark.parametrize(("channels", "classes"), [(1, 0), (2, 3), (3, 5), (4, 2)])
 def test_any_rectangle_with_any_channels_and_classes(family: str, side: tuple[int, int], channels: int, classes: int) -> None:
     shape = ImageShape(channels, *side, classes)
     config = small(family)

@@ -96,7 +96,7 @@ def _target(good: Sequence[tuple[Item, Header]], listing: Listing, config: Image
             f"{header.height}x{header.width}; set options.image_height and options.image_width to resize and crop"
         )
     alpha, colour = any(header.alpha for _, header in good), any(header.colour for _, header in good)
-    channels = config.channels or (4 if alpha else 3 if colour else 1)
+    channels = config.channels or (3 if colour else 1) + alpha
     deep = all(header.deep for _, header in good)
     margin = config.crop_margin
     return Target(channels, (config.image_height or height) + margin, (config.image_width or width) + margin, deep)

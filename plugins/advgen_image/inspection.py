@@ -154,7 +154,7 @@ def _add_training(report: DataReport, found: _Findings, config: ImageConfig, req
 def _add_size(report: DataReport, found: _Findings, config: ImageConfig) -> None:
     """What decoded images take, and where they would be."""
     height, width = (int(size) for size in found.sizes.most_common(1)[0][0].split("x"))
-    channels = config.channels or (4 if found.transparent.count else 3 if found.grey.count < found.num else 1)
+    channels = config.channels or (3 if found.grey.count < found.num else 1) + bool(found.transparent.count)
     margin = config.crop_margin
     deep = set(found.bits) == {16}
     target = Target(channels, (config.image_height or height) + margin, (config.image_width or width) + margin, deep)
