@@ -339,6 +339,7 @@ def test_a_cut_gzip_and_missing_labels_are_refused(tmp_path: Path) -> None:
     write_idx(file, np.zeros(3, np.uint8))
     with pytest.raises(DataError, match="holds 3 labels, expected 60"):
         ImageModality.read(SMALL, request(tmp_path))
+    write_idx(file, np.zeros(60, np.uint8))
     images = tmp_path / "train-images-idx3-ubyte.gz"
     images.write_bytes(images.read_bytes()[:500])
     with pytest.raises(DataError, match="cannot be read"):

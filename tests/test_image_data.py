@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import gzip
 import io
 import json
 import struct
@@ -22,12 +23,12 @@ from advgen.latent.between import Walk, interpolate_run
 from advgen.latent.projecting import project_run
 from advgen.latent.search import Search
 from advgen.sampling import sample_run
-from advgen_image import decoding, store
+from advgen_image import decoding, idx, store
 from advgen_image.config import ImageConfig
 from advgen_image.decoding import Target, decode, read_header
 from advgen_image.inspection import inspect_images
 from advgen_image.modality import ImageModality
-from advgen_image.sources import ImageSource, MappedStore, TensorStore, View, viewed
+from advgen_image.sources import ArrayStore, ImageSource, TensorStore, View, viewed
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -67,6 +68,11 @@ def pack(folder: Path, archive: Path, top: str = "mine/") -> Path:
         for file in sorted(file for file in folder.rglob("*") if file.is_file()):
             whole_archive.write(file, top + file.relative_to(folder).as_posix())
     return archive
+
+
+def write_idx(file: Path, values: np.ndarray) -> None:
+    content = struct.pack(f">{1 + values.ndim}I", 0x800 + values.ndim, *values.shape) + values.tobytes()
+    file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
 
 
 # Classes
@@ -357,6 +363,47 @@ def test_a_full_disk_is_a_refusal_that_names_the_cache(tmp_path: Path, monkeypat
         read(make_files(tmp_path / "in"), memory_mib=0)
 
 
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_files_beyond_the_memory_are_mapped_with_the_same_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(idx, "BLOCK_BYTES", 1000)  # several blocks
+    (tmp_path / "in").mkdir()
+    for part, count in (("train", 60), ("t10k", 10)):
+        values = np.random.default_rng(count).integers(0, 256, (count, 8, 12), dtype=np.uint8)
+        write_idx(tmp_path / "in" / f"{part}-images-idx3-ubyte{suffix}", values)
+    for options in ({}, {"channels": 2, "image_height": 8, "image_width": 8}):
+        plain, mapped = read(tmp_path / "in", **options), read(tmp_path / "in", memory_mib=0, **options)
+        assert plain.fingerprint == mapped.fingerprint and isinstance(mapped.splits["train"].store.array, np.memmap)
+        assert not isinstance(plain.splits["train"].store.array, np.memmap)
+        for split in plain.splits:
+            assert torch.equal(whole(plain, split).values, whole(mapped, split).values)
+    assert len(list((tmp_path / "cache" / "advgen" / "images").glob("*.npy"))) == 2
+
+
+@pytest.mark.parametrize(("change", "found"), [(-1, "7679"), (1, "more than 7680")])
+def test_idx_files_that_end_elsewhere_are_refused_and_leave_no_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: int, found: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "in").mkdir()
+    file = tmp_path / "in" / "train-images-idx3-ubyte"
+    write_idx(file, np.zeros((120, 8, 8), np.uint8))
+    content = file.read_bytes()
+    file.write_bytes(content[:change] if change < 0 else content + b"x")
+    for memory_mib in (0, 512):
+        with pytest.raises(DataError, match=f"holds {found} bytes of data, expected 7680"):
+            read(tmp_path / "in", memory_mib=memory_mib)
+    assert not list((tmp_path / "cache").rglob("*.npy"))
+
+
+def test_an_idx_file_that_claims_more_than_four_gibibytes_is_refused_unread(tmp_path: Path) -> None:
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, 2**31, 64, 64))
+    with pytest.raises(DataError, match="unpacks to more than 4294967296 bytes"):
+        read(tmp_path)
+
+
 # Mirrors, windows, and the device
 
 
@@ -393,9 +440,19 @@ def test_a_source_that_is_kept_on_a_device_draws_the_same(tmp_path: Path) -> Non
         assert torch.equal(one.values, two.values) and torch.equal(one.condition["label"], two.condition["label"])
 
 
-def test_sixteen_bit_rows_of_a_mapped_file_are_counted_as_they_will_be_kept() -> None:
-    mapped = MappedStore(np.zeros((5, 1, 4, 4), np.uint16), torch.arange(3))
-    assert mapped.num_bytes == mapped.to(torch.device("cpu")).num_bytes == 3 * 16 * 4
+def test_sixteen_bit_images_take_two_bytes_a_value_everywhere_and_come_out_whole() -> None:
+    values = np.array([0, 1, 32767, 32768, 65535], np.uint16)[:, None, None, None].repeat(4, 2)
+    kept = ArrayStore(values, torch.tensor([4, 0, 3]))
+    moved = kept.to(torch.device("cpu"))
+    assert kept.num_bytes == moved.num_bytes == moved.values.nbytes == 3 * 4 * 2
+    for store_ in (kept, moved):
+        taken = store_.take(torch.tensor([2, 0]))
+        assert taken.dtype == torch.int32 and taken[:, 0, 0, 0].tolist() == [32768, 65535]
+
+
+def test_splits_of_images_in_memory_share_one_array(tmp_path: Path) -> None:
+    corpus = read(make_files(tmp_path))
+    assert len({id(source.store.array) for source in corpus.splits.values()}) == 1
 
 
 def test_data_move_only_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:

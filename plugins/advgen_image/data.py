@@ -17,7 +17,7 @@ from advgen_image.config import ImageConfig
 from advgen_image.folder import read_folder
 from advgen_image.idx import has_idx, read_idx
 from advgen_image.listing import unzipped
-from advgen_image.sources import ImageSource, MappedStore, TensorStore, View, to_tensor
+from advgen_image.sources import ArrayStore, ImageSource, View
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,4 @@ def split_rows(arrays: ImageArrays, request: DataRequest) -> dict[str, Tensor]:
 
 def _split(arrays: ImageArrays, labels: NDArray[np.int64] | None, rows: Tensor, view: View) -> ImageSource:
     own = None if labels is None else torch.from_numpy(labels[rows.numpy()])
-    mapped = isinstance(arrays.values, np.memmap)
-    store = MappedStore(arrays.values, rows) if mapped else TensorStore(to_tensor(arrays.values[rows.numpy()]))
-    return ImageSource(store, own, len(rows), view)
+    return ImageSource(ArrayStore(arrays.values, rows), own, len(rows), view)

@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from advgen_image.config import ImageConfig
-
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 LARGEST_PIXELS = 64 * 2**20
@@ -208,10 +206,8 @@ def _fit(image: Image.Image, target: Target) -> Image.Image:
     return image if image.size == size else ImageOps.fit(image, size, Image.Resampling.BICUBIC)
 
 
-def fit_array(images: NDArray[np.uint8], config: ImageConfig) -> NDArray[np.uint8]:
-    """Grey images (N, H, W) as (N, C, H, W) of the size and channels that the options ask for."""
-    height, width = config.image_height or images.shape[1], config.image_width or images.shape[2]
-    target = Target(config.channels or 1, height + config.crop_margin, width + config.crop_margin, False)
+def fit_array(images: NDArray[np.uint8], target: Target) -> NDArray[np.uint8]:
+    """Grey images (N, H, W) as (N, C, H, W) of the size and channels that are wanted."""
     if (target.height, target.width) == images.shape[1:]:
         grey = images[:, None]
     else:

@@ -164,7 +164,7 @@ def _add_size(report: DataReport, found: _Findings, config: ImageConfig) -> None
 
 
 def _inspect_idx(place: Path, config: ImageConfig, request: DataRequest) -> DataReport:
-    """idx files are read whole, as training reads them: a byte a pixel."""
+    """idx files are read as training reads them: a byte a pixel."""
     arrays, report, repeats = ImageArrays(**vars(read_idx(place, config))), DataReport("images"), Repeats()
     for number, image in enumerate(arrays.values):
         repeats.add(f"image {number}", hashlib.blake2b(image.tobytes(), digest_size=16).digest())
