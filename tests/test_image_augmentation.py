@@ -95,7 +95,7 @@ def test_moved_images_are_differentiable_twice() -> None:
 
 
 @pytest.mark.parametrize("kind", ["diffaugment", "ada"])
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_probability_zero_changes_nothing_and_one_changes_every_image(kind: str, channels: int) -> None:
     images, augment = pictures(channels), everything(kind)
     assert torch.allclose(augment(images, probability(0.0)), images)
@@ -108,6 +108,14 @@ def test_probability_is_the_share_of_images_that_change() -> None:
     images = pictures(count=1).expand(2000, -1, -1, -1)
     changed = AdaptiveAugmentation({"cutout": 0.5})(images, probability(0.6)) != images
     assert 0.26 < changed.flatten(1).any(1).double().mean() < 0.34
+
+
+@pytest.mark.parametrize("kind", ["diffaugment", "ada"])
+def test_colour_leaves_the_transparency_of_grey_images(kind: str) -> None:
+    images, config = pictures(2), ImageConfig(augment=kind, augment_ops=("color",))
+    augment = (DiffAugment if kind == "diffaugment" else AdaptiveAugmentation)(config.operations())
+    coloured = augment(images, probability(1.0))
+    assert torch.equal(coloured[:, 1], images[:, 1]) and not torch.allclose(coloured[:, 0], images[:, 0])
 
 
 def test_colour_leaves_transparency_and_cutout_leaves_the_rest() -> None:

@@ -94,6 +94,10 @@ class Generator(nn.Module, ABC):
         """The mean of each row's latents over noise, shaped as ``latent``; what truncation draws towards. Zero for noise."""
         return torch.zeros_like(latent)
 
+    def settle(self) -> None:
+        """Work out once what ``forward`` otherwise works out of the weights as it goes, for a graph that cannot; before an
+        export, in evaluation mode. Samples stay what they are."""
+
     def mix(self, coarse: Tensor, fine: Tensor, condition: Mapping[str, Tensor], start: int) -> Sample:
         """Samples with the latents ``coarse`` (B, ...) in the layers before ``start`` and ``fine`` from there on."""
         raise ConfigError(
