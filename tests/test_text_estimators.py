@@ -148,6 +148,12 @@ def test_a_preset_of_a_published_algorithm_trains_and_samples(preset: str, tmp_p
     assert all(torch.isfinite(value).all() for value in [*after.values(), *judged.values()])
 
 
+def test_the_baseline_of_every_sweep_is_the_default_by_likelihood_alone() -> None:
+    default, baseline = preset("default"), preset("likelihood")
+    assert [phase.kind for phase in baseline.phases] == ["likelihood"]
+    assert baseline.model_copy(update={"phases": default.phases}) == default == preset("cpu")
+
+
 def test_relgan_follows_its_paper_in_both_phases() -> None:
     """Rates 1e-2, then 1e-4; the temperature at 1 until the adversarial phase, then by equal factors; nothing inherited."""
     settled = preset("relgan")
