@@ -17,6 +17,7 @@ import torch
 
 from advgen import Batch, DataError, DataRequest, Discriminator, GenError, Sample, Verdict, split_indices
 from advgen.config.load import load_config
+from advgen.metrics.likelihood import likelihood_metrics
 from advgen.registry import find_plugin
 from advgen.setup import Setup, build
 from advgen.updates.generator import update_generator
@@ -159,7 +160,7 @@ def test_what_sentences_share_is_read_once_and_they_have_the_likelihoods_of_whol
             one = {name: value[:1] for name, value in condition.items()}
             for temperature in (1.0, 0.5):
                 own = exact.likelihoods(writer, rows, one, temperature)
-                whole = writer.token_costs(batch.values, condition, batch.mask, temperature).double().sum(1)
+                whole = writer.token_costs(batch.values, condition, batch.mask, temperature, drawn=True).double().sum(1)
                 torch.testing.assert_close(own, whole, rtol=1e-5, atol=1e-4)
 
 
@@ -483,6 +484,21 @@ def test_likelihood_is_nats_under_the_mask_and_falls_when_trained() -> None:
         text.likelihood(generator, batch).sum().div(batch.mask.sum()).backward()
         optimizer.step()
     assert text.likelihood(generator, batch)[batch.mask].mean() < 0.8 * start[batch.mask].mean()
+
+
+def test_own_samples_cost_what_they_were_drawn_with_though_the_unknown_word_is_likely_in_data() -> None:
+    torch.manual_seed(0)
+    text, corpus = modality()
+    generator = text.generator()
+    with torch.no_grad():
+        generator.bias[UNKNOWN] = 5.0
+    noise = text.noise(40, torch.Generator().manual_seed(0))
+    drawn = generator(noise, {}, mode="log_prob")
+    batch = Batch(drawn.values, drawn.mask, {})
+    found = likelihood_metrics(text, generator, real(text, corpus, 8), batch)
+    expected = -drawn.log_prob.detach()[drawn.mask].double().mean()
+    assert found["nll_div"] == pytest.approx(float(expected), rel=1e-5)
+    assert text.likelihood(generator, batch)[drawn.mask].mean() > expected + 0.5
 
 
 class Undecided(Discriminator):

@@ -312,6 +312,10 @@ class Modality(ABC, Generic[ConfigT]):
         """Negative log-likelihood of a prepared batch, (B, *positions) in nats; for likelihood phases and anchors."""
         raise ConfigError(f"{type(self).__name__} has no likelihood; remove the likelihood phase and anchor")
 
+    def likelihood_of_draws(self, generator: Generator, batch: Batch) -> Tensor:
+        """As ``likelihood``, of what the generator itself has drawn, where some of what data hold may never come."""
+        return self.likelihood(generator, batch)
+
     def generator_metrics(self, generator: Generator) -> Mapping[str, float]:
         """What is known of G itself, beyond samples, for the report beside ``metrics``; the default knows nothing."""
         return {}

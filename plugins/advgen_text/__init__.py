@@ -1,5 +1,7 @@
 """Text: captions, lines, any sentences, word by word or in byte-pair pieces."""
 
+from typing import Any
+
 from advgen import DataSet, PluginSpec, RemoteFile, hookimpl
 
 _SCHEDULES = {
@@ -124,6 +126,9 @@ _TEXTGAIL = _GPT | {
     },
     "train": {"batch_size": 128},
 }
+# What every sweep should stand beside: the generator of the default, by likelihood for the whole plan.
+_LIKELIHOOD = {"phases": [{"kind": "likelihood", "share": 1.0}]}
+_CPU: dict[str, Any] = {}  # the default is what two cores do best; the name is that of the other plugins' presets
 _RELAXED = {"estimator": {"name": "straight_through", "temperature": 1.0}}
 
 
@@ -158,6 +163,8 @@ def advgen_register() -> PluginSpec:
         datasets={"coco-captions": _COCO},
         presets={
             "default": _DEFAULT,
+            "cpu": _CPU,
+            "likelihood": _LIKELIHOOD,
             "classic": _CLASSIC,
             "captions": _CAPTIONS,
             "relaxed": _RELAXED,

@@ -147,10 +147,17 @@ class TextModality(Modality[TextConfig]):
     def likelihood(self, generator: Generator, batch: Batch) -> Tensor:
         """Negative log-likelihood (B, L) of each token in nats, <eos> included; 0 after it. At the temperature of the sampling
         options where there are any, without their top-k and top-p, under which most text is impossible."""
+        return self._nats(generator, batch, drawn=False)
+
+    def likelihood_of_draws(self, generator: Generator, batch: Batch) -> Tensor:
+        """The same where the unknown word, which is never drawn, takes no probability from the others."""
+        return self._nats(generator, batch, drawn=True)
+
+    def _nats(self, generator: Generator, batch: Batch, drawn: bool) -> Tensor:
         if not isinstance(generator, Writer):
             raise DataError(f"likelihood needs a generator of the text plugin, got {type(generator).__name__}")
         mask = torch.ones_like(batch.values, dtype=torch.bool) if batch.mask is None else batch.mask
-        return generator.token_costs(batch.values, batch.condition, mask, self._temperature)
+        return generator.token_costs(batch.values, batch.condition, mask, self._temperature, drawn=drawn)
 
     def generator_metrics(self, generator: Generator) -> dict[str, float]:
         """For the embedded grammar, the exact divergence from it and the probability of sentences that parse."""
