@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from advgen import Batch, ConfigError, DataError, DataRequest
 from advgen.api import resume, train
 from advgen.cli import app
 from advgen.evaluation import evaluate_run
+from advgen.metrics.judging import compare
 from advgen.sampling import load_run
 from advgen_text import data
 from advgen_text.config import TextConfig
 from advgen_text.modality import TextModality
-from advgen_text.tokenizer import PAD
+from advgen_text.tokenizer import EOS, PAD
 
 NUMBERS = {"one": "uno", "two": "dos", "three": "tres", "four": "cuatro", "five": "cinco", "six": "seis"}
 SMALL = {
@@ -120,6 +122,41 @@ def test_metrics_count_what_was_written_alone(file: Path) -> None:
     other = Batch(batch.values.clone(), batch.mask, batch.condition)
     other.values[:, 6:11] = batch.values[:, 0:1]
     assert text.metrics(other, batch)["bleu_2"] < 0.1  # all six words of the prompt agree
+
+
+def test_features_are_of_what_was_written_alone(tmp_path: Path) -> None:
+    draw, rows = random.Random(0), []
+    for number in range(900):
+        answer = " ".join(draw.choice("abcdefgh") for _ in range(6))
+        rows.append(json.dumps({"question": f"what follows {number} {number} {number}", "text": answer}))
+    (tmp_path / "x.jsonl").write_text("\n".join(rows))
+    text, corpus = read(tmp_path / "x.jsonl")
+    real, others = first(corpus, 600).slice(0, 300), first(corpus, 600).slice(300, 600)
+    given = int((real.condition["prompt"][0] != PAD).sum())
+    perfect = torch.cat([real.values[:, :given], others.values[:, given:]], 1)  # other answers, as likely as the real ones
+    found = compare(text.judge(corpus, tmp_path), Batch(perfect, real.mask, real.condition), real)
+    assert 0.4 < found["two_sample_accuracy"] < 0.6
+
+
+@pytest.mark.parametrize("kind", ["word", "bpe", "character", "byte"])
+def test_copies_are_told_by_what_was_written_alone(kind: str, tmp_path: Path) -> None:
+    rows = [json.dumps({"question": f"say {n % 7} :", "text": f"{'abcdefg'[n % 7] * 5} {n} {n}"}) for n in range(200)]
+    (tmp_path / "x.jsonl").write_text("\n".join(rows))
+    text, corpus = read(tmp_path / "x.jsonl", tokenizer=kind, max_length=64)
+    text.judge(corpus, tmp_path)
+    batch = first(corpus, 20)
+    given = int((batch.condition["prompt"][0] != PAD).sum())
+    swapped = Batch(batch.values.clone(), batch.mask, {"prompt": batch.condition["prompt"].roll(1, 0)})
+    swapped.values[:, :given] = batch.values.roll(1, 0)[:, :given]
+    found = text.metrics(swapped, batch)  # training answers under other training prompts
+    sizes = [(row[given:] > EOS).sum().item() for row in swapped.values]
+    assert found["novel_share"] == 0 and found["longest_copy"] == pytest.approx(sum(sizes) / 20)
+    parrot = Batch(batch.values.clone(), batch.mask, batch.condition)
+    parrot.values[:, given : 2 * given] = batch.values[:, :given]  # answers with the question, which is no answer of the data
+    parrot.values[:, 2 * given] = EOS
+    parrot.values[:, 2 * given + 1 :] = PAD
+    found = text.metrics(parrot, batch)
+    assert found["novel_share"] == 1 and found["longest_copy"] < given - 1
 
 
 def test_completions_keep_the_prompt_of_their_sample(file: Path) -> None:
