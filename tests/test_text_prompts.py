@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from advgen.sampling import load_run
 from advgen_text import data
 from advgen_text.config import TextConfig
 from advgen_text.modality import TextModality
+from advgen_text.origins import TableSet
+from advgen_text.reading import Notes
 from advgen_text.tokenizer import EOS, PAD
 
 NUMBERS = {"one": "uno", "two": "dos", "three": "tres", "four": "cuatro", "five": "cinco", "six": "seis"}
@@ -157,6 +160,49 @@ def test_copies_are_told_by_what_was_written_alone(kind: str, tmp_path: Path) ->
     parrot.values[:, 2 * given + 1 :] = PAD
     found = text.metrics(parrot, batch)
     assert found["novel_share"] == 1 and found["longest_copy"] < given - 1
+
+
+def few_answers(count: int = 400) -> list[dict[str, str]]:
+    return [{"question": f"question {number} :", "text": f"answer {number % 8}"} for number in range(count)]
+
+
+def test_rows_are_split_by_prompt_and_text_so_that_few_answers_reach_every_split(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, [*few_answers(), *few_answers(40)])))
+    text, corpus = read(tmp_path / "x.jsonl")
+    sides = dict[str, set[str]]()
+    for name, source in corpus.splits.items():
+        lines = text.tokenizer.words(source.batch(torch.arange(len(source)), torch.Generator()).values)
+        assert {line[-1] for line in lines} == set("01234567") and len(source) > 20
+        sides[name] = {" ".join(line) for line in lines if "<unk>" not in line}
+    assert not sides["train"] & (sides["validation"] | sides["test"])  # equal rows share a split
+
+
+def test_inspection_counts_rows_as_repeated_where_prompt_and_text_are(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, [*few_answers(), *few_answers(3)])))
+    report = TextModality.inspect(TextConfig(prompt_field="question"), DataRequest(tmp_path / "x.jsonl"), lambda *_: None)
+    assert report.duplicates["count"] == 3 and report.splits["test"] > 20
+
+
+class Table:
+    """Rows as the package ``datasets`` gives them."""
+
+    def __init__(self, rows: list[dict[str, str]]) -> None:
+        self.rows, self.features = rows, dict.fromkeys(rows[0])
+
+    def select_columns(self, names: list[str]) -> Table:
+        return self
+
+    def iter(self, size: int) -> Iterator[dict[str, list[str]]]:
+        for start in range(0, len(self.rows), size):
+            yield {name: [row[name] for row in self.rows[start : start + size]] for name in self.features}
+
+
+def test_an_answer_of_a_held_out_row_stays_in_training_under_other_prompts() -> None:
+    every, notes = few_answers(), Notes()
+    tables = TableSet("set", {"train": Table(every[:300]), "test": Table(every[290:])})
+    found = list(tables.lines(TextConfig(prompt_field="question"), DataRequest(None), notes))
+    assert sum(line.split is None for line in found) == 290 and sum(line.split == "test" for line in found) == 110
+    assert notes.num_shared == 10
 
 
 def test_completions_keep_the_prompt_of_their_sample(file: Path) -> None:

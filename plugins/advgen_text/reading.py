@@ -114,7 +114,7 @@ def read_lines(files: Sequence[Path], config: TextConfig, request: DataRequest, 
         DataError: naming file, line and byte, where more lines are bad than ``request.max_bad``.
     """
     own = test_file(files)
-    marks = frozenset() if own is None else frozenset(mark(line.text) for line in _read_file(own, config, request, Notes()))
+    marks = frozenset() if own is None else frozenset(mark(line.whole) for line in _read_file(own, config, request, Notes()))
     brought = frozenset() if own is None else frozenset(["test"])
     for file in files:
         for line in () if file == own else without_shared(_read_file(file, config, request, notes), marks, notes):
@@ -128,7 +128,7 @@ def read_lines(files: Sequence[Path], config: TextConfig, request: DataRequest, 
 def without_shared(lines: Iterator[Line], marks: frozenset[bytes], notes: Notes) -> Iterator[Line]:
     """Lines that are not among the held-out ones of these marks; the others are counted."""
     for line in lines:
-        if marks and mark(line.text) in marks:
+        if marks and mark(line.whole) in marks:
             notes.num_shared += 1
         else:
             yield line
