@@ -19,7 +19,7 @@ from advgen.evaluation import evaluate_run
 from advgen.metrics.judging import compare
 from advgen.sampling import load_run
 from advgen_text import data
-from advgen_text.config import TextConfig
+from advgen_text.config import TextConfig, TextSampling
 from advgen_text.modality import TextModality
 from advgen_text.origins import TableSet
 from advgen_text.reading import Notes
@@ -250,6 +250,18 @@ def test_samples_continue_prompts_of_the_data_or_those_asked_for(run: Path, tmp_
     assert all(
         line.startswith("two and six in oslo: dos y seis en oslo") for line in sampled("--prompt", "two and six in oslo :")
     )
+
+
+def test_beams_of_prompts_of_the_data_come_best_first_for_each_prompt(run: Path) -> None:
+    loaded = load_run(run, "cpu")
+    loaded.modality.use_sampling(TextSampling(beam=2), 200)  # the prompts of the data are fewer, so some come twice
+    drawn = loaded.draw(200)
+    scores, given = drawn.condition["log_prob"].tolist(), drawn.condition["prompt"].tolist()
+    by_prompt: dict[tuple[int, ...], list[float]] = {}
+    for prompt, score in zip(given, scores, strict=True):
+        by_prompt.setdefault(tuple(prompt), []).append(score)
+    twice = [rows for rows in by_prompt.values() if len(rows) > 1]
+    assert len(twice) >= 10 and all(rows[0] > rows[1] for rows in twice)
 
 
 ESTIMATORS = {

@@ -189,7 +189,23 @@ def test_beams_give_as_many_different_samples_as_there_are_and_say_how_likely_ea
     assert len({row["text"] for row in rows}) == 4 and {row["class"] for row in rows} == {"animal"}
     assert [row["log_prob"] for row in rows] == sorted((row["log_prob"] for row in rows), reverse=True)
     with pytest.raises(ConfigError, match="4 beams find 4 samples"):
-        sample_run(trained, 5, out=tmp_path, options=given)
+        sample_run(trained, 5, label="animal", out=tmp_path, options=given)
+
+
+def test_beams_are_ranked_within_what_they_were_asked_for_whatever_the_order(trained: Path) -> None:
+    run = load_run(trained)
+    run.modality.use_sampling(options(beam=16), 24)
+    drawn = run.draw(24)
+    lines, scores = run.modality.tokenizer.decode(drawn.values), drawn.condition["log_prob"]
+    for label in range(3):
+        rows = (drawn.condition["label"] == label).nonzero()[:, 0]
+        assert len(rows) > 1 and scores[rows].tolist() == sorted(scores[rows].tolist(), reverse=True)
+        run.modality.use_sampling(options(beam=16), len(rows))
+        best = run.draw(len(rows), label=label)
+        assert [lines[row] for row in rows] == run.modality.tokenizer.decode(best.values)
+    run.modality.use_sampling(options(beam=2), 6)
+    with pytest.raises(ConfigError, match=r"-n 6: 2 beams find 2 samples of one prompt and class, sample 2 asks for more"):
+        run.draw(6, label=1)
 
 
 def test_python_draws_under_options_too_and_without_them_as_ever(trained: Path) -> None:

@@ -103,8 +103,10 @@ class TextModality(Modality[TextConfig]):
         """Draw under the options of ``gen sample``."""
         if not isinstance(options, TextSampling):
             raise ConfigError(f"the text plugin samples under TextSampling options, got {type(options).__name__}")
-        decoding = Decoding(options, read_prompts(options, self.tokenizer, self.length))
-        decoding.check(num_samples)
+        prompts = read_prompts(options, self.tokenizer, self.length)
+        decoding = Decoding(options, prompts, num_samples)
+        num_prompts = len(self.facts.get("prompts") or ()) if prompts is None else len(prompts)
+        decoding.check(max(1, num_prompts) * max(1, len(self.facts.get("classes") or ())))
         self._decoding = decoding
 
     def draw(self, network: nn.Module, noise: Tensor, condition: Mapping[str, Tensor], *, start: int) -> Sample:
