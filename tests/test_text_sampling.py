@@ -303,7 +303,24 @@ def test_bytes_know_every_text_and_survive_half_a_character() -> None:
 
 def test_words_of_mixed_scripts_are_told_apart_and_joined_again() -> None:
     assert split_words("我有 2 GPUs, don't你?") == ["我", "有", "2", "GPUs", ",", "don't", "你", "?"]
-    assert join_words(["床", "前", "，", "a", "dog", "."]) == "床前， a dog."
+    assert join_words(["床", "前", "，", "a", "dog", "."]) == "床前，a dog."
+    assert join_words(["pizza", "，", "真", "的", "（", "ok", "）", "！"]) == "pizza，真的（ok）！"
+    assert join_words(["人", "々", "、", "〆"]) == "人々、〆"
+
+
+# A line, and its words: combining marks belong to the letter before them.
+MARKED = {
+    "मैं हिन्दी में": ["मैं", "हिन्दी", "में"],
+    "بِسْمِ اللَّهِ": ["بِسْمِ", "اللَّهِ"],
+    "ภาษาไทย ที่ดี": ["ภาษาไทย", "ที่ดี"],
+    "cafe\u0301 au lait": ["cafe\u0301", "au", "lait"],
+}
+
+
+@pytest.mark.parametrize("kind", ["word", "bpe", "character", "byte"])
+def test_words_of_scripts_with_combining_marks_are_the_same_under_every_tokenizer(kind: str) -> None:
+    tokenizer = Tokenizer.learn(list(MARKED) * 3, kind=kind, vocabulary_size=400, lower_case=False)
+    assert tokenizer.words(tokenizer.encode(list(MARKED), 80)) == list(MARKED.values())
 
 
 # Long and odd data
