@@ -20,6 +20,7 @@ from .config import TextSampling
 from .generators import Choose, Writer, inverse_draw
 from .generators.base import drawn_mask
 from .generators.drawing import NEVER
+from .reading import is_whole
 from .tokenizer import BOS, EOS, PAD, Tokenizer
 from .watermark import Watermark
 
@@ -129,7 +130,7 @@ def read_prompts(options: TextSampling, tokenizer: Tokenizer, length: int) -> Te
 
     Raises:
         DataError: where the file cannot be read or is empty.
-        ConfigError: where a prompt leaves no room in the context of ``length`` tokens, or is all unknown words.
+        ConfigError: where a prompt leaves no room in the context of ``length`` tokens, is all unknown words or not UTF-8.
     """
     if options.prompts is not None:
         lines = _lines(Path(options.prompts))
@@ -137,6 +138,9 @@ def read_prompts(options: TextSampling, tokenizer: Tokenizer, length: int) -> Te
         lines = [options.prompt]
     else:
         return None
+    for number, line in enumerate(lines, 1):
+        if not is_whole(line):
+            raise ConfigError(f"prompt {number} ({line!r}) is not UTF-8; write it in UTF-8")
     rows = [row[:-1] for row in tokenizer.rows(lines, 2**31)]  # without <eos>
     for number, (line, row) in enumerate(zip(lines, rows, strict=True), 1):
         shown = line if len(line) <= 40 else line[:40] + "..."
