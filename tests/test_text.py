@@ -6,6 +6,7 @@ import gc
 import itertools
 import json
 import math
+import re
 import tracemalloc
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -220,6 +221,31 @@ def test_bytes_that_are_not_utf8_are_named_by_line_and_byte(tmp_path: Path) -> N
 def test_unusable_files_are_refused_with_the_reason(tmp_path: Path, name: str, content: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_corpus(config(), DataRequest(write(tmp_path / name, content), max_bad=0))
+
+
+HALVES = {
+    "text": ({"text": "a \ud800 b", "kind": "x", "start": "so"}, "has half of a character in field 'text'"),
+    "label": ({"text": "a b", "kind": "\udfff", "start": "so"}, "has half of a character in field 'kind'"),
+    "prompt": ({"text": "a b", "kind": "x", "start": "\udc00"}, "has half of a character in field 'start'"),
+    "deep": ("[" * 200_000 + "]" * 200_000, "is nested too deeply"),
+    "deep field": ('{"text": "a", "x": ' + "[" * 200_000 + "]" * 200_000 + "}", "is nested too deeply"),
+}
+
+
+@pytest.mark.parametrize("kind", HALVES)
+def test_halves_of_characters_and_deep_nesting_are_bad_lines(kind: str, tmp_path: Path) -> None:
+    bad, message = HALVES[kind]
+    rows = [json.dumps({"text": line, "kind": line.split()[1], "start": "so"}) for line in LINES]
+    rows.insert(2, bad if isinstance(bad, str) else json.dumps(bad))
+    file = write(tmp_path / "x.jsonl", "\n".join(rows))
+    settings = config(label_field="kind", prompt_field="start")
+    corpus = read_corpus(settings, DataRequest(file))
+    assert sum(map(len, corpus.splits.values())) == len(LINES) and len(corpus.bad) == 1
+    assert f"{file} line 3 " in corpus.bad[0] and re.search(message, corpus.bad[0])
+    with pytest.raises(DataError, match=message):
+        read_corpus(settings, DataRequest(file, max_bad=0))
+    report = TextModality.inspect(settings, DataRequest(file), lambda *_: None)
+    assert (report.num_bad, report.count, report.bad) == (1, len(LINES), list(corpus.bad))
 
 
 def test_missing_and_empty_folders_are_refused_by_name(tmp_path: Path) -> None:

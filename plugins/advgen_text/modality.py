@@ -37,7 +37,7 @@ from .decoding import Decoding, read_prompts, watermark_of
 from .exact import distance_to_grammar
 from .files import write_samples, write_table
 from .generators import TransformerWriter, Writer
-from .generators.drawing import prompt_mask
+from .generators.drawing import prompt_mask, written
 from .inspection import inspect_lines
 from .judge import TextJudge
 from .making import make_critic, make_generator
@@ -103,8 +103,10 @@ class TextModality(Modality[TextConfig]):
         """Draw under the options of ``gen sample``."""
         if not isinstance(options, TextSampling):
             raise ConfigError(f"the text plugin samples under TextSampling options, got {type(options).__name__}")
-        decoding = Decoding(options, read_prompts(options, self.tokenizer, self.length))
-        decoding.check(num_samples)
+        prompts = read_prompts(options, self.tokenizer, self.length)
+        decoding = Decoding(options, prompts, num_samples)
+        num_prompts = len(self.facts.get("prompts") or ()) if prompts is None else len(prompts)
+        decoding.check(max(1, num_prompts) * max(1, len(self.facts.get("classes") or ())))
         self._decoding = decoding
 
     def draw(self, network: nn.Module, noise: Tensor, condition: Mapping[str, Tensor], *, start: int) -> Sample:
@@ -183,7 +185,7 @@ class TextModality(Modality[TextConfig]):
         The first 10,000 samples are compared with the first 10,000 held-out lines; Self-BLEU leaves the sample itself out.
         An unknown word, which data have and samples do not, matches no other one.
         """
-        tokens = [_written(batch)[:MOST_COMPARED].cpu() for batch in (generated, held_out)]
+        tokens = [written(batch)[:MOST_COMPARED].cpu() for batch in (generated, held_out)]
         numbers = itertools.count()
         words, references = (told_apart(self.tokenizer.words(rows), numbers) for rows in tokens)
         if len(words) < 2 or not references:
@@ -196,12 +198,11 @@ class TextModality(Modality[TextConfig]):
         return found | (grammar_metrics(words) if self.facts.get("grammar") else {})
 
     def _copying(self, train: TextSource, generated: Batch, held_out: Batch) -> dict[str, float]:
-        """What samples have from the training lines, and what held-out lines share with them by nature.
+        """What samples have from the training lines, and what held-out lines share with them by nature; of both no prompt.
 
-        Encoded anew, as the same text may be other byte-pair pieces; the end mark and unknown words are no part of a copy.
+        The end mark and unknown words are no part of a copy.
         """
-        texts = (self.tokenizer.with_holes(batch.values[:MOST_COMPARED].cpu()) for batch in (generated, held_out))
-        own, others = (self.tokenizer.rows(lines, self.length) for lines in texts)
+        own, others = (self._encoded_anew(batch.slice(0, MOST_COMPARED).to("cpu")) for batch in (generated, held_out))
         copies = (train.longest_copies([copyable(row) for row in rows]) for rows in (own, others))
         longest = [sum(found) / len(found) for found in copies]
         return {
@@ -209,6 +210,15 @@ class TextModality(Modality[TextConfig]):
             "longest_copy": longest[0],
             "longest_copy_held_out": longest[1],
         }
+
+    def _encoded_anew(self, batch: Batch) -> list[list[int]]:
+        """Tokens of what follows each prompt as data have them: the same text may be other byte-pair pieces."""
+        given = prompt_mask(batch.condition, batch.values)
+        sizes = [0] * len(batch) if given is None else given.sum(1).tolist()
+        # Between a prompt and what follows stands a space, which is a token or the start of one.
+        lines = zip(sizes, self.tokenizer.with_holes(written(batch)), strict=True)
+        rows = self.tokenizer.whole_rows([f" {line}" if size else line for size, line in lines])
+        return [row[: self.length - size] for size, row in zip(sizes, rows, strict=True)]
 
     def write(self, batch: Batch, folder: Path, *, start: int = 0) -> list[Path]:
         """One line a sample in samples.txt or samples.jsonl; ``start`` 0 begins it anew, later blocks are added to it."""
@@ -228,12 +238,6 @@ class TextModality(Modality[TextConfig]):
             if log_prob is not None:
                 row["log_prob"] = round(float(log_prob[number]), 4)
         return found
-
-
-def _written(batch: Batch) -> Tensor:
-    """Tokens (B, L) without those of a prompt, which nobody wrote."""
-    given = prompt_mask(batch.condition, batch.values)
-    return batch.values if given is None else batch.values.masked_fill(given, PAD)
 
 
 def copyable(row: Sequence[int]) -> list[int]:

@@ -19,9 +19,9 @@ _UNSPACED = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _LETTERS = rf"(?:(?![{_UNSPACED}])[\w{_HOLE}])+"
 # A word may hold apostrophes and hyphens (don't, black-and-white); every other mark stands alone.
 WORD = rf"[{_UNSPACED}]|{_LETTERS}(?:['’\-]{_LETTERS})*|[^\w\s]"
-_WORDS = re.compile(WORD)
-_WIDE = rf"[{_UNSPACED}\u3000-\u303f\uff00-\uff0f\uff1a-\uff1f]"
-_BETWEEN_WIDE = re.compile(rf"(?<={_WIDE}) (?={_WIDE})")
+# Full-width marks bring their own space.
+_WIDE_MARKS = "\u3000-\u3004\u3008-\u303f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
+_BETWEEN_WIDE = re.compile(rf"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])|(?<=[{_WIDE_MARKS}]) | (?=[{_WIDE_MARKS}])")
 _BEFORE_MARK = re.compile(r" ([.,!?;:%)\]])")
 _AFTER_MARK = re.compile(r"([(\[$#]) ")
 
@@ -127,6 +127,15 @@ class Tokenizer:
         return [" ".join(line.split()) for line in whole]
 
 
+def _word_splitter() -> tk.pre_tokenizers.PreTokenizer:
+    words = tk.pre_tokenizers.Split(tk.Regex(WORD), "removed", invert=True)
+    return tk.pre_tokenizers.Sequence([tk.pre_tokenizers.WhitespaceSplit(), words])
+
+
+# The package's \w holds combining marks, Python's does not: the words that metrics count are those that the tokenizer reads.
+_WORDS = _word_splitter()
+
+
 def told_apart(sentences: Iterable[Sequence[str]], numbers: Iterator[int]) -> list[list[str]]:
     """The same with another word for each <unk>, so that none matches any other; no word of a text looks like these."""
     return [[f"<unk {next(numbers)}>" if word == SPECIALS[UNKNOWN] else word for word in words] for words in sentences]
@@ -134,7 +143,7 @@ def told_apart(sentences: Iterable[Sequence[str]], numbers: Iterator[int]) -> li
 
 def split_words(line: str) -> list[str]:
     """Words and single punctuation marks of a line."""
-    return _WORDS.findall(line)
+    return [word for word, _ in _WORDS.pre_tokenize_str(line)]
 
 
 def join_words(words: Sequence[str]) -> str:
@@ -152,12 +161,7 @@ def _content(tokens: Tensor) -> list[list[int]]:
 
 def _word_parts(vocabulary_size: int) -> tuple[tk.Tokenizer, tk.trainers.Trainer]:
     inner = tk.Tokenizer(tk.models.WordLevel(unk_token=SPECIALS[UNKNOWN]))
-    inner.pre_tokenizer = tk.pre_tokenizers.Sequence(
-        [
-            tk.pre_tokenizers.WhitespaceSplit(),
-            tk.pre_tokenizers.Split(tk.Regex(WORD), "removed", invert=True),
-        ]
-    )
+    inner.pre_tokenizer = _word_splitter()
     return inner, tk.trainers.WordLevelTrainer(vocab_size=vocabulary_size, special_tokens=list(SPECIALS), show_progress=False)
 
 
