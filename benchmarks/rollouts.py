@@ -4,8 +4,8 @@
 
 Both complete every prefix of the same samples with the same networks. The plain loop is what published implementations do, with
 care: for each position and rollout it reads the prefix in one call of ``nn.LSTM``, goes on token by token with a softmax and
-``torch.multinomial``, and asks the discriminator once. Timed in alternating pairs; printed: seconds of both, the part of each that
-is the discriminator's, the median ratio, and how far the mean values of both lie apart, over their standard error.
+``torch.multinomial``, and asks the discriminator once. Timed in alternating pairs; printed: seconds of both, what the questions
+to the discriminator take alone, the median ratio, and how far the mean values lie apart, over their standard error.
 """
 
 from __future__ import annotations

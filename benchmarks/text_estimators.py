@@ -6,8 +6,8 @@
 
 Without --data the language is the embedded grammar, whose likelihood is known: the table has the exact divergence from it.
 Every arm has the preset's networks, rates, share of likelihood and seed; an arm changes the estimator and what that asks for.
-Equal time is a number of steps for each arm: before anything is trained, steps of each phase are timed by the processor's clock,
-arm after arm in this process, so that neither other programs nor the order of arms decide. The times are kept with the runs.
+Equal time is a number of steps for each arm: before anything is trained, steps of each phase are timed by the processor's
+clock, which other programs do not lengthen. The numbers are kept with the runs.
 
 Columns are means over seeds, ± standard errors, at each temperature; the row *real* is training text in the generator's place.
 Called again with the same --out, a benchmark that was cut off goes on.
@@ -19,7 +19,6 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,18 +77,17 @@ def timed(config: RunConfig, kind: str, arguments: argparse.Namespace) -> float:
     setup = build(find_plugin("text"), config, World(0, 1, device))
     clock = time.process_time if device.type == "cpu" else time.perf_counter
 
-    def steps(first: int, last: int) -> Iterator[int]:
-        for step in range(first, last):
-            STEPS[kind](setup.players, setup.objective, setup.draw, step, 0.9)
-            synchronize(device)
-            yield step
+    def work(step: int) -> float:
+        STEPS[kind](setup.players, setup.objective, setup.draw, step, 0.9)
+        synchronize(device)
+        return clock()
 
-    list(steps(0, WARM))
-    start = clock()
-    for done in steps(WARM, WARM + TIMED):
-        if clock() - start > MOST_SECONDS:
+    for step in range(WARM):
+        start = work(step)
+    for step in range(WARM, WARM + TIMED):
+        if (spent := work(step) - start) > MOST_SECONDS:
             break
-    return (clock() - start) / (done + 1 - WARM)
+    return spent / (step + 1 - WARM)
 
 
 def synchronize(device: torch.device) -> None:

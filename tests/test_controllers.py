@@ -155,6 +155,31 @@ def test_burn_in_drives_every_scalar_along_the_published_cosine() -> None:
     assert betas == pytest.approx([0.9, 0.945, 0.99])
 
 
+@pytest.mark.parametrize(
+    ("kind", "quarter"),
+    [("linear", 0.7525), ("cosine", 1 - 0.99 * (1 - math.cos(math.pi / 4)) / 2), ("exponential", 0.01**0.25)],
+)
+def test_a_schedule_holds_its_start_before_since_and_its_end_from_until_on(kind: str, quarter: float) -> None:
+    given = {"kind": kind, "start": 1.0, "end": 0.01, "since": 0.4, "until": 0.8}
+    scale = make_scale(config(schedules={"generator.learning_rate": given}))
+    values = [scale("generator.learning_rate", progress) for progress in (0.0, 0.4, 0.5, 0.8, 1.0)]
+    assert values == pytest.approx([1.0, 1.0, quarter, 0.01, 0.01])
+
+
+def test_a_schedule_from_where_it_ends_is_a_step() -> None:
+    scale = make_scale(config(schedules={"generator.learning_rate": {"end": 0.1, "since": 0.8, "until": 0.8}}))
+    assert [scale("generator.learning_rate", progress) for progress in (0.79, 0.8, 0.81)] == [1.0, 0.1, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"since": 0.5, "until": 0.4}, "since=0.5 comes after until=0.4"), ({"kind": "exponential"}, "start and end lie above 0")],
+)
+def test_a_schedule_that_cannot_be_followed_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config(schedules={"generator.learning_rate": given})
+
+
 def test_a_schedule_of_one_scalar_wins_over_the_burn_in() -> None:
     scale = make_scale(config(schedules={"burn_in": {"until": 0.5}, "generator.learning_rate": {"kind": "constant"}}))
     assert scale("generator.learning_rate", 0.9) == 1.0 and scale("discriminator.learning_rate", 0.9) == 0.25

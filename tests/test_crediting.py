@@ -20,6 +20,7 @@ from advgen.players import Chunk, Objective, Players
 from advgen.setup import make_objective
 from advgen.updates.crediting import credited_cost, opinion_of
 from advgen.updates.policies import carried_on, clipped_cost, divergence, expected_cost, importance_weights
+from advgen.updates.policy import update_policy
 from advgen.world import World
 
 V, L, GRID = 2, 3, 8
@@ -332,6 +333,37 @@ def test_divergence_by_hand() -> None:
     expected = 0.75 * torch.tensor(1.5).log() + 0.25 * torch.tensor(0.5).log()
     torch.testing.assert_close(divergence(rows, torch.tensor([[[0.5, 0.5]]]).log(), None), expected.unsqueeze(0))
     assert divergence(rows, rows, None).item() == 0.0
+
+
+def entropy_gained(above: float) -> tuple[Tensor, Tensor]:
+    """How far one update with the floor so far above the mean entropy of the draws moves the logits, and that entropy."""
+    generator, noise = Table(), (torch.arange(8, dtype=torch.float64).unsqueeze(1) * torch.tensor([1, 3, 5]) % 8 + 0.5) / 8
+    with torch.no_grad():
+        drawn = generator.score(generator(noise, {}).values, {})
+    mean = -(drawn.exp() * drawn).sum(-1).mean()
+    settings = EstimatorConfig(name="ppo", epochs=1, entropy_weight=1.0, entropy_floor=float(mean) + above)
+    config = RunConfig(plugin="toy", loss="wasserstein", estimator=settings)
+    players = Players(
+        make_player("generator", generator, PlayerConfig(optimizer="sgd", learning_rate=0.1), CPU),
+        make_player("discriminator", Scores(lambda tokens: torch.zeros(len(tokens), dtype=torch.float64)), PlayerConfig(), CPU),
+        None,
+        None,  # type: ignore[arg-type]  # nothing here asks the modality
+        World(0, 1, CPU),
+        torch.float64,
+    )
+    before = generator.logit.detach().clone()
+    chunk = Chunk(Batch(SEQUENCES), noise, noise[:, 0], torch.rand)
+    update_policy(players, Objective(config, LOSSES["wasserstein"], {}, lambda path, progress: 1.0), [chunk], 0, 0.0)
+    return generator.logit.detach() - before, before
+
+
+def test_above_the_floor_entropy_is_not_rewarded_and_below_it_it_is() -> None:
+    """All samples are worth the same, so nothing but the reward for entropy can move the generator."""
+    moved, _ = entropy_gained(above=-1e-6)
+    assert torch.equal(moved, torch.zeros_like(moved))
+    moved, logit = entropy_gained(above=1e-6)
+    reached = moved != 0
+    assert reached.sum() >= 4 and torch.equal(moved[reached].sign(), -logit[reached].sign())
 
 
 # Exact expectation

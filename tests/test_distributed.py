@@ -71,6 +71,23 @@ CASES = {
     "text": ("text", ["phases=[{kind='likelihood', share=0.4}, {kind='adversarial', share=0.6}]"]),
 }
 
+STYLES = """
+import os, pathlib, torch, advgen
+from advgen_image.families.stylegan2 import StyleGenerator
+
+seen, follow = [], StyleGenerator.follow
+
+def followed(self, noise, condition):
+    follow(self, noise, condition)
+    seen.append(self.means.clone())
+
+StyleGenerator.follow = followed
+advgen.train("image", out={out!r}, overrides={overrides!r}, steps=3, progress=False, device="cpu")
+StyleGenerator.follow = follow
+torch.save(seen, pathlib.Path({out!r}) / f"means-{{os.environ.get('RANK', 'alone')}}.pt")
+"""
+STYLED = ["options.family=stylegan2", "options.doublings=1", "options.style_mixing=0.0"]
+
 
 def ranks(root: Path, *program: str) -> None:
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -93,6 +110,13 @@ def assert_same(one: Path, two: Path, step: int) -> None:
             assert abs(expected[name] - found[name]) < 1e-9, f"step {expected['step']}: {name} is logged differently"
 
 
+def assert_same_styles(one: Path, two: Path) -> None:
+    """Ranks have the same mean styles; after the first update those of one process, later ones draw noise of their own."""
+    alone, first, second = (torch.load(run / f"means-{name}.pt") for run, name in ((one, "alone"), (two, "0"), (two, "1")))
+    assert len(first) == 3 and all(torch.equal(*each) for each in zip(first, second, strict=True))
+    assert first[0].abs().max() > 0 and torch.allclose(first[0], alone[0], rtol=0, atol=1e-9)
+
+
 def test_two_ranks_end_with_the_weights_of_one_process(root: Path, tmp_path: Path) -> None:
     """All cases in one launch, because starting ranks costs more than training them."""
     lines = ["import advgen", ""]
@@ -101,6 +125,9 @@ def test_two_ranks_end_with_the_weights_of_one_process(root: Path, tmp_path: Pat
         advgen.train(plugin, out=tmp_path / "one" / name, overrides=overrides, steps=5, progress=False, device="cpu")
         target = str(tmp_path / "two" / name)
         lines += [f"advgen.train({plugin!r}, out={target!r}, overrides={overrides!r}, steps=5, progress=False, device='cpu')"]
+    styles = tiny("image", *EXACT, *STYLED)
+    exec(STYLES.format(out=str(tmp_path / "one" / "styles"), overrides=styles), {})
+    lines += STYLES.format(out=str(tmp_path / "two" / "styles"), overrides=styles).splitlines()
     # Under load the backend's threads now and then abort a rank while its interpreter ends; the command ends before that.
     lines += ["import os, sys", "sys.stdout.flush()", "sys.stderr.flush()", "os._exit(0)"]
     script = tmp_path / "ranks.py"
@@ -108,6 +135,7 @@ def test_two_ranks_end_with_the_weights_of_one_process(root: Path, tmp_path: Pat
     ranks(root, str(script))
     for name in CASES:
         assert_same(tmp_path / "one" / name, tmp_path / "two" / name, 5)
+    assert_same_styles(tmp_path / "one" / "styles", tmp_path / "two" / "styles")
 
 
 def test_a_run_of_two_ranks_is_resumed_by_one(root: Path, tmp_path: Path) -> None:

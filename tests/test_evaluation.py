@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
@@ -330,6 +331,23 @@ def test_real_samples_are_distinct_prepared_and_keyed_by_the_seed() -> None:
     assert batch.values.max() > 25
     assert torch.equal(batch.values, real_samples(modality, corpus, "train", seed=1, limit=600).values)
     assert torch.equal(batch.values[:50], real_samples(modality, corpus, "train", seed=1, limit=50).values)
+
+
+def test_a_modalitys_own_metrics_take_more_references_where_more_samples_are_asked_for(
+    run: FakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("advgen.evaluation.MAX_SAMPLES", 100)
+    monkeypatch.setattr(PointModality, "metrics", lambda self, generated, held_out: {"references": float(len(held_out))})
+    counts = {}
+    for most, num_samples in itertools.product((None, 250), (None, 60, 150, 300)):
+        monkeypatch.setattr(PointModality, "most_references", most)
+        report = evaluate_loaded(run, num_samples)
+        counts[most, num_samples] = report["modality"]["references"], report["real_modality"]["references"]
+        assert report["protocol"]["num_real"] == max(100, num_samples or 0)
+        assert report["protocol"].get("num_real_own") == (250 if (most, num_samples) == (250, 150) else None)
+        assert ("own metrics: against 250" in format_report(report)) == ("num_real_own" in report["protocol"])
+    assert [counts[None, n] for n in (None, 60, 150, 300)] == [(100, 100), (100, 100), (150, 150), (300, 300)]
+    assert [counts[250, n] for n in (None, 60, 150, 300)] == [(100, 100), (100, 100), (250, 250), (300, 300)]
 
 
 def test_judges_see_blocks_so_that_memory_stays_small() -> None:

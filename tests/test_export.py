@@ -254,6 +254,9 @@ class Plain(nn.Module):
     def forward(self, noise: Tensor, condition: Any) -> Any:
         return self.formula(noise) * self.scale
 
+    def settle(self) -> None:
+        """It follows nothing in training."""
+
     def noise(self, count: int, rng: torch.Generator) -> Tensor:
         return torch.randn(count, 6, generator=rng)
 
@@ -313,6 +316,8 @@ def test_a_file_that_differs_from_eager_is_not_kept(packages: None, tmp_path: Pa
     "options",
     [
         {"family": "stylegan2", "mapping_layers": 1, "depth": 1},
+        {"family": "stylegan2", "mapping_layers": 1, "depth": 1, "truncation": 0.5},
+        {"family": "stylegan2", "mapping_layers": 1, "depth": 1, "truncation": 0.5, "conditional": False},
         {"family": "resnet", "conditional": False, "depth": 1},
         {"family": "r3", "depth": 1},
     ],
@@ -331,6 +336,7 @@ def test_families_are_exported(packages: None, options: dict[str, Any]) -> None:
     }
     modality = ImageModality(ImageConfig(width=4, noise_size=8, **options), facts)
     generator = modality.generator().eval().requires_grad_(False)
+    generator.settle()
     example = onnx_file.draw_inputs(modality, 3)
     drawing = onnx_file.Drawing(generator, modality, tuple(example)).eval()
     with onnx_file._quiet():

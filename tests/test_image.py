@@ -229,7 +229,7 @@ def test_a_single_class_trains_unconditionally(tmp_path: Path) -> None:
         ("RGBA", ".png", 4, 8),
         ("P", ".png", 3, 8),
         ("1", ".png", 1, 8),
-        ("LA", ".png", 4, 8),
+        ("LA", ".png", 2, 8),
         ("I;16", ".png", 1, 16),
         ("I;16", ".tif", 1, 16),
     ],
@@ -340,6 +340,7 @@ def test_a_cut_gzip_and_missing_labels_are_refused(tmp_path: Path) -> None:
     write_idx(file, np.zeros(3, np.uint8))
     with pytest.raises(DataError, match="holds 3 labels, expected 60"):
         ImageModality.read(SMALL, request(tmp_path))
+    write_idx(file, np.zeros(60, np.uint8))
     images = tmp_path / "train-images-idx3-ubyte.gz"
     images.write_bytes(images.read_bytes()[:500])
     with pytest.raises(DataError, match="cannot be read"):
@@ -363,7 +364,7 @@ def test_depth_follows_the_size(height: int, width: int, depth: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [ImageGenerator, ModulatedGenerator])
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("num_classes", [0, 3])
 def test_networks_of_any_shape_agree(kind: type[ImageGenerator | ModulatedGenerator], channels: int, num_classes: int) -> None:
     shape = ImageShape(channels, 24, 16, num_classes)
@@ -475,7 +476,7 @@ def test_judge_without_classes_is_an_autoencoder(tmp_path: Path, monkeypatch: py
     assert set(judge.protocol) == {"layer", "resizer", "weights"}
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_samples_and_overview_are_png_files(tmp_path: Path, channels: int) -> None:
     facts = {"height": 16, "width": 16, "channels": channels, "bits": 8, "classes": [], "class_counts": [], "corpus": "folder"}
     modality = ImageModality(SMALL, facts)

@@ -63,6 +63,27 @@ def test_moves_by_pixels_flips_and_quarter_turns_are_exact() -> None:
     assert torch.allclose(moved(images, turn[None], "zeros"), images.rot90(1, (-2, -1)))
 
 
+def test_images_of_half_precision_move_as_far_as_others() -> None:
+    """A turn and a move by fractions, whose places half precision cannot hold."""
+    images = torch.rand(2, 3, 32, 48) * 2 - 1
+    inverse = torch.tensor([[0.8, -0.6, 3.3], [0.6, 0.8, -2.7], [0.0, 0.0, 1.0]]).expand(2, 3, 3)
+    half = moved(images.bfloat16(), inverse, "reflection")
+    assert half.dtype is torch.bfloat16
+    assert (half.float() - moved(images, inverse, "reflection")).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("kind", ["diffaugment", "ada"])
+def test_autocast_leaves_augmentation_as_it_is(kind: str) -> None:
+    seen, judged = list[Tensor](), critic(ImageConfig(augment=kind, augment_probability=1.0))  # type: ignore[arg-type]
+    judged.critic.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    images = torch.rand(4, 3, 16, 16) * 2 - 1
+    for autocast in (False, True):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            judged(images, {})
+    assert torch.equal(*seen)
+
+
 def test_moved_images_are_differentiable_twice() -> None:
     images = torch.randn(1, 1, 4, 5, dtype=torch.float64, requires_grad=True)
     inverse = torch.tensor([[[0.8, 0.3, 0.4], [-0.3, 0.9, -0.2], [0.0, 0.0, 1.0]]], dtype=torch.float64)
@@ -74,7 +95,7 @@ def test_moved_images_are_differentiable_twice() -> None:
 
 
 @pytest.mark.parametrize("kind", ["diffaugment", "ada"])
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_probability_zero_changes_nothing_and_one_changes_every_image(kind: str, channels: int) -> None:
     images, augment = pictures(channels), everything(kind)
     assert torch.allclose(augment(images, probability(0.0)), images)
@@ -87,6 +108,14 @@ def test_probability_is_the_share_of_images_that_change() -> None:
     images = pictures(count=1).expand(2000, -1, -1, -1)
     changed = AdaptiveAugmentation({"cutout": 0.5})(images, probability(0.6)) != images
     assert 0.26 < changed.flatten(1).any(1).double().mean() < 0.34
+
+
+@pytest.mark.parametrize("kind", ["diffaugment", "ada"])
+def test_colour_leaves_the_transparency_of_grey_images(kind: str) -> None:
+    images, config = pictures(2), ImageConfig(augment=kind, augment_ops=("color",))
+    augment = (DiffAugment if kind == "diffaugment" else AdaptiveAugmentation)(config.operations())
+    coloured = augment(images, probability(1.0))
+    assert torch.equal(coloured[:, 1], images[:, 1]) and not torch.allclose(coloured[:, 0], images[:, 0])
 
 
 def test_colour_leaves_transparency_and_cutout_leaves_the_rest() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import gzip
 import io
 import json
 import struct
@@ -15,14 +16,19 @@ import pytest
 import torch
 from PIL import Image
 
+import advgen
 from advgen import Corpus, DataError, DataRequest, PluginError, ZipFolder
 from advgen.data.resident import Movable, keep_on_device
-from advgen_image import decoding, store
+from advgen.latent.between import Walk, interpolate_run
+from advgen.latent.projecting import project_run
+from advgen.latent.search import Search
+from advgen.sampling import sample_run
+from advgen_image import decoding, idx, store
 from advgen_image.config import ImageConfig
 from advgen_image.decoding import Target, decode, read_header
 from advgen_image.inspection import inspect_images
 from advgen_image.modality import ImageModality
-from advgen_image.sources import ImageSource, MappedStore, TensorStore, View, viewed
+from advgen_image.sources import ArrayStore, ImageSource, TensorStore, View, viewed
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -64,6 +70,48 @@ def pack(folder: Path, archive: Path, top: str = "mine/") -> Path:
     return archive
 
 
+def write_idx(file: Path, values: np.ndarray) -> None:
+    content = struct.pack(f">{1 + values.ndim}I", 0x800 + values.ndim, *values.shape) + values.tobytes()
+    file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
+
+
+# Classes
+
+WAY = "move what lies beside the class folders into one of them"
+STRAY = f"1 of 41 images has no class (top.png), so the run is unconditional; {WAY}"
+
+
+def test_one_image_beside_the_class_folders_is_told_in_a_folder_a_zip_and_a_list(tmp_path: Path) -> None:
+    folder = make_files(tmp_path / "files")
+    assert read(folder).notes == ()
+    (folder / "top.png").write_bytes(encoded(99))
+    names = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*.png"))]
+    (folder / "list.csv").write_text("path,label\n" + "".join(f"{name},{name[0] if '/' in name else ''}\n" for name in names))
+    assert read(folder).facts["classes"] == [] and read(folder).notes == (STRAY,)
+    assert read(pack(folder, tmp_path / "files.zip")).notes == (STRAY,)
+    assert read(folder / "list.csv").notes == (STRAY.split(";")[0] + "; give each a label there",)
+    assert read(folder, conditional=False).notes == ()
+
+
+def test_classes_of_few_images_are_told_by_size(tmp_path: Path) -> None:
+    folder = make_files(tmp_path)
+    for number, name in enumerate(["c", "d", "d"]):
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / f"{number}.png").write_bytes(encoded(60 + number))
+    (note,) = read(folder).notes
+    assert note.startswith("2 of 4 classes have fewer than 10 images (c: 1, d: 2)")
+    assert inspect_images(ImageConfig(), DataRequest(folder), lambda *_: None).remarks == [note]
+
+
+def test_a_run_says_and_keeps_what_its_data_lack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_files(tmp_path / "files")
+    (folder / "top.png").write_bytes(encoded(99))
+    small = {"width": 4, "doublings": 0}
+    advgen.train("image", data=folder, options=small, steps=1, out=tmp_path / "run", progress=True)
+    assert STRAY in capsys.readouterr().err
+    assert STRAY in (tmp_path / "run" / "log.txt").read_text()
+
+
 # Kinds of files
 
 
@@ -74,6 +122,11 @@ def target(channels: int, side: int = 4) -> Target:
 def saved(file: Path, picture: Image.Image, **more: Any) -> Path:
     picture.save(file, **more)
     return file
+
+
+def mode_of(file: Path) -> str:
+    with Image.open(file) as picture:
+        return picture.mode
 
 
 def test_a_palette_keeps_its_colours_and_its_transparency(tmp_path: Path) -> None:
@@ -109,6 +162,49 @@ def test_grey_with_transparency_and_one_bit_are_read_as_they_look(tmp_path: Path
     assert decode(grey, target(4))[:, 0, 0].tolist() == [70, 70, 70, 128]
     bit = saved(tmp_path / "b.png", Image.new("1", (4, 4), 1))
     assert decode(bit, target(1)).max() == 255 and not read_header(bit).colour
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "I;16", "P", "RGB", "CMYK"])
+def test_what_is_opaque_becomes_wholly_opaque_in_two_channels(tmp_path: Path, mode: str) -> None:
+    kind = np.uint16 if mode == "I;16" else np.uint8
+    grey = Image.fromarray(np.full((4, 4), 255 * (257 if mode == "I;16" else 1), kind))
+    picture = grey if mode in ("L", "I;16") else grey.convert("RGB").convert(mode)
+    found = decode(saved(tmp_path / "a.tif", picture), target(2))
+    assert found.shape == (2, 4, 4) and (found == 255).all()
+
+
+def test_grey_with_transparency_has_two_channels_until_a_file_has_colour(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for index in range(30):
+        saved(folder / f"{index:02d}.png", Image.fromarray(pixels(index, channels=2)))
+    saved(folder / "30.png", Image.fromarray(pixels(30, channels=1)[:, :, 0]))
+    corpus = read(folder)
+    assert (
+        corpus.facts["channels"] == 2
+        and inspect_images(ImageConfig(), DataRequest(folder), lambda *_: None).details["decoded"]["channels"] == 2
+    )
+    kept = {bytes(row.permute(1, 2, 0).contiguous().numpy()) for split in corpus.splits for row in whole(corpus, split).values}
+    assert all(pixels(index, channels=2).tobytes() in kept for index in range(30))
+    (folder / "31.png").write_bytes(encoded(31))
+    assert read(folder).facts["channels"] == 4 and read(folder, channels=2).facts["channels"] == 2
+
+
+def test_two_channels_go_through_training_sampling_walks_and_projection(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for index in range(30):
+        saved(folder / f"{index:02d}.png", Image.fromarray(pixels(index, 16, 2)))
+    options = {"width": 4, "doublings": 0, "augment": "diffaugment"}
+    advgen.train("image", data=folder, options=options, steps=2, out=tmp_path / "run", progress=False, device="cpu")
+    sampled = sample_run(tmp_path / "run", 3, out=tmp_path / "drawn", device="cpu")
+    assert {mode_of(path) for path in (*sampled.files, *sampled.overview)} == {"LA"}
+    walked = interpolate_run(tmp_path / "run", Walk([0, 1], frames=2, kind="gif"), out=tmp_path / "walk", device="cpu")
+    assert mode_of(walked.files[0]) in ("L", "P", "RGB")
+    projected = project_run(tmp_path / "run", folder / "00.png", Search(steps=1, starts=1), out=tmp_path / "p", device="cpu")
+    assert projected.remarks == []
+    with Image.open(tmp_path / "p" / "target.png") as kept:
+        assert np.array_equal(np.asarray(kept), pixels(0, 16, 2))
 
 
 def test_the_orientation_of_a_camera_is_told_and_undone(tmp_path: Path) -> None:
@@ -267,6 +363,47 @@ def test_a_full_disk_is_a_refusal_that_names_the_cache(tmp_path: Path, monkeypat
         read(make_files(tmp_path / "in"), memory_mib=0)
 
 
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_files_beyond_the_memory_are_mapped_with_the_same_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(idx, "BLOCK_BYTES", 1000)  # several blocks
+    (tmp_path / "in").mkdir()
+    for part, count in (("train", 60), ("t10k", 10)):
+        values = np.random.default_rng(count).integers(0, 256, (count, 8, 12), dtype=np.uint8)
+        write_idx(tmp_path / "in" / f"{part}-images-idx3-ubyte{suffix}", values)
+    for options in ({}, {"channels": 2, "image_height": 8, "image_width": 8}):
+        plain, mapped = read(tmp_path / "in", **options), read(tmp_path / "in", memory_mib=0, **options)
+        assert plain.fingerprint == mapped.fingerprint and isinstance(mapped.splits["train"].store.array, np.memmap)
+        assert not isinstance(plain.splits["train"].store.array, np.memmap)
+        for split in plain.splits:
+            assert torch.equal(whole(plain, split).values, whole(mapped, split).values)
+    assert len(list((tmp_path / "cache" / "advgen" / "images").glob("*.npy"))) == 2
+
+
+@pytest.mark.parametrize(("change", "found"), [(-1, "7679"), (1, "more than 7680")])
+def test_idx_files_that_end_elsewhere_are_refused_and_leave_no_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: int, found: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "in").mkdir()
+    file = tmp_path / "in" / "train-images-idx3-ubyte"
+    write_idx(file, np.zeros((120, 8, 8), np.uint8))
+    content = file.read_bytes()
+    file.write_bytes(content[:change] if change < 0 else content + b"x")
+    for memory_mib in (0, 512):
+        with pytest.raises(DataError, match=f"holds {found} bytes of data, expected 7680"):
+            read(tmp_path / "in", memory_mib=memory_mib)
+    assert not list((tmp_path / "cache").rglob("*.npy"))
+
+
+def test_an_idx_file_that_claims_more_than_four_gibibytes_is_refused_unread(tmp_path: Path) -> None:
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, 2**31, 64, 64))
+    with pytest.raises(DataError, match="unpacks to more than 4294967296 bytes"):
+        read(tmp_path)
+
+
 # Mirrors, windows, and the device
 
 
@@ -303,9 +440,19 @@ def test_a_source_that_is_kept_on_a_device_draws_the_same(tmp_path: Path) -> Non
         assert torch.equal(one.values, two.values) and torch.equal(one.condition["label"], two.condition["label"])
 
 
-def test_sixteen_bit_rows_of_a_mapped_file_are_counted_as_they_will_be_kept() -> None:
-    mapped = MappedStore(np.zeros((5, 1, 4, 4), np.uint16), torch.arange(3))
-    assert mapped.num_bytes == mapped.to(torch.device("cpu")).num_bytes == 3 * 16 * 4
+def test_sixteen_bit_images_take_two_bytes_a_value_everywhere_and_come_out_whole() -> None:
+    values = np.array([0, 1, 32767, 32768, 65535], np.uint16)[:, None, None, None].repeat(4, 2)
+    kept = ArrayStore(values, torch.tensor([4, 0, 3]))
+    moved = kept.to(torch.device("cpu"))
+    assert kept.num_bytes == moved.num_bytes == moved.values.nbytes == 3 * 4 * 2
+    for store_ in (kept, moved):
+        taken = store_.take(torch.tensor([2, 0]))
+        assert taken.dtype == torch.int32 and taken[:, 0, 0, 0].tolist() == [32768, 65535]
+
+
+def test_splits_of_images_in_memory_share_one_array(tmp_path: Path) -> None:
+    corpus = read(make_files(tmp_path))
+    assert len({id(source.store.array) for source in corpus.splits.values()}) == 1
 
 
 def test_data_move_only_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,6 +502,14 @@ def test_a_saved_set_keeps_its_splits_classes_and_their_order(tmp_path: Path, da
     report = inspect_images(ImageConfig(), DataRequest(tmp_path / "saved"), lambda *_: None)
     assert report.count == 40 and list(report.classes.items()) == [("zebra", 20), ("ant", 20)]
     assert report.splits == {"train": 30, "validation": 4, "test": 6}
+
+
+def test_rows_without_a_class_are_told(tmp_path: Path, datasets: Any) -> None:
+    kinds = [None if row == 4 else row % 2 for row in range(30)]
+    make_set(datasets, 30).remove_columns("kind").add_column("kind", kinds).save_to_disk(tmp_path / "saved")
+    corpus = read(tmp_path / "saved", label_column="kind")
+    assert corpus.facts["classes"] == []
+    assert corpus.notes[0].startswith("1 of 30 images has no class (train/4), so the run is unconditional; label them, or name")
 
 
 def test_parquet_files_are_read_alone_and_as_a_folder(tmp_path: Path, datasets: Any, monkeypatch: pytest.MonkeyPatch) -> None:

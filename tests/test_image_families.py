@@ -81,7 +81,7 @@ def test_family_keeps_the_contract_under_every_loss(check: Check) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("side", [(8, 24), (28, 28), (48, 16)])
-@pytest.mark.parametrize(("channels", "classes"), [(1, 0), (3, 5), (4, 2)])
+@pytest.mark.parametrize(("channels", "classes"), [(1, 0), (2, 3), (3, 5), (4, 2)])
 def test_any_rectangle_with_any_channels_and_classes(family: str, side: tuple[int, int], channels: int, classes: int) -> None:
     shape = ImageShape(channels, *side, classes)
     config = small(family)
@@ -314,6 +314,23 @@ def test_truncation_zero_gives_each_class_its_mean_image_and_acts_only_in_sampli
     assert torch.allclose(images[0], images[2], atol=1e-6) and not torch.allclose(images[0], images[1])
     generator.truncation = 1.0
     assert not torch.allclose(generator(noise, condition).values[0], images[0])
+
+
+def test_settled_means_are_those_that_sampling_estimates_until_training_goes_on() -> None:
+    generator = styled()[0]
+    noise, condition = torch.randn(4, 8), {"label": torch.tensor([0, 1, 0, 1])}
+    generator.styles(noise[::2], {"label": torch.tensor([0, 0])})  # class 1 is not followed
+    generator.eval()
+    latent = generator.latent(noise, condition)
+    before = generator.mean_latent(latent, condition)
+    generator.settle()
+    assert torch.equal(generator.mean_latent(latent, condition), before) and torch.equal(generator.means[1], before[1])
+    generator.train().styles(noise[1::2], {"label": torch.tensor([1, 1])})
+    assert torch.allclose(generator.means[1], latent[1::2].mean(0), atol=1e-6)
+    with torch.no_grad():
+        generator.mapping.embedding.weight += 1
+    generator.followed.zero_()
+    assert not torch.allclose(generator.eval().mean_latent(latent, condition), before)
 
 
 def test_style_mixing_changes_late_layers_of_the_asked_share_of_samples() -> None:

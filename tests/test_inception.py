@@ -162,6 +162,7 @@ def test_grey_becomes_three_channels_and_transparency_goes() -> None:
     grey, clear = as_rgb(torch.full((1, 1, 2, 2), -1.0)), as_rgb(images(1, 4, 4))
     assert grey.shape == (1, 3, 2, 2) and grey.dtype == torch.uint8 and not grey.any()
     assert torch.equal(clear, as_rgb(images(1, 4, 4)[:, :3]))
+    assert torch.equal(as_rgb(images(1, 2, 4)), as_rgb(images(1, 2, 4)[:, :1]))
 
 
 # Weights

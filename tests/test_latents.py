@@ -19,6 +19,7 @@ from advgen.contracts import Generator
 from advgen.errors import ConfigError, DataError
 from advgen.latent.between import Walk, interpolate_run, mix_run
 from advgen.latent.space import Place, along_sphere, evenly, load_places, save_places
+from advgen.runs import checkpoint
 from advgen.sampling import load_run, sample_run
 from advgen.wanted import Drawn, draw_seeds
 
@@ -156,12 +157,25 @@ def test_followed_mean_is_that_of_the_mapping_where_weights_stand_still(runs: Ca
     generator.get_buffer("followed").zero_()
     noise, condition = torch.randn(64, 8), {"label": torch.ones(64, dtype=torch.int64)}
     estimated = generator.mean_latent(generator.latent(noise, condition), condition)[0]
-    generator.train()
     for _ in range(40):
-        generator(torch.randn(64, 8), condition)
-    generator.eval()
+        generator.follow(torch.randn(64, 8), condition)
     assert generator.get_buffer("followed").tolist() == [0, 40, 0]
     assert torch.allclose(generator.get_buffer("means")[1], estimated, atol=0.05)
+
+
+@pytest.mark.parametrize("further", [["train.accumulate=4"], ["penalties.path_length={weight=2.0, interval=1}"]])
+def test_an_update_moves_the_mean_style_once_by_its_whole_batch(further: list[str], tmp_path: Path) -> None:
+    """The first update, after which the noise of each place may tell weights apart."""
+    exact = [*STYLED, "train.precision=float64", "options.style_mixing=0.0", "options.minibatch_group=1"]
+    means = list[torch.Tensor]()
+    for name, more in (("plain", []), ("further", further)):
+        advgen.train("image", out=tmp_path / name, overrides=[*exact, *more], steps=1, device="cpu", progress=False)
+        generator = checkpoint.load(tmp_path / name / "checkpoints", 1)[0]["generator"]
+        assert generator["followed"].max() == 1
+        means.append(generator["means"])
+    assert means[0].abs().max() > 0
+    if "accumulate" in further[0]:
+        assert torch.allclose(*means, rtol=0, atol=1e-9)
 
 
 def test_weights_without_a_followed_mean_can_still_be_loaded(runs: Callable[[str], Path]) -> None:

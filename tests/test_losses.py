@@ -275,3 +275,5 @@ def test_a_loss_that_contradicts_itself_is_refused() -> None:
         replace(get_loss("hinge"), sides=None)
     with pytest.raises(PluginError, match="generator_sides"):
         replace(get_loss("hinge"), couples_batch=True)
+    with pytest.raises(PluginError, match="likelihoods"):
+        replace(get_loss("relativistic"), positions_alike=True)

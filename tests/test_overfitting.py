@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import advgen
 from advgen import Corpus, DataRequest
 from advgen.config.load import load_config
-from advgen.overfitting import LIMIT, SAMPLES, WINDOW, Look, OverfittingWatch, certainty, overfitting
+from advgen.overfitting import LIMIT, SAMPLES, WINDOW, Look, OverfittingWatch, certainty, interval, overfitting
 from advgen.registry import find_plugin
 from advgen.runs import RunFolder, checkpoint
 from advgen.setup import Setup, build
@@ -22,6 +25,7 @@ from advgen.world import World
 from advgen_image.config import ImageConfig
 from advgen_image.modality import ImageModality
 
+READ = ImageModality.read
 ALONE = World(0, 1, torch.device("cpu"))
 TINY = ["options.width=4", "options.noise_size=8", "train.batch_size=8", "train.log_every=1"]
 STYLED = ["options.family=stylegan2", "options.doublings=1", "penalties.r2=false"]
@@ -35,7 +39,9 @@ def corpus() -> Corpus:
 @pytest.fixture(autouse=True)
 def _corpus_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     found = corpus()
-    monkeypatch.setattr(ImageModality, "read", classmethod(lambda cls, config, request: found))
+    monkeypatch.setattr(
+        ImageModality, "read", classmethod(lambda cls, config, request: READ(config, request) if request.path else found)
+    )
 
 
 def made(*overrides: str) -> Setup:
@@ -72,8 +78,47 @@ def test_a_look_leaves_no_trace_in_training(overrides: list[str], tmp_path: Path
     assert ["discriminator/certainty" in row for row in rows] == [True, False, False]
     monkeypatch.setattr(ImageModality, "against_overfitting", lambda self: "")
     unwatched = weights_after(tmp_path / "unwatched", *overrides)
+    watched["state"] = {name: value for name, value in watched["state"].items() if not name.startswith("overfitting.")}
     torch.testing.assert_close(watched, unwatched, rtol=0, atol=0, equal_nan=True)
     assert "certainty" not in (tmp_path / "unwatched" / "metrics.jsonl").read_text()
+
+
+def test_a_resumed_run_goes_on_with_the_looks_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("advgen.overfitting.EVERY", 2)
+    more: dict[str, Any] = {"steps": 6, "device": "cpu", "progress": False, "overrides": TINY}
+    advgen.train("image", out=tmp_path / "whole", **more)
+    advgen.train("image", out=tmp_path / "parts", stop_after=4, **more)
+    advgen.resume(tmp_path / "parts", device="cpu", progress=False)
+    found, expected = (figures(tmp_path / name) for name in ("parts", "whole"))
+    assert found == expected and [row["step"] for row in found if "discriminator/certainty" in row] == [1, 3, 5]
+
+
+def figures(run: Path) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if "seconds" not in name and "per_second" not in name} for row in rows]
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(None, 100), (100_000, 100), (800, 50), (160, 10), (20, 10)])
+def test_looks_are_closer_in_a_plan_that_is_short(steps: int | None, expected: int) -> None:
+    assert interval(steps) == expected
+
+
+def test_looks_are_at_samples_that_are_not_truncated() -> None:
+    one, other = (OverfittingWatch(made(*STYLED, f"options.truncation={value}")).figures(1) for value in (1.0, 0.1))
+    assert one == other
+
+
+def test_a_run_whose_held_out_samples_make_no_group_says_that_it_is_not_watched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some_noise(tmp_path / "images", 24)
+    overrides = [*TINY, *STYLED, "options.minibatch_group=8"]
+    out, images = tmp_path / "run", tmp_path / "images"
+    advgen.train("image", out=out, overrides=overrides, steps=2, stop_after=1, data=images, device="cpu")
+    advgen.resume(out, device="cpu")
+    said = r"is not watched for overfitting: \d validation samples are fewer than the 8 that a look takes"
+    for text in (capsys.readouterr().err, (out / "log.txt").read_text()):
+        assert len(re.findall(said, text)) == 1
 
 
 def test_networks_that_compare_groups_are_shown_whole_groups() -> None:
@@ -134,3 +179,21 @@ def test_a_run_says_it_and_keeps_it(
     assert capsys.readouterr().err.count("the discriminator overfits") == 1
     assert (result.folder / "log.txt").read_text().count("the discriminator overfits") == 1
     assert RunFolder(result.folder).read_json("run.json")["overfitting"]["step"] == WINDOW
+
+
+def some_noise(folder: Path, count: int) -> None:
+    """Images that have nothing in common: what D knows of one says nothing of another."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(count):
+        Image.fromarray(random.integers(0, 256, (8, 8), dtype=np.uint8)).save(folder / f"{index:03}.png")
+
+
+@pytest.mark.parametrize(("augment", "warned"), [("none", True), ("diffaugment", False)])
+def test_few_images_are_learned_by_heart_unless_they_are_augmented(augment: str, warned: bool, tmp_path: Path) -> None:
+    some_noise(tmp_path / "images", 48)
+    overrides = ["options.width=8", "options.noise_size=8", f"options.augment={augment}", "penalties=none"]
+    overrides += ["train.batch_size=16", "train.log_every=10", "generator.learning_rate=5e-4", "data.validation_share=0.4"]
+    given: dict[str, Any] = {"data": tmp_path / "images", "out": tmp_path / "run", "device": "cpu", "progress": False}
+    advgen.train("image", overrides=overrides, steps=160, stop_after=90, **given)
+    assert ("overfits" in (tmp_path / "run" / "log.txt").read_text()) is warned

@@ -6,6 +6,7 @@ import gc
 import itertools
 import json
 import math
+import re
 import tracemalloc
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ import torch
 
 from advgen import Batch, DataError, DataRequest, Discriminator, GenError, Sample, Verdict, split_indices
 from advgen.config.load import load_config
+from advgen.metrics.likelihood import likelihood_metrics
 from advgen.registry import find_plugin
 from advgen.setup import Setup, build
 from advgen.updates.generator import update_generator
@@ -159,7 +161,7 @@ def test_what_sentences_share_is_read_once_and_they_have_the_likelihoods_of_whol
             one = {name: value[:1] for name, value in condition.items()}
             for temperature in (1.0, 0.5):
                 own = exact.likelihoods(writer, rows, one, temperature)
-                whole = writer.token_costs(batch.values, condition, batch.mask, temperature).double().sum(1)
+                whole = writer.token_costs(batch.values, condition, batch.mask, temperature, drawn=True).double().sum(1)
                 torch.testing.assert_close(own, whole, rtol=1e-5, atol=1e-4)
 
 
@@ -219,6 +221,31 @@ def test_bytes_that_are_not_utf8_are_named_by_line_and_byte(tmp_path: Path) -> N
 def test_unusable_files_are_refused_with_the_reason(tmp_path: Path, name: str, content: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_corpus(config(), DataRequest(write(tmp_path / name, content), max_bad=0))
+
+
+HALVES = {
+    "text": ({"text": "a \ud800 b", "kind": "x", "start": "so"}, "has half of a character in field 'text'"),
+    "label": ({"text": "a b", "kind": "\udfff", "start": "so"}, "has half of a character in field 'kind'"),
+    "prompt": ({"text": "a b", "kind": "x", "start": "\udc00"}, "has half of a character in field 'start'"),
+    "deep": ("[" * 200_000 + "]" * 200_000, "is nested too deeply"),
+    "deep field": ('{"text": "a", "x": ' + "[" * 200_000 + "]" * 200_000 + "}", "is nested too deeply"),
+}
+
+
+@pytest.mark.parametrize("kind", HALVES)
+def test_halves_of_characters_and_deep_nesting_are_bad_lines(kind: str, tmp_path: Path) -> None:
+    bad, message = HALVES[kind]
+    rows = [json.dumps({"text": line, "kind": line.split()[1], "start": "so"}) for line in LINES]
+    rows.insert(2, bad if isinstance(bad, str) else json.dumps(bad))
+    file = write(tmp_path / "x.jsonl", "\n".join(rows))
+    settings = config(label_field="kind", prompt_field="start")
+    corpus = read_corpus(settings, DataRequest(file))
+    assert sum(map(len, corpus.splits.values())) == len(LINES) and len(corpus.bad) == 1
+    assert f"{file} line 3 " in corpus.bad[0] and re.search(message, corpus.bad[0])
+    with pytest.raises(DataError, match=message):
+        read_corpus(settings, DataRequest(file, max_bad=0))
+    report = TextModality.inspect(settings, DataRequest(file), lambda *_: None)
+    assert (report.num_bad, report.count, report.bad) == (1, len(LINES), list(corpus.bad))
 
 
 def test_missing_and_empty_folders_are_refused_by_name(tmp_path: Path) -> None:
@@ -483,6 +510,21 @@ def test_likelihood_is_nats_under_the_mask_and_falls_when_trained() -> None:
         text.likelihood(generator, batch).sum().div(batch.mask.sum()).backward()
         optimizer.step()
     assert text.likelihood(generator, batch)[batch.mask].mean() < 0.8 * start[batch.mask].mean()
+
+
+def test_own_samples_cost_what_they_were_drawn_with_though_the_unknown_word_is_likely_in_data() -> None:
+    torch.manual_seed(0)
+    text, corpus = modality()
+    generator = text.generator()
+    with torch.no_grad():
+        generator.bias[UNKNOWN] = 5.0
+    noise = text.noise(40, torch.Generator().manual_seed(0))
+    drawn = generator(noise, {}, mode="log_prob")
+    batch = Batch(drawn.values, drawn.mask, {})
+    found = likelihood_metrics(text, generator, real(text, corpus, 8), batch)
+    expected = -drawn.log_prob.detach()[drawn.mask].double().mean()
+    assert found["nll_div"] == pytest.approx(float(expected), rel=1e-5)
+    assert text.likelihood(generator, batch)[drawn.mask].mean() > expected + 0.5
 
 
 class Undecided(Discriminator):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,17 @@ import torch
 from torch import Tensor
 
 import advgen
-from advgen import ConfigError, Sample
+from advgen import Batch, ConfigError, Discriminator, Sample, Verdict
+from advgen.config.load import load_config
+from advgen.config.model import PlayerConfig, RunConfig
+from advgen.engine import make_player
+from advgen.losses import LOSSES
+from advgen.players import Chunk, Objective, Players
+from advgen.registry import find_plugin
 from advgen.runs import checkpoint
+from advgen.schedules import make_scale
+from advgen.updates.generator import update_generator
+from advgen.world import World
 from advgen_text.config import TextConfig
 from advgen_text.critics import Mediator
 from advgen_text.generators import Writer
@@ -48,6 +58,10 @@ def run(folder: Path, *more: str, steps: int = 3, **arguments: Any) -> Path:
     overrides = tiny("text", *more)
     advgen.train("text", out=folder, overrides=overrides, steps=steps, progress=False, device="cpu", **arguments)
     return folder
+
+
+def preset(name: str) -> RunConfig:
+    return load_config(find_plugin("text"), preset=name).config
 
 
 def part(folder: Path, step: int, name: str = "generator") -> dict[str, Tensor]:
@@ -132,6 +146,68 @@ def test_a_preset_of_a_published_algorithm_trains_and_samples(preset: str, tmp_p
     judged = part(folder, 5, "discriminator")
     assert any(not torch.equal(value, judged[name]) for name, value in part(folder, 0, "discriminator").items())
     assert all(torch.isfinite(value).all() for value in [*after.values(), *judged.values()])
+
+
+def test_the_baseline_of_every_sweep_is_the_default_by_likelihood_alone() -> None:
+    default, baseline = preset("default"), preset("likelihood")
+    assert [phase.kind for phase in baseline.phases] == ["likelihood"]
+    assert baseline.model_copy(update={"phases": default.phases}) == default == preset("cpu")
+
+
+def test_relgan_follows_its_paper_in_both_phases() -> None:
+    """Rates 1e-2, then 1e-4; the temperature at 1 until the adversarial phase, then by equal factors; nothing inherited."""
+    settled = preset("relgan")
+    scale, temperature = make_scale(settled), "estimator.temperature"
+    assert [scale(temperature, progress) for progress in (0.0, 0.8, 0.9, 1.0)] == pytest.approx([1.0, 1.0, 0.4, 0.16])
+    for player, rates in (("generator", (1e-2, 1e-2, 1e-4, 1e-4)), ("discriminator", (1e-4, 1e-4, 1e-4, 1e-4))):
+        base = getattr(settled, player).learning_rate
+        found = [base * scale(f"{player}.learning_rate", progress) for progress in (0.0, 0.79, 0.8, 1.0)]
+        assert found == pytest.approx(rates)
+    assert not settled.auxiliary and not settled.penalties and settled.discriminator.steps == 5
+
+
+def test_the_reward_of_real_samples_falls_from_2_to_0_over_the_adversarial_phase_of_textgail() -> None:
+    settled = preset("textgail")
+    scale = make_scale(settled)
+    found = [settled.estimator.real_reward * scale("estimator.real_reward", progress) for progress in (0.7, 0.75, 0.875, 1.0)]
+    assert found == pytest.approx([2.0, 2.0, 1.0, 0.0])
+
+
+class Weighing(Discriminator):
+    """One score a sample: the sum of a fixed weight for every token in each place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(L, V, generator=torch.Generator().manual_seed(1)))
+
+    def forward(self, seen: Tensor, condition: Mapping[str, Tensor], mask: Tensor | None = None) -> Verdict:
+        return Verdict.of((seen * self.weight).sum((1, 2)))
+
+
+@pytest.mark.parametrize(("progress", "temperature"), [(0.0, 2.0), (0.5, 2.0), (0.75, 1.0), (1.0, 0.5)])
+def test_the_straight_through_gradient_is_that_of_the_scheduled_temperature(progress: float, temperature: float) -> None:
+    schedule = {"kind": "exponential", "end": 0.25, "since": 0.5}
+    given = {"estimator": {"name": "straight_through", "temperature": 2.0}, "schedules": {"estimator.temperature": schedule}}
+    config, device, critic = RunConfig(plugin="text", loss="wasserstein", **given), torch.device("cpu"), Weighing()  # type: ignore[arg-type]
+    learns, alike = writer("lstm"), writer("lstm")
+    players = Players(
+        make_player("generator", learns, PlayerConfig(optimizer="sgd", learning_rate=1.0), device),
+        make_player("discriminator", critic, PlayerConfig(), device),
+        None,
+        None,  # type: ignore[arg-type]  # nothing here asks the modality
+        World(0, 1, device),
+    )
+    noise = torch.rand(4, L, V, generator=torch.Generator().manual_seed(2))
+    chunk = Chunk(Batch(torch.ones(4, L, dtype=torch.int64)), noise, noise[:, 0, 0], torch.rand)
+    update_generator(players, Objective(config, LOSSES["wasserstein"], {}, make_scale(config)), [chunk], 0, progress)
+    sample = alike(noise, {}, mode="relaxed", temperature=temperature)
+    (-critic(sample.relaxed, {}).heads[0].scores.mean()).backward()
+    moved = 0.0
+    for before, after in zip(alike.parameters(), learns.parameters(), strict=True):
+        if before.grad is not None:
+            torch.testing.assert_close(after.detach(), (before - before.grad).detach(), rtol=1e-4, atol=1e-5)
+            moved += float(before.grad.abs().sum())
+    assert moved > 0.01
 
 
 def test_ppo_without_clipping_and_with_one_epoch_is_the_score_function(tmp_path: Path) -> None:

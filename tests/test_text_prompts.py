@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ from advgen import Batch, ConfigError, DataError, DataRequest
 from advgen.api import resume, train
 from advgen.cli import app
 from advgen.evaluation import evaluate_run
+from advgen.metrics.judging import compare
 from advgen.sampling import load_run
 from advgen_text import data
-from advgen_text.config import TextConfig
+from advgen_text.config import TextConfig, TextSampling
 from advgen_text.modality import TextModality
-from advgen_text.tokenizer import PAD
+from advgen_text.origins import TableSet
+from advgen_text.reading import Notes
+from advgen_text.tokenizer import EOS, PAD
 
 NUMBERS = {"one": "uno", "two": "dos", "three": "tres", "four": "cuatro", "five": "cinco", "six": "seis"}
 SMALL = {
@@ -122,6 +127,84 @@ def test_metrics_count_what_was_written_alone(file: Path) -> None:
     assert text.metrics(other, batch)["bleu_2"] < 0.1  # all six words of the prompt agree
 
 
+def test_features_are_of_what_was_written_alone(tmp_path: Path) -> None:
+    draw, rows = random.Random(0), []
+    for number in range(900):
+        answer = " ".join(draw.choice("abcdefgh") for _ in range(6))
+        rows.append(json.dumps({"question": f"what follows {number} {number} {number}", "text": answer}))
+    (tmp_path / "x.jsonl").write_text("\n".join(rows))
+    text, corpus = read(tmp_path / "x.jsonl")
+    real, others = first(corpus, 600).slice(0, 300), first(corpus, 600).slice(300, 600)
+    given = int((real.condition["prompt"][0] != PAD).sum())
+    perfect = torch.cat([real.values[:, :given], others.values[:, given:]], 1)  # other answers, as likely as the real ones
+    found = compare(text.judge(corpus, tmp_path), Batch(perfect, real.mask, real.condition), real)
+    assert 0.4 < found["two_sample_accuracy"] < 0.6
+
+
+@pytest.mark.parametrize("kind", ["word", "bpe", "character", "byte"])
+def test_copies_are_told_by_what_was_written_alone(kind: str, tmp_path: Path) -> None:
+    rows = [json.dumps({"question": f"say {n % 7} :", "text": f"{'abcdefg'[n % 7] * 5} {n} {n}"}) for n in range(200)]
+    (tmp_path / "x.jsonl").write_text("\n".join(rows))
+    text, corpus = read(tmp_path / "x.jsonl", tokenizer=kind, max_length=64)
+    text.judge(corpus, tmp_path)
+    batch = first(corpus, 20)
+    given = int((batch.condition["prompt"][0] != PAD).sum())
+    swapped = Batch(batch.values.clone(), batch.mask, {"prompt": batch.condition["prompt"].roll(1, 0)})
+    swapped.values[:, :given] = batch.values.roll(1, 0)[:, :given]
+    found = text.metrics(swapped, batch)  # training answers under other training prompts
+    sizes = [(row[given:] > EOS).sum().item() for row in swapped.values]
+    assert found["novel_share"] == 0 and found["longest_copy"] == pytest.approx(sum(sizes) / 20)
+    parrot = Batch(batch.values.clone(), batch.mask, batch.condition)
+    parrot.values[:, given : 2 * given] = batch.values[:, :given]  # answers with the question, which is no answer of the data
+    parrot.values[:, 2 * given] = EOS
+    parrot.values[:, 2 * given + 1 :] = PAD
+    found = text.metrics(parrot, batch)
+    assert found["novel_share"] == 1 and found["longest_copy"] < given - 1
+
+
+def few_answers(count: int = 400) -> list[dict[str, str]]:
+    return [{"question": f"question {number} :", "text": f"answer {number % 8}"} for number in range(count)]
+
+
+def test_rows_are_split_by_prompt_and_text_so_that_few_answers_reach_every_split(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, [*few_answers(), *few_answers(40)])))
+    text, corpus = read(tmp_path / "x.jsonl")
+    sides = dict[str, set[str]]()
+    for name, source in corpus.splits.items():
+        lines = text.tokenizer.words(source.batch(torch.arange(len(source)), torch.Generator()).values)
+        assert {line[-1] for line in lines} == set("01234567") and len(source) > 20
+        sides[name] = {" ".join(line) for line in lines if "<unk>" not in line}
+    assert not sides["train"] & (sides["validation"] | sides["test"])  # equal rows share a split
+
+
+def test_inspection_counts_rows_as_repeated_where_prompt_and_text_are(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, [*few_answers(), *few_answers(3)])))
+    report = TextModality.inspect(TextConfig(prompt_field="question"), DataRequest(tmp_path / "x.jsonl"), lambda *_: None)
+    assert report.duplicates["count"] == 3 and report.splits["test"] > 20
+
+
+class Table:
+    """Rows as the package ``datasets`` gives them."""
+
+    def __init__(self, rows: list[dict[str, str]]) -> None:
+        self.rows, self.features = rows, dict.fromkeys(rows[0])
+
+    def select_columns(self, names: list[str]) -> Table:
+        return self
+
+    def iter(self, size: int) -> Iterator[dict[str, list[str]]]:
+        for start in range(0, len(self.rows), size):
+            yield {name: [row[name] for row in self.rows[start : start + size]] for name in self.features}
+
+
+def test_an_answer_of_a_held_out_row_stays_in_training_under_other_prompts() -> None:
+    every, notes = few_answers(), Notes()
+    tables = TableSet("set", {"train": Table(every[:300]), "test": Table(every[290:])})
+    found = list(tables.lines(TextConfig(prompt_field="question"), DataRequest(None), notes))
+    assert sum(line.split is None for line in found) == 290 and sum(line.split == "test" for line in found) == 110
+    assert notes.num_shared == 10
+
+
 def test_completions_keep_the_prompt_of_their_sample(file: Path) -> None:
     text, corpus = read(file)
     batch, writer = first(corpus), text.generator()
@@ -167,6 +250,18 @@ def test_samples_continue_prompts_of_the_data_or_those_asked_for(run: Path, tmp_
     assert all(
         line.startswith("two and six in oslo: dos y seis en oslo") for line in sampled("--prompt", "two and six in oslo :")
     )
+
+
+def test_beams_of_prompts_of_the_data_come_best_first_for_each_prompt(run: Path) -> None:
+    loaded = load_run(run, "cpu")
+    loaded.modality.use_sampling(TextSampling(beam=2), 200)  # the prompts of the data are fewer, so some come twice
+    drawn = loaded.draw(200)
+    scores, given = drawn.condition["log_prob"].tolist(), drawn.condition["prompt"].tolist()
+    by_prompt: dict[tuple[int, ...], list[float]] = {}
+    for prompt, score in zip(given, scores, strict=True):
+        by_prompt.setdefault(tuple(prompt), []).append(score)
+    twice = [rows for rows in by_prompt.values() if len(rows) > 1]
+    assert len(twice) >= 10 and all(rows[0] > rows[1] for rows in twice)
 
 
 ESTIMATORS = {

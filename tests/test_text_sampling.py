@@ -165,6 +165,8 @@ def test_prompts_that_cannot_be_continued_are_refused(tmp_path: Path) -> None:
         read_prompts(options(prompt="the dog the dog the"), tokenizer, 5)
     with pytest.raises(ConfigError, match="holds only words that this run has never seen"):
         read_prompts(options(prompt="zebra"), tokenizer, 5)
+    with pytest.raises(ConfigError, match=r"prompt 1 \('dog \\udcff'\) is not UTF-8"):
+        read_prompts(options(prompt="dog \udcff"), tokenizer, 5)
     with pytest.raises(DataError, match="is not UTF-8 at byte 4"):
         read_prompts(options(prompts=str(write(tmp_path / "p.txt", b"dog \xff"))), tokenizer, 5)
     with pytest.raises(DataError, match="holds no prompt"):
@@ -189,7 +191,23 @@ def test_beams_give_as_many_different_samples_as_there_are_and_say_how_likely_ea
     assert len({row["text"] for row in rows}) == 4 and {row["class"] for row in rows} == {"animal"}
     assert [row["log_prob"] for row in rows] == sorted((row["log_prob"] for row in rows), reverse=True)
     with pytest.raises(ConfigError, match="4 beams find 4 samples"):
-        sample_run(trained, 5, out=tmp_path, options=given)
+        sample_run(trained, 5, label="animal", out=tmp_path, options=given)
+
+
+def test_beams_are_ranked_within_what_they_were_asked_for_whatever_the_order(trained: Path) -> None:
+    run = load_run(trained)
+    run.modality.use_sampling(options(beam=16), 24)
+    drawn = run.draw(24)
+    lines, scores = run.modality.tokenizer.decode(drawn.values), drawn.condition["log_prob"]
+    for label in range(3):
+        rows = (drawn.condition["label"] == label).nonzero()[:, 0]
+        assert len(rows) > 1 and scores[rows].tolist() == sorted(scores[rows].tolist(), reverse=True)
+        run.modality.use_sampling(options(beam=16), len(rows))
+        best = run.draw(len(rows), label=label)
+        assert [lines[row] for row in rows] == run.modality.tokenizer.decode(best.values)
+    run.modality.use_sampling(options(beam=2), 6)
+    with pytest.raises(ConfigError, match=r"-n 6: 2 beams find 2 samples of one prompt and class, sample 2 asks for more"):
+        run.draw(6, label=1)
 
 
 def test_python_draws_under_options_too_and_without_them_as_ever(trained: Path) -> None:
@@ -287,7 +305,24 @@ def test_bytes_know_every_text_and_survive_half_a_character() -> None:
 
 def test_words_of_mixed_scripts_are_told_apart_and_joined_again() -> None:
     assert split_words("我有 2 GPUs, don't你?") == ["我", "有", "2", "GPUs", ",", "don't", "你", "?"]
-    assert join_words(["床", "前", "，", "a", "dog", "."]) == "床前， a dog."
+    assert join_words(["床", "前", "，", "a", "dog", "."]) == "床前，a dog."
+    assert join_words(["pizza", "，", "真", "的", "（", "ok", "）", "！"]) == "pizza，真的（ok）！"
+    assert join_words(["人", "々", "、", "〆"]) == "人々、〆"
+
+
+# A line, and its words: combining marks belong to the letter before them.
+MARKED = {
+    "मैं हिन्दी में": ["मैं", "हिन्दी", "में"],
+    "بِسْمِ اللَّهِ": ["بِسْمِ", "اللَّهِ"],
+    "ภาษาไทย ที่ดี": ["ภาษาไทย", "ที่ดี"],
+    "cafe\u0301 au lait": ["cafe\u0301", "au", "lait"],
+}
+
+
+@pytest.mark.parametrize("kind", ["word", "bpe", "character", "byte"])
+def test_words_of_scripts_with_combining_marks_are_the_same_under_every_tokenizer(kind: str) -> None:
+    tokenizer = Tokenizer.learn(list(MARKED) * 3, kind=kind, vocabulary_size=400, lower_case=False)
+    assert tokenizer.words(tokenizer.encode(list(MARKED), 80)) == list(MARKED.values())
 
 
 # Long and odd data

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ import advgen
 from advgen.errors import CheckpointError, ConfigError, DivergedError
 from advgen.losses import LOSSES
 from advgen.runs import RunFolder, checkpoint
+from advgen.updates import discriminator, judging
 
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import tiny
@@ -53,6 +55,38 @@ def test_every_loss_trains_every_plugin(plugin: str, loss: str, tmp_path: Path) 
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
     assert all(math.isfinite(value) for row in rows for value in row.values())
+
+
+BOTH = "penalties={r1={weight=0.1}, r2={weight=0.1}}"
+HALVED = {
+    "audio": ("audio", []),
+    "text": ("text", []),
+    "dcgan": ("image", [BOTH]),
+    "stylegan2": ("image", [BOTH, "options.family=stylegan2", "options.doublings=1"]),
+    "resnet": ("image", [BOTH, "options.family=resnet", "options.doublings=1"]),
+    "r3": ("image", [BOTH, "options.family=r3", "options.doublings=1", "options.blocks=1"]),
+}
+
+
+@pytest.mark.parametrize("case", HALVED)
+def test_half_precision_trains_and_judges_both_sides_in_one_pass(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart, judge_apart = list[Any](), judging.judge_apart
+
+    def two_passes(*given: Any) -> Any:
+        apart.append(given)
+        return judge_apart(*given)
+
+    for module in (judging, discriminator):
+        monkeypatch.setattr(module, "judge_apart", two_passes)
+    plugin, more = HALVED[case]
+    run(plugin, tmp_path / "run", "train.precision=bfloat16", *more, *(ADVERSARIAL if plugin == "text" else ()), steps=3)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 3 and all(math.isfinite(value) for row in rows for value in row.values())
+    assert all(row[f"{player}/gradient_norm"] > 0 for row in rows for player in ("generator", "discriminator"))
+    assert all(row[f"discriminator/{name}"] > 0 for row in rows for name in ("r1", "r2"))
+    assert not apart
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from advgen.data.archives import ZipFolder, is_zip, unpacked
     from advgen.data.hub import class_name, columns_of, is_table_set, kind_of, open_tables
+    from advgen.data.labels import class_notes, few_notes
     from advgen.data.manifest import ManifestRow, is_manifest, read_manifest, split_of
     from advgen.data.memory import ArraySource, content_hash, split_indices
     from advgen.data.report import DataReport, Repeats, Show, Spread, Tally, most_common
@@ -62,6 +63,7 @@ _HOME = {
         "Verdict",
     ),
     "advgen.data.hub": ("class_name", "columns_of", "is_table_set", "kind_of", "open_tables"),
+    "advgen.data.labels": ("class_notes", "few_notes"),
     "advgen.data.memory": ("ArraySource", "content_hash", "split_indices"),
     "advgen.errors": ("ConfigError", "DataError", "GenError", "PluginError"),
     "advgen.estimators": ("gumbel", "straight_through"),
@@ -112,8 +114,10 @@ __all__ = [
     "ZipFolder",
     "cache_folder",
     "class_name",
+    "class_notes",
     "columns_of",
     "content_hash",
+    "few_notes",
     "gumbel",
     "hookimpl",
     "is_manifest",

@@ -201,7 +201,7 @@ def describe(
     write_text(folder.path / "config.toml", to_toml(resolved.config, resolved.sources))
     folder.write_json("facts.json", dict(corpus.facts))
     folder.write_json("environment.json", environment())
-    for note in notes:
+    for note in (*corpus.notes, *notes):
         folder.note(note)
     folder.write_json("run.json", {**about, **(more or {})})
 

@@ -94,12 +94,23 @@ class Generator(nn.Module, ABC):
         """The mean of each row's latents over noise, shaped as ``latent``; what truncation draws towards. Zero for noise."""
         return torch.zeros_like(latent)
 
+    def settle(self) -> None:
+        """Work out once what ``forward`` otherwise works out of the weights as it goes, for a graph that cannot; before an
+        export, in evaluation mode. Samples stay what they are."""
+
     def mix(self, coarse: Tensor, fine: Tensor, condition: Mapping[str, Tensor], start: int) -> Sample:
         """Samples with the latents ``coarse`` (B, ...) in the layers before ``start`` and ``fine`` from there on."""
         raise ConfigError(
             f"{type(self).__name__} has no styles to mix: one latent makes the whole sample; mixing needs networks whose "
             "layers take a latent each (gen plugins show NAME lists a plugin's presets)"
         )
+
+    def follow(self, noise: Tensor, condition: Mapping[str, Tensor]) -> None:
+        """After each of G's adversarial updates, without gradients: noise and conditions (B, ...) of the global batch, the same
+        on every rank.
+
+        For what is known of G over many updates, such as its mean latent, which it keeps in buffers; the default does nothing.
+        """
 
     def path_lengths(self, noise: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """How far a sample moves for a step of its latent, (B,), with its graph; for the penalty ``path_length``."""
@@ -168,6 +179,10 @@ class Modality(ABC, Generic[ConfigT]):
 
     trade_off: tuple[str, str] = ("precision", "recall")
     """Metrics of quality and of diversity that ``gen sweep`` shows beside each other."""
+
+    most_references: int | None = None
+    """How many held-out samples ``metrics`` gets at most in ``gen evaluate`` where more samples than by default are asked for;
+    None: those that the judge sees."""
 
     paired: bool = False
     """A sample answers its condition (a vocoder its mel): evaluation gives G the conditions of the held-out samples, and
@@ -296,6 +311,10 @@ class Modality(ABC, Generic[ConfigT]):
     def likelihood(self, generator: Generator, batch: Batch) -> Tensor:
         """Negative log-likelihood of a prepared batch, (B, *positions) in nats; for likelihood phases and anchors."""
         raise ConfigError(f"{type(self).__name__} has no likelihood; remove the likelihood phase and anchor")
+
+    def likelihood_of_draws(self, generator: Generator, batch: Batch) -> Tensor:
+        """As ``likelihood``, of what the generator itself has drawn, where some of what data hold may never come."""
+        return self.likelihood(generator, batch)
 
     def generator_metrics(self, generator: Generator) -> Mapping[str, float]:
         """What is known of G itself, beyond samples, for the report beside ``metrics``; the default knows nothing."""

@@ -77,12 +77,13 @@ class RealSide:
     Args:
         judge: the feature network.
         comparison: which split, and how.
-        held_out: the test split, or as much of it as is looked at, for answers and for the modality's own metrics.
+        held_out: the test split, or as much of it as is looked at, for answers.
+        references: the held-out samples that the modality's own metrics compare with, which may be more.
         compared: samples of the split that generated ones are compared with.
         column: samples of the other split, as many as are generated, which take the generator's place in the column real.
         view, column_view: what the judge sees of the two.
         train: (M, F) features of training samples, for distances to the nearest; None where there are none.
-        own: the modality's own metrics of training samples against ``held_out``.
+        own: the modality's own metrics of training samples against ``references``.
         count: how many samples are to be generated.
         seed: of the choice of real samples, and of the noise of generated ones.
     """
@@ -91,6 +92,7 @@ class RealSide:
     judge: Judge
     comparison: Comparison
     held_out: Batch
+    references: Batch
     compared: Batch
     column: Batch
     view: View
@@ -141,6 +143,7 @@ def real_side(
     seen = real_samples(modality, corpus, split, seed=seed, limit=most if against_train else count)
     if modality.paired:
         held_out = held_out.slice(0, count)
+    references = _references(modality, corpus, held_out, count, seed)
     compared, column = (seen, held_out.slice(0, count)) if against_train else (held_out, seen)
     # An answer to a held-out condition is as varied, and as new, as the conditions are, and other real samples are no answer to
     # them; and published features are too slow for the whole training data.
@@ -150,15 +153,24 @@ def real_side(
         judge,
         comparison,
         held_out,
+        references,
         compared,
         column,
         view_of_real(judge, compared, cache),
         view_of_real(judge, column, cache),
         pool_features(modality, corpus, split, judge, seed=seed, limit=MAX_TRAIN, cache=cache) if has_neighbours else None,
-        {} if modality.paired else dict(modality.metrics(seen.slice(0, count), held_out)),
+        {} if modality.paired else dict(modality.metrics(seen.slice(0, count), references)),
         count,
         seed,
     )
+
+
+def _references(modality: Modality[Any], corpus: Corpus, held_out: Batch, count: int, seed: int) -> Batch:
+    """What the modality's own metrics compare with: ``held_out``, or more of it where many samples are asked for."""
+    most = modality.most_references or 0
+    if modality.paired or count <= MAX_SAMPLES or most <= len(held_out):
+        return held_out
+    return real_samples(modality, corpus, TEST, seed=seed, limit=most)
 
 
 def judged(run: LoadedRun | SampleFolder, real: RealSide, metrics: Mapping[str, Metric]) -> dict[str, Any]:
@@ -177,7 +189,7 @@ def judged(run: LoadedRun | SampleFolder, real: RealSide, metrics: Mapping[str, 
         compared = {"generated": views["generated"].features, "real": real.held_out_view.features}
         protocol["neighbours"] = _add_neighbours(rows, compared, real.train)
     left_out = _add_plugin_metrics(rows, views, real.view, metrics)
-    own, notes = dict(modality.metrics(generated, real.held_out)), modality.metric_notes()
+    own, notes = dict(modality.metrics(generated, real.references)), modality.metric_notes()
     own |= run.of_generator(real.held_out, generated)
     left_out |= {name: note.missing for name, note in notes.items() if note.missing and name not in own}
     protocol |= {"metrics": {name: vars(note) for name, note in notes.items() if name in own}} if notes else {}
@@ -200,6 +212,7 @@ def _protocol(real: RealSide, num_generated: int) -> dict[str, Any]:
         **elsewhere,
         "num_generated": num_generated,
         "num_real": len(real.compared),
+        **({"num_real_own": len(real.references)} if len(real.references) != len(real.held_out) else {}),
         "num_reference": len(real.column),
         "k": comparison.neighbours,
         "kernel": comparison.kernel,

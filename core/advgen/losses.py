@@ -38,6 +38,8 @@ class Loss:
         generator_sides: the same for the generator; only for ``couples_batch``.
         source: paper, year, link.
         density_ratio: the best discriminator's logit is log (density of real / density of generated samples).
+        positions_alike: scores are log-likelihoods, which add up over a sample: every valid position counts alike, where
+            other losses take the mean of each sample's positions. Only for losses with sides that do not couple the batch.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Loss:
     sides: tuple[Side, Side] | None = None
     generator_sides: tuple[Side, Side] | None = None
     density_ratio: bool = False
+    positions_alike: bool = False
 
     def __post_init__(self) -> None:
         if self.pairs and (self.couples_batch or self.sides):
@@ -59,6 +62,8 @@ class Loss:
             raise PluginError(f"loss {self.name!r} has no sides; expected (real_cost, fake_cost), or pairs=True")
         if self.couples_batch and self.generator_sides is None:
             raise PluginError(f"loss {self.name!r} couples the batch without generator_sides; expected (real_cost, fake_cost)")
+        if self.positions_alike and (self.pairs or self.couples_batch):
+            raise PluginError(f"loss {self.name!r} compares scores, so its positions are no likelihoods to add up")
 
 
 _TABLE = (

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from advgen.contracts import Batch, Sample, Source
+from advgen.contracts import Batch, Source
 from advgen.players import Players
 from advgen.randomness import keyed_generator, seed_networks
 from advgen.reduction import reduce_verdict
@@ -17,10 +17,11 @@ from advgen.setup import Setup
 from advgen.updates.judging import judge_sample
 
 SAMPLES = 64
-EVERY = 100
-"""Steps between two looks at the least: each costs three passes of D and one of G, without gradients."""
+EVERY, SHORTEST = 100, 10
+"""Steps between two looks, in a long plan and in the shortest: each costs three passes of D and one of G, without gradients."""
 WINDOW = 8
 LIMIT = 0.5
+STATE = "overfitting"
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,13 @@ def certainty(look: Look) -> float:
     return float((look.train - middle).sign().mean())
 
 
+def interval(steps: int | None) -> int:
+    """Steps between two looks at the least in a plan of so many (None: not known), so that it can be warned half way."""
+    return EVERY if steps is None else min(EVERY, max(SHORTEST, steps // (2 * WINDOW)))
+
+
 class OverfittingWatch:
-    """Looks at D now and then; for modalities that have an advice to give."""
+    """Looks at D now and then; for modalities that have an advice to give. What it has seen is in the checkpoint."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
@@ -62,19 +68,45 @@ class OverfittingWatch:
         self.train, self.held_out = splits["train"], splits["validation"]
         self.counts = [min(SAMPLES, len(source)) // group * group for source in (self.train, self.held_out)]
         self.advice = setup.modality.against_overfitting() if min(self.counts) > 1 else ""
-        self.next_step = 0
-        self.looks: deque[Look] = deque(maxlen=WINDOW)
+        self.every = interval(setup.config.train.steps)
+        self.next_step, self.looks = self._remembered()
+
+    def blindness(self) -> str:
+        """Why a D that should be watched cannot be; empty where it is, and where nobody has an advice."""
+        if self.advice or not self.setup.modality.against_overfitting():
+            return ""
+        return (
+            f"the discriminator is not watched for overfitting: {len(self.held_out)} validation samples are fewer than the "
+            f"{max(self.setup.players.judges.batch_group, 2)} that a look takes; start anew with more data, or with a larger "
+            "data.validation_share"
+        )
 
     def figures(self, step: int) -> dict[str, float]:
         """What a look at this step adds to its log row; nothing between two looks."""
         if not self.advice or step < self.next_step:
             return {}
-        self.next_step = step + EVERY
         self.looks.append(look := self._look(step))
+        self._remember(step + self.every)
         found = {f"discriminator/{name}_score": float(scores.mean()) for name, scores in vars(look).items()}
         ratio = overfitting(list(self.looks))
         found["discriminator/certainty"] = certainty(look)
         return found if ratio is None else found | {"discriminator/overfitting": ratio}
+
+    def _remember(self, next_step: int) -> None:
+        """Put what was seen where checkpoints are made of."""
+        self.next_step, state = next_step, self.setup.players.state
+        state[f"{STATE}.next_step"] = torch.tensor(next_step)
+        for name in vars(self.looks[0]):
+            state[f"{STATE}.{name}"] = torch.stack([getattr(look, name) for look in self.looks])
+
+    def _remembered(self) -> tuple[int, deque[Look]]:
+        """The step of the next look, and the last ones."""
+        state, looks = self.setup.players.state, deque[Look](maxlen=WINDOW)
+        if f"{STATE}.next_step" not in state:
+            return 0, looks
+        seen = [state[f"{STATE}.{each.name}"].cpu() for each in fields(Look)]
+        looks.extend(Look(*scores) for scores in zip(*seen, strict=True))
+        return int(state[f"{STATE}.next_step"]), looks
 
     def warning(self, step: int, folder: RunFolder) -> str | None:
         """One line, once in a run, where D overfits beyond doubt; kept in its record."""
@@ -85,9 +117,10 @@ class OverfittingWatch:
         if "overfitting" in about:
             return None
         folder.write_json("run.json", about | {"overfitting": {"step": step, "ratio": ratio}})
+        way = f"{ratio:.0%} of the way from" if ratio < 1 else "all the way and beyond from"
         return (
-            f"warning: step {step}: the discriminator overfits: it scores held-out samples {ratio:.0%} of the way from its "
-            f"{len(self.train)} training samples to generated ones, so samples get no better or become copies; {self.advice}"
+            f"warning: step {step}: the discriminator overfits: it scores held-out samples {way} its {len(self.train)} "
+            f"training samples to generated ones, so samples get no better or become copies; {self.advice}"
         )
 
     def _gap(self) -> float:
@@ -128,12 +161,13 @@ class OverfittingWatch:
         return batch
 
     def _generated(self, real: Batch, step: int) -> Batch:
-        """Generated samples under the conditions of the real ones, as in training."""
+        """Generated samples under the conditions of the real ones; not truncated, as in training, whatever the options say."""
         players = self.setup.players
         noise = players.modality.noise(len(real), keyed_generator(self.setup.config.train.seed, "overfitting", "noise", step))
         noise = noise.to(players.world.device, players.dtype if noise.is_floating_point() else noise.dtype)
         with players.precision():
-            sample: Sample = players.generates(noise, real.condition)
+            latent = players.generates.latent(noise, real.condition)
+            sample = players.generates.render(latent, real.condition).seen_in(players.dtype)
         return Batch(sample.values, sample.mask, real.condition)
 
 

@@ -92,6 +92,15 @@ class Sample:
         """The same sample without its graph."""
         return replace(self, **{name: value.detach() for name, value in vars(self).items() if value is not None})
 
+    def seen_in(self, dtype: torch.dtype) -> Sample:
+        """The same sample with the floats that D may see of it, values and relaxed tokens, in ``dtype``; tokens stay tokens.
+
+        Under autocast G writes bfloat16, while real samples, and penalties on both, are in full precision. No copy is made
+        of what has ``dtype`` already.
+        """
+        values = self.values.to(dtype) if self.values.is_floating_point() else self.values
+        return replace(self, values=values, relaxed=None if self.relaxed is None else self.relaxed.to(dtype))
+
 
 @dataclass(frozen=True)
 class Head:

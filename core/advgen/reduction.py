@@ -1,12 +1,14 @@
 """How a discriminator's verdicts become one cost per sample, once and for all losses and penalties.
 
-Mean over a head's valid positions, weighted sum over heads; the caller takes the mean over the batch.
+Mean over a head's valid positions (sum over them, for a loss of likelihoods), weighted sum over heads; the caller takes the
+mean over the batch.
 
 Legend: B batch, positions: whatever a discriminator scores one by one (patches, frames, tokens).
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -18,6 +20,8 @@ from advgen.losses import Cost, Loss, Side
 
 Means = Sequence[tuple[Tensor, Tensor]]
 """Per head (mean of real scores, mean of fake scores), for losses that couple the batch."""
+Average = Callable[[Tensor, Tensor | None], Tensor]
+"""Costs (B, *positions) and their mask -> one cost a sample, (B,)."""
 
 
 def _full(scores: Tensor) -> Tensor:
@@ -51,6 +55,13 @@ def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
         return values.mean(1)
     valid = mask.reshape(len(mask), -1)
     return torch.where(valid, values, torch.zeros_like(values)).sum(1) / valid.sum(1).clamp(min=1)
+
+
+def _summed(values: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
+    """Sum over each sample's valid positions by their mean number, (B,), so that a long sample has as much more to say."""
+    values = _full(values)
+    kept = values if mask is None else torch.where(mask, values, torch.zeros_like(values))
+    return kept.reshape(len(kept), -1).sum(1) / positions
 
 
 def _total(heads: Sequence[tuple[float, Tensor]]) -> Tensor:
@@ -115,12 +126,21 @@ def _paired(cost: Cost, real: Head, fake: Head) -> Tensor:
     return masked_mean(cost(real=_filled(real), fake=_filled(fake)), _either(real.mask, fake.mask))
 
 
-def _sided(sides: tuple[Side, Side], real: Head, fake: Head, means: tuple[Tensor, Tensor] | None) -> Tensor:
+def average_of(loss: Loss, real: Head, positions: Tensor | None) -> Average:
+    """How a head's costs become one a sample. Both sides are divided by one number, else the side of shorter samples would
+    weigh more and likelihood would not find the even mixture of both."""
+    if not loss.positions_alike or real.scores.dim() == 1:
+        return masked_mean
+    number = _count(real).clamp(min=1) / len(real.scores) if positions is None else positions
+    return functools.partial(_summed, positions=number)
+
+
+def _sided(sides: tuple[Side, Side], real: Head, fake: Head, means: tuple[Tensor, Tensor] | None, average: Average) -> Tensor:
     """Each side's cost over its own valid positions; of logits less the opponent's mean where means are given."""
     real_logits, fake_logits = _clean(real), _clean(fake)
     if means is not None:
         real_logits, fake_logits = real_logits - means[1], fake_logits - means[0]
-    return masked_mean(sides[0](real_logits), real.mask) + masked_mean(sides[1](fake_logits), fake.mask)
+    return average(sides[0](real_logits), real.mask) + average(sides[1](fake_logits), fake.mask)
 
 
 def _over_heads(
@@ -139,7 +159,9 @@ def _over_heads(
     return _total([(other.weight, cost(one, other, mean)) for one, other, mean in heads])
 
 
-def discriminator_cost(loss: Loss, real: Verdict, fake: Verdict, means: Means | None = None) -> Tensor:
+def discriminator_cost(
+    loss: Loss, real: Verdict, fake: Verdict, means: Means | None = None, positions: Tensor | None = None
+) -> Tensor:
     """What the discriminator pays for each sample.
 
     Args:
@@ -147,9 +169,11 @@ def discriminator_cost(loss: Loss, real: Verdict, fake: Verdict, means: Means | 
         fake: verdict on generated samples; for a loss that pairs, fake[i] is paired with real[i].
         means: per head (real mean, fake mean), global and with their graph; only coupled losses look at them, and
             take the means of these verdicts if left out.
+        positions: valid positions of a mean real sample of the global batch, for a loss with ``positions_alike``; those of
+            ``real`` if left out.
 
     Returns:
-        (B,) weighted sum over heads of the mean over valid positions.
+        (B,) weighted sum over heads of the mean over valid positions, or of their sum by ``positions``.
 
     Raises:
         ContractError: where heads or shapes of the two verdicts differ.
@@ -158,21 +182,23 @@ def discriminator_cost(loss: Loss, real: Verdict, fake: Verdict, means: Means | 
     def cost(one: Head, other: Head, mean: tuple[Tensor, Tensor] | None) -> Tensor:
         if loss.sides is None:
             return _paired(loss.discriminator, one, other)
-        return _sided(loss.sides, one, other, mean)
+        return _sided(loss.sides, one, other, mean, average_of(loss, one, positions))
 
     return _over_heads(loss, real, fake, means, cost)
 
 
-def generator_cost(loss: Loss, real: Verdict, fake: Verdict, means: Means | None = None) -> Tensor:
+def generator_cost(
+    loss: Loss, real: Verdict, fake: Verdict, means: Means | None = None, positions: Tensor | None = None
+) -> Tensor:
     """What the generator pays for each sample; arguments, result and refusals as for ``discriminator_cost``."""
 
     def cost(one: Head, other: Head, mean: tuple[Tensor, Tensor] | None) -> Tensor:
         if loss.pairs:
             return _paired(loss.generator, one, other)
         if loss.generator_sides is not None:
-            return _sided(loss.generator_sides, one, other, mean)
+            return _sided(loss.generator_sides, one, other, mean, masked_mean)
         logits = _clean(other)
-        return masked_mean(loss.generator(real=logits, fake=logits), other.mask)
+        return average_of(loss, one, positions)(loss.generator(real=logits, fake=logits), other.mask)
 
     return _over_heads(loss, real, fake, means, cost)
 

@@ -55,10 +55,14 @@ def schedulable(config: RunConfig) -> list[str]:
 
 
 def multiplier(schedule: ScheduleConfig, progress: float) -> float:
-    """Value at ``progress`` in [0, 1]; the end value holds after ``until``."""
-    share = min(max(progress / schedule.until, 0.0), 1.0)
-    if schedule.kind == "constant":
+    """Value at ``progress`` in [0, 1]; the start value holds before ``since``, the end value from ``until`` on."""
+    if schedule.kind == "constant" or progress < schedule.since:
         return schedule.start
+    if progress >= schedule.until:
+        return schedule.end
+    share = (progress - schedule.since) / (schedule.until - schedule.since)
+    if schedule.kind == "exponential":
+        return float(schedule.start * (schedule.end / schedule.start) ** share)
     if schedule.kind == "cosine":
         share = (1.0 - math.cos(math.pi * share)) / 2.0
     return schedule.start + share * (schedule.end - schedule.start)

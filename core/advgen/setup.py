@@ -113,7 +113,7 @@ def build(record: PluginRecord, config: RunConfig, world: World, new: bool = Fal
     players = make_players(modality, config, world)
     source, kept = keep_on_device(corpus.splits["train"], world.device, config.data.device_share)
     draw = make_draw(modality, source, config, players)
-    return Setup(config, record, modality, corpus, players, objective, draw, world, (*notes, *kept))
+    return Setup(config, record, modality, corpus, players, objective, draw, world, (*corpus.notes, *notes, *kept))
 
 
 def settle(config: RunConfig, modality: Modality[Any]) -> tuple[RunConfig, tuple[str, ...]]:

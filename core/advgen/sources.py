@@ -53,12 +53,14 @@ class Corpus:
             of another form than held-out ones (segments of clips), also ``reference``: those of ``train`` in that form.
         fingerprint: sha256 over the content (or over names, sizes and times of a large folder).
         bad: files left out, each with its reason.
+        notes: sentences on what the user may not expect of a run on these data, said when it starts.
     """
 
     facts: Mapping[str, Any]
     splits: Mapping[str, Source]
     fingerprint: str
     bad: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Judge(Protocol):

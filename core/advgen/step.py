@@ -12,7 +12,7 @@ from advgen.randomness import seed_networks
 from advgen.updates.discriminator import update_discriminator
 from advgen.updates.generator import update_generator
 from advgen.updates.policy import update_policy
-from advgen.updates.shared import add, likelihood_cost, mean_positions
+from advgen.updates.shared import add, follow_draws, likelihood_cost, mean_positions
 
 
 def train_step(players: Players, objective: Objective, draw: Draw, step: int, progress: float) -> dict[str, Tensor]:
@@ -25,7 +25,9 @@ def train_step(players: Players, objective: Objective, draw: Draw, step: int, pr
         logs |= update_discriminator(players, objective, draw("discriminator", update), update, progress)
     for turn in range(config.generator.steps):
         update = step * config.generator.steps + turn
-        logs |= move(players, objective, draw("generator", update), update, progress)
+        chunks = draw("generator", update)
+        logs |= move(players, objective, chunks, update, progress)
+        follow_draws(players, chunks)
     update_average(players, config, step, objective.scale("average.half_life_steps", progress))
     return logs
 

@@ -121,6 +121,7 @@ class Trainer:
     def _loop(self, stop_after: int | None) -> tuple[str, int]:
         if self.saved_step < 0:
             self.save()
+            self._tell(self.watch.blindness())
         while self.clock.progress < 1.0:
             if stop_after is not None and self.clock.step >= stop_after:
                 return f"stopped after step {self.clock.step} as asked; go on with: gen resume {self.folder.path}", 0
@@ -189,13 +190,17 @@ class Trainer:
             self.folder.append_metrics({"step": step, "seconds": round(self.clock.seconds(), 3), **row})
             self.loggers.log(step, row)
             self.progress.update(step, self.clock.progress, row)
-            if (warning := self.watch.warning(step, self.folder)) is not None:
-                self.progress.say(warning)
-                self.folder.note(warning)
+            self._tell(self.watch.warning(step, self.folder) or "")
         for player in (self.setup.players.generator, self.setup.players.discriminator):
             if row.get(f"{player.name}/non_finite"):
                 own = {name.partition("/")[2]: value for name, value in logs.items() if name.startswith(f"{player.name}/")}
                 raise diverged(player.name, {name: value for name, value in own.items() if name not in NOT_COSTS})
+
+    def _tell(self, line: str) -> None:
+        """Say something, unless it is empty, and keep it in the run's log."""
+        if line and self.world.leads:
+            self.progress.say(line)
+            self.folder.note(line)
 
     def _figures(self, logs: dict[str, Tensor]) -> dict[str, float]:
         """Means over ranks as numbers, read from the device at once."""

@@ -174,7 +174,7 @@ def _read_folder(config: AudioConfig, request: DataRequest) -> Corpus:
     parts = {name: loaded.source.part(indices) for name, indices in splits.items()}
     if padded := parts["train"].shorter_clips(MAX_CLIPS):
         facts["end_level"] = level_of_ends(padded, loaded.rate_hz)
-    return Corpus(facts, parts, loaded.fingerprint, loaded.bad)
+    return Corpus(facts, parts, loaded.fingerprint, loaded.bad, loaded.notes)
 
 
 def _read_notes(config: AudioConfig, request: DataRequest) -> Corpus:

@@ -1,4 +1,4 @@
-"""Images of any size, 1, 3 or 4 channels, class-conditional or not. This module stays torch-free."""
+"""Images of any size, 1 to 4 channels, class-conditional or not. This module stays torch-free."""
 
 from __future__ import annotations
 

@@ -47,7 +47,9 @@ class ImageConfig(PluginConfig):
     image_width: int | None = Field(
         None, ge=4, le=4096, description="Resize and crop to this width; empty takes the data's own."
     )
-    channels: Literal[1, 3, 4] | None = Field(None, description="Grey, RGB or RGBA; empty takes what the files have.")
+    channels: Literal[1, 2, 3, 4] | None = Field(
+        None, description="Grey, grey with transparency, RGB or RGBA; empty takes what the files have."
+    )
     animation: Literal["first", "every"] = Field("first", description="Which pictures of an animated file are samples.")
     flip: bool = Field(False, description="Mirror half of the training images, from left to right.")
     crop_margin: int = Field(

@@ -17,7 +17,7 @@ from advgen_image.config import ImageConfig
 from advgen_image.folder import read_folder
 from advgen_image.idx import has_idx, read_idx
 from advgen_image.listing import unzipped
-from advgen_image.sources import ImageSource, MappedStore, TensorStore, View, to_tensor
+from advgen_image.sources import ArrayStore, ImageSource, View
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class ImageArrays:
         classes: names of the labels, empty where there are none.
         keys: what each sample's split is hashed from.
         named_splits: the split of each sample, where the data name them.
+        notes: sentences that are said when a run starts.
         num_test: how many of the last samples are the data set's own test split; 0 where it has none.
     """
 
@@ -40,6 +41,7 @@ class ImageArrays:
     fingerprint: str
     num_test: int = 0
     bad: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     named_splits: tuple[str | None, ...] | None = None
 
 
@@ -103,7 +105,7 @@ def _corpus(arrays: ImageArrays, request: DataRequest, config: ImageConfig, fact
     read_as = {"margin": config.crop_margin, "animation": config.animation}
     plain = read_as == {"margin": 0, "animation": "first"}
     fingerprint = arrays.fingerprint if plain else content_hash([arrays.fingerprint.encode(), repr(read_as).encode()])
-    return Corpus(facts, _splits(arrays, labels, rows, config), fingerprint, arrays.bad)
+    return Corpus(facts, _splits(arrays, labels, rows, config), fingerprint, arrays.bad, arrays.notes)
 
 
 def _splits(
@@ -133,6 +135,4 @@ def split_rows(arrays: ImageArrays, request: DataRequest) -> dict[str, Tensor]:
 
 def _split(arrays: ImageArrays, labels: NDArray[np.int64] | None, rows: Tensor, view: View) -> ImageSource:
     own = None if labels is None else torch.from_numpy(labels[rows.numpy()])
-    mapped = isinstance(arrays.values, np.memmap)
-    store = MappedStore(arrays.values, rows) if mapped else TensorStore(to_tensor(arrays.values[rows.numpy()]))
-    return ImageSource(store, own, len(rows), view)
+    return ImageSource(ArrayStore(arrays.values, rows), own, len(rows), view)

@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from advgen_image.config import ImageConfig
-
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 LARGEST_PIXELS = 64 * 2**20
@@ -21,7 +19,7 @@ LARGEST_ANIMATION = 16 * LARGEST_PIXELS
 ORIENTATION_TAG = 0x0112
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I")
 ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 Place = Path | Callable[[], IO[bytes]]
 """A file, or what opens it where it has no path of its own."""
@@ -57,6 +55,16 @@ class Target:
     def dtype(self) -> type[np.uint8] | type[np.uint16]:
         """Of the stored array."""
         return np.uint16 if self.deep else np.uint8
+
+    @property
+    def colours(self) -> int:
+        """Channels besides transparency: 1 or 3."""
+        return 3 if self.channels > 2 else 1
+
+    @property
+    def alpha(self) -> bool:
+        """Whether the last channel is transparency."""
+        return self.channels in (2, 4)
 
 
 def read_header(place: Place, every: bool = False) -> Header:
@@ -174,10 +182,10 @@ def _convert(image: Image.Image, target: Target) -> NDArray[Any]:
 
 
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Grey, RGB or RGBA; what is transparent is laid on white where transparency is not kept."""
+    """A mode of ``MODES``; what is transparent is laid on white where transparency is not kept."""
     if image.mode in ALPHA_MODES or "transparency" in image.info:
         image = image.convert("RGBA")
-        if mode != "RGBA":
+        if mode not in ALPHA_MODES:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     elif image.mode in ("LAB", "HSV", "YCbCr", "CMYK"):
         image = image.convert("RGB")
@@ -187,8 +195,8 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
 def _convert_deep(image: Image.Image, target: Target) -> NDArray[Any]:
     """16-bit grey; scaled to 8 bit where the rest of the data set has 8."""
     grey = _fit(Image.fromarray(np.asarray(image).astype(np.float32)), target)
-    pixels = np.clip(np.rint(np.asarray(grey)), 0, 65535)[None].repeat(min(target.channels, 3), 0)
-    if target.channels == 4:
+    pixels = np.clip(np.rint(np.asarray(grey)), 0, 65535)[None].repeat(target.colours, 0)
+    if target.alpha:
         pixels = np.concatenate([pixels, np.full_like(pixels[:1], 65535)])
     return pixels.astype(np.uint16) if target.deep else np.rint(pixels / 257).astype(np.uint8)
 
@@ -198,13 +206,11 @@ def _fit(image: Image.Image, target: Target) -> Image.Image:
     return image if image.size == size else ImageOps.fit(image, size, Image.Resampling.BICUBIC)
 
 
-def fit_array(images: NDArray[np.uint8], config: ImageConfig) -> NDArray[np.uint8]:
-    """Grey images (N, H, W) as (N, C, H, W) of the size and channels that the options ask for."""
-    height, width = config.image_height or images.shape[1], config.image_width or images.shape[2]
-    target = Target(config.channels or 1, height + config.crop_margin, width + config.crop_margin, False)
+def fit_array(images: NDArray[np.uint8], target: Target) -> NDArray[np.uint8]:
+    """Grey images (N, H, W) as (N, C, H, W) of the size and channels that are wanted."""
     if (target.height, target.width) == images.shape[1:]:
         grey = images[:, None]
     else:
         grey = np.stack([np.asarray(_fit(Image.fromarray(image), target)) for image in images])[:, None]
-    colour = grey.repeat(min(target.channels, 3), 1)
-    return np.concatenate([colour, np.full_like(grey, 255)], 1) if target.channels == 4 else colour
+    colour = grey.repeat(target.colours, 1)
+    return np.concatenate([colour, np.full_like(grey, 255)], 1) if target.alpha else colour

@@ -77,7 +77,7 @@ def write_animation(frames: Sequence[Tensor], stem: Path, kind: str) -> list[Pat
 
 def _opaque(picture: Image.Image) -> Image.Image:
     """On white, as a GIF has no half transparency."""
-    if picture.mode != "RGBA":
+    if picture.mode not in ("LA", "RGBA"):
         return picture
     ground = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(ground, picture).convert("RGB")
+    return Image.alpha_composite(ground, picture.convert("RGBA")).convert(picture.mode[:-1])

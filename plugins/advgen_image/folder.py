@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advgen import DataError, DataRequest, content_hash
+from advgen import DataError, DataRequest, class_notes, content_hash
 from advgen_image.config import ImageConfig
 from advgen_image.decoding import BadImage, Header, Target, read_header
 from advgen_image.listing import Item, Listing, list_images
@@ -30,6 +30,7 @@ class FolderArrays:
     keys: list[str]
     fingerprint: str
     bad: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     named_splits: tuple[str | None, ...] | None = None
 
 
@@ -53,7 +54,8 @@ def read_folder(config: ImageConfig, request: DataRequest) -> tuple[FolderArrays
     labels, classes = _labels(kept, listing)
     named = tuple(item.split for item in kept) if listing.names_splits else None
     keys = [item.name for item in kept]  # pictures of one file stay in one split
-    return FolderArrays(loaded.values, labels, classes, keys, fingerprint, tuple(bad), named), listing.kind
+    notes = class_notes([item.label for item in kept], keys, "images", listing.way_to_label) if config.conditional else ()
+    return FolderArrays(loaded.values, labels, classes, keys, fingerprint, tuple(bad), notes, named), listing.kind
 
 
 def frames_of(header: Header, config: ImageConfig) -> int:
@@ -94,7 +96,7 @@ def _target(good: Sequence[tuple[Item, Header]], listing: Listing, config: Image
             f"{header.height}x{header.width}; set options.image_height and options.image_width to resize and crop"
         )
     alpha, colour = any(header.alpha for _, header in good), any(header.colour for _, header in good)
-    channels = config.channels or (4 if alpha else 3 if colour else 1)
+    channels = config.channels or (3 if colour else 1) + alpha
     deep = all(header.deep for _, header in good)
     margin = config.crop_margin
     return Target(channels, (config.image_height or height) + margin, (config.image_width or width) + margin, deep)

@@ -55,7 +55,7 @@ class InceptionFeatures:
 def as_rgb(values: Tensor) -> Tensor:
     """Values (N, C, H, W) in [-1, 1] -> (N, 3, H, W) uint8 as the files hold them; grey three times, transparency dropped."""
     pixels = torch.from_numpy(to_pixels(values)).permute(0, 3, 1, 2)
-    return pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels[:, :3]
+    return pixels[:, :1].expand(-1, 3, -1, -1) if pixels.shape[1] < 3 else pixels[:, :3]
 
 
 def load_inception(cache: Path, weights: Path | None, device: torch.device) -> InceptionFeatures:

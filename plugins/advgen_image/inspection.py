@@ -17,6 +17,7 @@ from advgen import (
     Show,
     Spread,
     Tally,
+    few_notes,
     is_manifest,
     most_common,
     split_indices,
@@ -111,7 +112,7 @@ def _inspect(config: ImageConfig, request: DataRequest, show: Show) -> DataRepor
         show(number, len(listing.items))
     report.count, report.duplicates, report.details = len(found.kept), found.repeats.summary(), _details(found)
     if found.kept:
-        _add_training(report, found, config, request)
+        _add_training(report, found, config, request, listing.way_to_label)
         report.classes = {name: report.classes[name] for name in listing.classes if name in report.classes} or report.classes
     return report
 
@@ -135,10 +136,10 @@ def _details(found: _Findings) -> dict[str, object]:
     }
 
 
-def _add_training(report: DataReport, found: _Findings, config: ImageConfig, request: DataRequest) -> None:
+def _add_training(report: DataReport, found: _Findings, config: ImageConfig, request: DataRequest, way: str) -> None:
     kept, remarks = found.kept, report.remarks
     names, named = [row.name for row in kept], [row.split for row in kept]
-    report.divide([row.label for row in kept], lambda: split_indices(names, request, named))
+    report.divide([row.label for row in kept], names, lambda: split_indices(names, request, named), way)
     if len(found.sizes) > 1 and not (config.image_height and config.image_width):
         remarks.append(
             f"{len(found.sizes)} sizes: training wants options.image_height and options.image_width to resize and crop to"
@@ -153,7 +154,7 @@ def _add_training(report: DataReport, found: _Findings, config: ImageConfig, req
 def _add_size(report: DataReport, found: _Findings, config: ImageConfig) -> None:
     """What decoded images take, and where they would be."""
     height, width = (int(size) for size in found.sizes.most_common(1)[0][0].split("x"))
-    channels = config.channels or (4 if found.transparent.count else 3 if found.grey.count < found.num else 1)
+    channels = config.channels or (3 if found.grey.count < found.num else 1) + bool(found.transparent.count)
     margin = config.crop_margin
     deep = set(found.bits) == {16}
     target = Target(channels, (config.image_height or height) + margin, (config.image_width or width) + margin, deep)
@@ -163,7 +164,7 @@ def _add_size(report: DataReport, found: _Findings, config: ImageConfig) -> None
 
 
 def _inspect_idx(place: Path, config: ImageConfig, request: DataRequest) -> DataReport:
-    """idx files are read whole, as training reads them: a byte a pixel."""
+    """idx files are read as training reads them: a byte a pixel."""
     arrays, report, repeats = ImageArrays(**vars(read_idx(place, config))), DataReport("images"), Repeats()
     for number, image in enumerate(arrays.values):
         repeats.add(f"image {number}", hashlib.blake2b(image.tobytes(), digest_size=16).digest())
@@ -177,6 +178,7 @@ def _inspect_idx(place: Path, config: ImageConfig, request: DataRequest) -> Data
     if arrays.labels is not None:
         counts = np.bincount(arrays.labels, minlength=len(arrays.classes)).tolist()
         report.classes = dict(zip(arrays.classes, counts, strict=True))
+        report.remarks += few_notes(report.classes, report.unit)
     try:
         report.splits = {name: len(rows) for name, rows in split_rows(arrays, request).items()}
     except DataError as error:

@@ -78,6 +78,12 @@ class Listing:
     classes: tuple[str, ...] = ()
 
     @property
+    def way_to_label(self) -> str:
+        """What a user does about images without a class."""
+        ways = {"list": "give each a label there", "hub": "label them, or name another options.label_column"}
+        return ways.get(self.kind, "move what lies beside the class folders into one of them")
+
+    @property
     def names_splits(self) -> bool:
         """Whether the data set itself says which images are held out, so that labels and splits are its content too."""
         return self.kind in ("list", "hub")

@@ -29,7 +29,7 @@ def read_one(path: Path, facts: Mapping[str, Any]) -> tuple[Batch, list[str]]:
     changes = []
     if (header.height, header.width) != (target.height, target.width):
         changes.append(f"scaled and cropped from {header.height}x{header.width} to {target.height}x{target.width}")
-    own, wanted = (header.colour, header.alpha), (target.channels > 1, target.channels == 4)
+    own, wanted = (header.colour, header.alpha), (target.colours == 3, target.alpha)
     if own != wanted:
         changes.append(f"made {_kind(*wanted)}, it is {_kind(*own)}")
     values = pixels if pixels.dtype == np.uint8 else pixels.astype(np.int32)

@@ -36,8 +36,38 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True)
+class ArrayStore:
+    """Some rows of an array in memory or mapped from a file: nothing is copied but what is asked for."""
+
+    array: NDArray[Any]
+    rows: Tensor
+
+    @property
+    def num_bytes(self) -> int:
+        """Of these rows."""
+        return len(self.rows) * int(np.prod(self.array.shape[1:])) * self.array.dtype.itemsize
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Read into memory."""
+        return widened(self._packed(rows))
+
+    def to(self, device: torch.device) -> TensorStore:
+        """Read in blocks, so that main memory need not hold all of them twice."""
+        kind = torch.uint8 if self.array.dtype == np.uint8 else torch.int16
+        values = torch.empty((len(self.rows), *self.array.shape[1:]), dtype=kind, device=device)
+        for start in range(0, len(self.rows), BLOCK):
+            rows = torch.arange(start, min(start + BLOCK, len(self.rows)))
+            values[start : start + BLOCK] = self._packed(rows)
+        return TensorStore(values)
+
+    def _packed(self, rows: Tensor) -> Tensor:
+        taken = np.ascontiguousarray(self.array[self.rows[rows].numpy()])
+        return torch.from_numpy(taken if taken.dtype == np.uint8 else taken.view(np.int16))
+
+
+@dataclass(frozen=True)
 class TensorStore:
-    """Images (N, C, H, W) in memory or on a device."""
+    """Images (N, C, H, W) in memory or on a device: uint8, or the bits of 16-bit ones as int16."""
 
     values: Tensor
 
@@ -48,37 +78,16 @@ class TensorStore:
 
     def take(self, rows: Tensor) -> Tensor:
         """Gathered on the device."""
-        return self.values[rows.to(self.values.device)]
+        return widened(self.values[rows.to(self.values.device)])
 
     def to(self, device: torch.device) -> TensorStore:
         """Copied there."""
         return TensorStore(self.values.to(device))
 
 
-@dataclass(frozen=True)
-class MappedStore:
-    """Some rows of an array that is mapped from a file: only those asked for are read."""
-
-    array: NDArray[Any]
-    rows: Tensor
-
-    @property
-    def num_bytes(self) -> int:
-        """As the tensor that these rows become, which has four bytes a value for 16 bit."""
-        wider = 1 if self.array.dtype == np.uint8 else 2
-        return len(self.rows) * int(np.prod(self.array.shape[1:])) * self.array.dtype.itemsize * wider
-
-    def take(self, rows: Tensor) -> Tensor:
-        """Read into memory."""
-        return to_tensor(self.array[self.rows[rows].numpy()])
-
-    def to(self, device: torch.device) -> TensorStore:
-        """Read in blocks, so that main memory need not hold all of them."""
-        kind = torch.uint8 if self.array.dtype == np.uint8 else torch.int32  # as to_tensor
-        values = torch.empty((len(self.rows), *self.array.shape[1:]), dtype=kind, device=device)
-        for start in range(0, len(self.rows), BLOCK):
-            values[start : start + BLOCK] = self.take(torch.arange(start, min(start + BLOCK, len(self.rows))))
-        return TensorStore(values)
+def widened(packed: Tensor) -> Tensor:
+    """uint8 stays; 16 bits held as int16 become int32 in [0, 65535], as few tensor operations know uint16."""
+    return packed if packed.dtype == torch.uint8 else packed.int() & 0xFFFF
 
 
 @dataclass(frozen=True)
@@ -141,8 +150,3 @@ def viewed(values: Tensor, view: View, generator: torch.Generator) -> Tensor:
         columns = torch.where(mirrored, columns.flip(1), columns)
     batch, channels = (torch.arange(num, device=values.device) for num in values.shape[:2])
     return values[batch[:, None, None, None], channels[:, None, None], rows[:, None, :, None], columns[:, None, None, :]]
-
-
-def to_tensor(values: NDArray[Any]) -> Tensor:
-    """uint8 stays; uint16 becomes int32, as few tensor operations know uint16."""
-    return torch.from_numpy(np.ascontiguousarray(values if values.dtype == np.uint8 else values.astype(np.int32)))

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -45,6 +45,10 @@ class Picture:
         return f"{self.item.name} picture {self.frame}" if self.frame else self.item.name
 
 
+Fill = Callable[[NDArray[Any]], tuple[list[int], list[str]]]
+"""Writes pictures into an array from its start; says which ones these are, and complains of the others."""
+
+
 @dataclass(frozen=True)
 class Loaded:
     """Decoded pictures.
@@ -71,26 +75,35 @@ def load_pictures(pictures: Sequence[Picture], target: Target, fingerprint: str,
     Raises:
         DataError: where the cache cannot be written.
     """
-    if num_bytes(len(pictures), target) > limit_bytes:
-        return _load_mapped(pictures, target, fingerprint)
-    values = np.empty((len(pictures), target.channels, target.height, target.width), target.dtype)
-    kept, bad = _decode_into(values, pictures, target)
+    key = f"{fingerprint} {content_hash(str(picture.frame).encode() for picture in pictures)}"
+    return load_array(len(pictures), target, key, limit_bytes, lambda values: _decode_into(values, pictures, target))
+
+
+def load_array(count: int, target: Target, key: str, limit_bytes: int, fill: Fill) -> Loaded:
+    """So many pictures in one array; beyond the limit in a file of the cache, which ``key`` tells from others.
+
+    Raises:
+        DataError: where the cache cannot be written.
+    """
+    if num_bytes(count, target) > limit_bytes:
+        return _load_mapped(count, target, key, fill)
+    values = np.empty((count, target.channels, target.height, target.width), target.dtype)
+    kept, bad = fill(values)
     return Loaded(values[: len(kept)], kept, bad)
 
 
-def _load_mapped(pictures: Sequence[Picture], target: Target, fingerprint: str) -> Loaded:
+def _load_mapped(count: int, target: Target, key: str, fill: Fill) -> Loaded:
     cache = cache_folder() / "images"
-    frames = content_hash(str(picture.frame).encode() for picture in pictures)
-    name = content_hash([fingerprint.encode(), repr((VERSION, target)).encode(), frames.encode()])[:32]
+    name = content_hash([key.encode(), repr((VERSION, target)).encode()])[:32]
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with locked(cache / f"{name}.lock"):  # others that want the same wait for it, instead of decoding too
             found = _open_cache(cache, name, target)
             if found is None:
-                _build_cache(cache, name, pictures, target)
+                _build_cache(cache, name, count, target, fill)
                 found = _open_cache(cache, name, target)
     except OSError as error:
-        needed = num_bytes(len(pictures), target) / 2**20
+        needed = num_bytes(count, target) / 2**20
         raise DataError(
             f"decoded images take {needed:.0f} MiB and cannot be kept in {cache}: {error.strerror or error}; make room there, "
             "set XDG_CACHE_HOME to another place, or raise options.memory_mib to hold them in memory"
@@ -112,15 +125,15 @@ def _open_cache(cache: Path, name: str, target: Target) -> Loaded | None:
     return Loaded(values[: len(kept)], kept, bad) if whole and len(kept) <= len(values) else None
 
 
-def _build_cache(cache: Path, name: str, pictures: Sequence[Picture], target: Target) -> None:
+def _build_cache(cache: Path, name: str, count: int, target: Target, fill: Fill) -> None:
     """Write beside, then rename, the index last: it is what marks an entry as whole."""
     _sweep(cache)
-    shape = (len(pictures), target.channels, target.height, target.width)
+    shape = (count, target.channels, target.height, target.width)
     with tempfile.TemporaryDirectory(dir=cache, prefix=DRAFT) as scratch, locked(Path(scratch) / "lock"):
         draft, index = Path(scratch) / "values.npy", Path(scratch) / "index.json"
         values = np.lib.format.open_memmap(draft, mode="w+", dtype=target.dtype, shape=shape)
         _reserve(draft)
-        kept, bad = _decode_into(values, pictures, target)
+        kept, bad = fill(values)
         values.flush()
         index.write_text(json.dumps({"kept": kept, "bad": bad}), encoding="utf-8")
         (cache / f"{name}.json").unlink(missing_ok=True)

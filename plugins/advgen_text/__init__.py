@@ -1,5 +1,7 @@
 """Text: captions, lines, any sentences, word by word or in byte-pair pieces."""
 
+from typing import Any
+
 from advgen import DataSet, PluginSpec, RemoteFile, hookimpl
 
 _SCHEDULES = {
@@ -46,10 +48,15 @@ _RELGAN = {
     "options": {"generator": "relational", "critic": "multi", "generator_embedding": 32, "critic_embedding": 64},
     "penalties": {},
     "estimator": {"name": "straight_through", "temperature": 1.0},
-    "generator": {"learning_rate": 1e-3, "betas": (0.9, 0.999), "clip": _STRICT},
-    "discriminator": {"learning_rate": 1e-4, "betas": (0.9, 0.999), "clip": _STRICT},
+    "auxiliary": {},
+    "generator": {"learning_rate": 1e-2, "betas": (0.9, 0.999), "clip": _STRICT},
+    "discriminator": {"learning_rate": 1e-4, "betas": (0.9, 0.999), "clip": _STRICT, "steps": 5},
     "phases": [{"kind": "likelihood", "share": 0.8}, {"kind": "adversarial", "share": 0.2}],
-    "schedules": {"estimator.temperature": {"kind": "linear", "start": 1.0, "end": 0.16}},
+    "schedules": {
+        "generator.learning_rate": {"kind": "linear", "start": 1.0, "end": 0.01, "since": 0.8, "until": 0.8},
+        "discriminator.learning_rate": None,
+        "estimator.temperature": {"kind": "exponential", "start": 1.0, "end": 0.16, "since": 0.8},
+    },
 }
 _SEQGAN = {
     "options": {"generator": "lstm", "critic": "cnn", "generator_embedding": 32, "generator_hidden": 32},
@@ -115,10 +122,13 @@ _TEXTGAIL = _GPT | {
     ],
     "schedules": {
         "generator.learning_rate": {"kind": "cosine", "start": 1.0, "end": 0.01, "until": 0.7},
-        "estimator.real_reward": {"kind": "linear", "start": 4.0, "end": 0.0},
+        "estimator.real_reward": {"kind": "linear", "start": 1.0, "end": 0.0, "since": 0.75},
     },
     "train": {"batch_size": 128},
 }
+# What every sweep should stand beside: the generator of the default, by likelihood for the whole plan.
+_LIKELIHOOD = {"phases": [{"kind": "likelihood", "share": 1.0}]}
+_CPU: dict[str, Any] = {}  # the default is what two cores do best; the name is that of the other plugins' presets
 _RELAXED = {"estimator": {"name": "straight_through", "temperature": 1.0}}
 
 
@@ -153,6 +163,8 @@ def advgen_register() -> PluginSpec:
         datasets={"coco-captions": _COCO},
         presets={
             "default": _DEFAULT,
+            "cpu": _CPU,
+            "likelihood": _LIKELIHOOD,
             "classic": _CLASSIC,
             "captions": _CAPTIONS,
             "relaxed": _RELAXED,

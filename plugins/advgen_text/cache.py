@@ -19,7 +19,7 @@ from .origins import Origin, file_hash
 from .store import Arrays, Encoded, map_arrays
 
 # To be raised when the files below change.
-LAYOUT = 3
+LAYOUT = 4
 ABOUT = "about.json"
 # What decides the tokens; widths of networks do not.
 OPTIONS = (

@@ -164,11 +164,11 @@ class Survey:
 
 
 def split_of(line: Line, request: DataRequest) -> tuple[str, float]:
-    """Split by a hash of the text, so that equal lines share one, and a second number in [0, 1) from the same hash.
+    """Split by a hash of prompt and text, so that equal lines share one, and a second number in [0, 1) from the same hash.
 
     Where a data set brings a held-out split of its own, the hash's share of it goes to training.
     """
-    digest = hashlib.sha256(line.text.encode()).digest()
+    digest = hashlib.sha256(line.whole.encode()).digest()
     first, second = (int.from_bytes(digest[start : start + 8], "little") / 2**64 for start in (0, 8))
     edge = 1.0 - request.test_share
     name = "train" if first < edge - request.validation_share else "validation" if first < edge else "test"

@@ -5,8 +5,9 @@ Legend: B batch, K beams, L tokens, P tokens of a prompt, V vocabulary.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from .config import TextSampling
 from .generators import Choose, Writer, inverse_draw
 from .generators.base import drawn_mask
 from .generators.drawing import NEVER
+from .reading import is_whole
 from .tokenizer import BOS, EOS, PAD, Tokenizer
 from .watermark import Watermark
 
@@ -128,7 +130,7 @@ def read_prompts(options: TextSampling, tokenizer: Tokenizer, length: int) -> Te
 
     Raises:
         DataError: where the file cannot be read or is empty.
-        ConfigError: where a prompt leaves no room in the context of ``length`` tokens, or is all unknown words.
+        ConfigError: where a prompt leaves no room in the context of ``length`` tokens, is all unknown words or not UTF-8.
     """
     if options.prompts is not None:
         lines = _lines(Path(options.prompts))
@@ -136,6 +138,9 @@ def read_prompts(options: TextSampling, tokenizer: Tokenizer, length: int) -> Te
         lines = [options.prompt]
     else:
         return None
+    for number, line in enumerate(lines, 1):
+        if not is_whole(line):
+            raise ConfigError(f"prompt {number} ({line!r}) is not UTF-8; write it in UTF-8")
     rows = [row[:-1] for row in tokenizer.rows(lines, 2**31)]  # without <eos>
     for number, (line, row) in enumerate(zip(lines, rows, strict=True), 1):
         shown = line if len(line) <= 40 else line[:40] + "..."
@@ -160,47 +165,66 @@ def _lines(file: Path) -> list[str]:
     return lines
 
 
-@dataclass(frozen=True)
+@dataclass
 class Decoding:
     """What one ``gen sample`` asks for.
 
     Args:
         prompts: (N, P), or None.
+        num_samples: how many will be looked at; blocks are drawn whole.
     """
 
     options: TextSampling
     prompts: Tensor | None
+    num_samples: int = 0
+    _times: Counter[tuple[float, ...]] = field(default_factory=Counter, init=False)
 
-    def check(self, num_samples: int) -> None:
-        """Refuse more samples than beams.
+    def check(self, num_conditions: int) -> None:
+        """Refuse more samples than beams find for so many different prompts and classes at most.
 
         Raises:
             ConfigError: with the numbers.
         """
-        most = (self.options.beam or num_samples) * (1 if self.prompts is None else len(self.prompts))
-        if num_samples > most:
-            raise ConfigError(f"-n {num_samples}: {self.options.beam} beams find {most} samples; give --beam more, or -n less")
+        most = (self.options.beam or self.num_samples) * num_conditions
+        if self.num_samples > most:
+            raise self._too_few(f"find {most} samples")
+
+    def _too_few(self, found: str) -> ConfigError:
+        return ConfigError(f"-n {self.num_samples}: {self.options.beam} beams {found}; give --beam more, or -n less")
 
     def draw(self, network: object, noise: Tensor, condition: Mapping[str, Tensor], start: int) -> Sample:
-        """Samples ``start`` and on: sample i has prompt i, from the first on again."""
+        """Samples ``start`` and on: sample i has prompt i, from the first on again. Blocks come in order, from 0 on."""
         if not isinstance(network, Writer):
             raise GenError(f"sampling options need a generator of the text plugin, got {type(network).__name__}")
-        numbers = torch.arange(start, start + len(noise))
-        num_prompts = 1
         if self.prompts is not None:
-            num_prompts = len(self.prompts)
-            condition = {**condition, "prompt": self.prompts[numbers % num_prompts].to(noise.device)}
+            numbers = torch.arange(start, start + len(noise))
+            condition = {**condition, "prompt": self.prompts[numbers % len(self.prompts)].to(noise.device)}
         if self.options.beam is not None:
-            return self._best(network, condition, numbers // num_prompts)
+            return self._best(network, condition, len(noise), start)
         values = network.draw(noise, condition, choose=chooser(self.options))
         return Sample(values, mask=drawn_mask(values, condition))
 
-    def _best(self, network: Writer, condition: Mapping[str, Tensor], rank: Tensor) -> Sample:
-        """Of each row's beams the one of its rank; its log-probability is (B, 1)."""
+    def _ranks(self, asked: Tensor, start: int) -> Tensor:
+        """How often what each row (B, C) asks for was asked before, by all samples from 0 on.
+
+        Raises:
+            ConfigError: where that is as often as there are beams.
+        """
+        if start == 0:
+            self._times.clear()
+        ranks = []
+        for number, row in enumerate(map(tuple, asked.tolist()), start):
+            if number < self.num_samples and self._times[row] >= (self.options.beam or 1):
+                raise self._too_few(f"find {self.options.beam} samples of one prompt and class, sample {number} asks for more")
+            ranks.append(self._times[row])
+            self._times[row] += 1
+        return torch.tensor(ranks)
+
+    def _best(self, network: Writer, condition: Mapping[str, Tensor], count: int, start: int) -> Sample:
+        """Best first for each prompt and class: of a row's beams the one of its rank; its log-probability is (B, 1)."""
         num_beams, device = self.options.beam or 1, network.bias.device
-        asked = torch.cat(
-            [value.view(len(rank), -1).cpu() for value in condition.values()] or [torch.zeros(len(rank), 1)], dim=1
-        )
+        asked = torch.cat([value.view(count, -1).cpu() for value in condition.values()] or [torch.zeros(count, 1)], dim=1)
+        rank = self._ranks(asked, start)
         # Rows that ask for the same are searched once.
         different, which = asked.unique(dim=0, return_inverse=True)
         first = torch.stack([(which == number).nonzero()[0, 0] for number in range(len(different))]).to(device)

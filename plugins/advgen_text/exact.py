@@ -65,7 +65,7 @@ def _arrays(sentences: Iterable[tuple[str, list[str], float]]) -> Arrays:
 
 
 def likelihoods(writer: Writer, rows: Sequence[Sequence[int]], label: Mapping[str, Tensor], temperature: float) -> Tensor:
-    """Negative log-likelihood (S,) float64 in nats of whole sequences; what several begin with is read once.
+    """Negative log-likelihood (S,) float64 in nats of drawing whole sequences; what several begin with is read once.
 
     Args:
         rows: tokens, <eos> last.
@@ -94,7 +94,7 @@ def _read(writer: Writer, table: Rows, label: Mapping[str, Tensor], temperature:
         first = np.unique(after, return_index=True)[1]
         origin = torch.from_numpy(before[first])
         token = torch.from_numpy(table[first, place]).to(device)
-        rows = F.log_softmax(writer.logits(states, temperature, False), dim=1)
+        rows = F.log_softmax(writer.logits(states, temperature, True), dim=1)
         nats = nats[origin] - rows[origin.to(device), token].double().cpu()
         state = writer.keep(state, origin.to(device))
     return nats[torch.from_numpy(numbers[-1])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
@@ -12,7 +11,7 @@ from advgen import DataReport, DataRequest, Repeats, Show, Spread, most_common
 from .config import TextConfig
 from .data import SPLITS, split_of
 from .origins import find_origin
-from .reading import Notes
+from .reading import Notes, mark
 from .tokenizer import split_words
 
 MOST_WORDS, MOST_FILES = 1_000_000, 20
@@ -34,7 +33,7 @@ def inspect_lines(config: TextConfig, request: DataRequest, show: Show) -> DataR
         words.add(len(found))
         characters.add(len(line.whole))
         num_cut += len(found) >= config.max_length  # the end mark takes a place too
-        repeats.add(line.text[:SHOWN_CHARACTERS], hashlib.blake2b(line.text.encode(), digest_size=8).digest())
+        repeats.add(line.whole[:SHOWN_CHARACTERS], mark(line.whole))
         for word in found:
             if word in vocabulary or len(vocabulary) < MOST_WORDS:
                 vocabulary[word] += 1

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from advgen import Batch, Corpus
 
+from .generators.drawing import written
 from .tokenizer import Tokenizer
 
 BUCKETS, FEATURES, ORDERS, SEED = 16_384, 64, (1, 2, 3), 20_240_901
@@ -18,7 +19,7 @@ BLOCK = 2048
 
 
 class TextJudge:
-    """Features (N, 64) of text: the projected, length-normalised histogram of word 1-, 2- and 3-grams.
+    """Features (N, 64) of what follows the prompts: the projected, length-normalised histogram of word 1-, 2- and 3-grams.
 
     With labels, the class whose mean training features lie nearest.
     """
@@ -38,7 +39,7 @@ class TextJudge:
 
     def features(self, batch: Batch) -> Tensor:
         """(N, 64) float32; sentences of the same n-grams have the same features."""
-        words = self._tokenizer.words(batch.values.cpu())
+        words = self._tokenizer.words(written(batch).cpu())
         return torch.stack([self._project(line) for line in words]) if words else torch.zeros(0, FEATURES)
 
     def classify(self, batch: Batch) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -36,13 +37,13 @@ from .decoding import Decoding, read_prompts, watermark_of
 from .exact import distance_to_grammar
 from .files import write_samples, write_table
 from .generators import TransformerWriter, Writer
-from .generators.drawing import prompt_mask
+from .generators.drawing import prompt_mask, written
 from .inspection import inspect_lines
 from .judge import TextJudge
 from .making import make_critic, make_generator
 from .reading import decode_lines
 from .store import TextSource
-from .tokenizer import EOS, PAD, Tokenizer
+from .tokenizer import EOS, PAD, UNKNOWN, Tokenizer, told_apart
 from .watermark import find
 
 # BLEU grows with the number of references and Self-BLEU with the number of samples, so both are fixed.
@@ -60,6 +61,7 @@ class TextModality(Modality[TextConfig]):
     )
     one_file = True
     trade_off = ("bleu_5", "self_bleu_5")
+    most_references = MOST_COMPARED
 
     def __init__(self, config: TextConfig, facts: Mapping[str, Any]) -> None:
         super().__init__(config, facts)
@@ -101,8 +103,10 @@ class TextModality(Modality[TextConfig]):
         """Draw under the options of ``gen sample``."""
         if not isinstance(options, TextSampling):
             raise ConfigError(f"the text plugin samples under TextSampling options, got {type(options).__name__}")
-        decoding = Decoding(options, read_prompts(options, self.tokenizer, self.length))
-        decoding.check(num_samples)
+        prompts = read_prompts(options, self.tokenizer, self.length)
+        decoding = Decoding(options, prompts, num_samples)
+        num_prompts = len(self.facts.get("prompts") or ()) if prompts is None else len(prompts)
+        decoding.check(max(1, num_prompts) * max(1, len(self.facts.get("classes") or ())))
         self._decoding = decoding
 
     def draw(self, network: nn.Module, noise: Tensor, condition: Mapping[str, Tensor], *, start: int) -> Sample:
@@ -145,10 +149,17 @@ class TextModality(Modality[TextConfig]):
     def likelihood(self, generator: Generator, batch: Batch) -> Tensor:
         """Negative log-likelihood (B, L) of each token in nats, <eos> included; 0 after it. At the temperature of the sampling
         options where there are any, without their top-k and top-p, under which most text is impossible."""
+        return self._nats(generator, batch, drawn=False)
+
+    def likelihood_of_draws(self, generator: Generator, batch: Batch) -> Tensor:
+        """The same where the unknown word, which is never drawn, takes no probability from the others."""
+        return self._nats(generator, batch, drawn=True)
+
+    def _nats(self, generator: Generator, batch: Batch, drawn: bool) -> Tensor:
         if not isinstance(generator, Writer):
             raise DataError(f"likelihood needs a generator of the text plugin, got {type(generator).__name__}")
         mask = torch.ones_like(batch.values, dtype=torch.bool) if batch.mask is None else batch.mask
-        return generator.token_costs(batch.values, batch.condition, mask, self._temperature)
+        return generator.token_costs(batch.values, batch.condition, mask, self._temperature, drawn=drawn)
 
     def generator_metrics(self, generator: Generator) -> dict[str, float]:
         """For the embedded grammar, the exact divergence from it and the probability of sentences that parse."""
@@ -172,8 +183,11 @@ class TextModality(Modality[TextConfig]):
 
         Of what follows the prompts, where there are any.
         The first 10,000 samples are compared with the first 10,000 held-out lines; Self-BLEU leaves the sample itself out.
+        An unknown word, which data have and samples do not, matches no other one.
         """
-        words, references = (self.tokenizer.words(_written(batch)[:MOST_COMPARED].cpu()) for batch in (generated, held_out))
+        tokens = [written(batch)[:MOST_COMPARED].cpu() for batch in (generated, held_out)]
+        numbers = itertools.count()
+        words, references = (told_apart(self.tokenizer.words(rows), numbers) for rows in tokens)
         if len(words) < 2 or not references:
             return {}
         found = {f"bleu_{order}": score for order, score in bleu(words, references).items()}
@@ -184,19 +198,27 @@ class TextModality(Modality[TextConfig]):
         return found | (grammar_metrics(words) if self.facts.get("grammar") else {})
 
     def _copying(self, train: TextSource, generated: Batch, held_out: Batch) -> dict[str, float]:
-        """What samples have from the training lines, and what held-out lines share with them by nature.
+        """What samples have from the training lines, and what held-out lines share with them by nature; of both no prompt.
 
-        Encoded anew, as the same text may be other byte-pair pieces; the end mark is no part of a copy.
+        The end mark and unknown words are no part of a copy.
         """
-        texts = (self.tokenizer.decode(batch.values[:MOST_COMPARED].cpu()) for batch in (generated, held_out))
-        own, others = (self.tokenizer.rows(lines, self.length) for lines in texts)
-        copies = (train.longest_copies([row[:-1] if row[-1] == EOS else row for row in rows]) for rows in (own, others))
+        own, others = (self._encoded_anew(batch.slice(0, MOST_COMPARED).to("cpu")) for batch in (generated, held_out))
+        copies = (train.longest_copies([copyable(row) for row in rows]) for rows in (own, others))
         longest = [sum(found) / len(found) for found in copies]
         return {
             "novel_share": 1.0 - sum(train.contains(own)) / len(own),
             "longest_copy": longest[0],
             "longest_copy_held_out": longest[1],
         }
+
+    def _encoded_anew(self, batch: Batch) -> list[list[int]]:
+        """Tokens of what follows each prompt as data have them: the same text may be other byte-pair pieces."""
+        given = prompt_mask(batch.condition, batch.values)
+        sizes = [0] * len(batch) if given is None else given.sum(1).tolist()
+        # Between a prompt and what follows stands a space, which is a token or the start of one.
+        lines = zip(sizes, self.tokenizer.with_holes(written(batch)), strict=True)
+        rows = self.tokenizer.whole_rows([f" {line}" if size else line for size, line in lines])
+        return [row[: self.length - size] for size, row in zip(sizes, rows, strict=True)]
 
     def write(self, batch: Batch, folder: Path, *, start: int = 0) -> list[Path]:
         """One line a sample in samples.txt or samples.jsonl; ``start`` 0 begins it anew, later blocks are added to it."""
@@ -218,10 +240,9 @@ class TextModality(Modality[TextConfig]):
         return found
 
 
-def _written(batch: Batch) -> Tensor:
-    """Tokens (B, L) without those of a prompt, which nobody wrote."""
-    given = prompt_mask(batch.condition, batch.values)
-    return batch.values if given is None else batch.values.masked_fill(given, PAD)
+def copyable(row: Sequence[int]) -> list[int]:
+    """Tokens without the end mark, and with <pad>, which no line holds, in the place of what is unknown."""
+    return [PAD if token == UNKNOWN else token for token in row if token != EOS]
 
 
 def distinct(sentences: Sequence[Sequence[str]], order: int) -> float:

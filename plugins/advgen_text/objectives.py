@@ -66,4 +66,5 @@ COOPERATIVE = Loss(
     tie_discriminator=0.0,
     source="Lu et al. 2018 (CoT), https://arxiv.org/abs/1804.03782",
     sides=(torch.neg, torch.neg),
+    positions_alike=True,
 )

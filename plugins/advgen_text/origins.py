@@ -128,7 +128,7 @@ class TableSet:
         """Training rows first; those that a held-out split has too are left out."""
         own = frozenset(split for split in HELD_OUT if split in self._by_split)
         held_out = [line for split in sorted(own) for line in self._rows(split, config, request, Notes())]
-        marks = frozenset(mark(line.text) for line in held_out)
+        marks = frozenset(mark(line.whole) for line in held_out)
         train = self._rows("train", config, request, notes)
         yield from (line._replace(own_splits=own) for line in without_shared(train, marks, notes))
         for split in sorted(own):

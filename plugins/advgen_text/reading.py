@@ -114,7 +114,7 @@ def read_lines(files: Sequence[Path], config: TextConfig, request: DataRequest, 
         DataError: naming file, line and byte, where more lines are bad than ``request.max_bad``.
     """
     own = test_file(files)
-    marks = frozenset() if own is None else frozenset(mark(line.text) for line in _read_file(own, config, request, Notes()))
+    marks = frozenset() if own is None else frozenset(mark(line.whole) for line in _read_file(own, config, request, Notes()))
     brought = frozenset() if own is None else frozenset(["test"])
     for file in files:
         for line in () if file == own else without_shared(_read_file(file, config, request, notes), marks, notes):
@@ -128,7 +128,7 @@ def read_lines(files: Sequence[Path], config: TextConfig, request: DataRequest, 
 def without_shared(lines: Iterator[Line], marks: frozenset[bytes], notes: Notes) -> Iterator[Line]:
     """Lines that are not among the held-out ones of these marks; the others are counted."""
     for line in lines:
-        if marks and mark(line.text) in marks:
+        if marks and mark(line.whole) in marks:
             notes.num_shared += 1
         else:
             yield line
@@ -192,18 +192,33 @@ def _decode(line: RawLine) -> str:
 def _record(line: str, is_cut: bool, config: TextConfig) -> Line:
     if is_cut:
         raise ValueError(f"is longer than {LINE_BYTES} bytes; expected one JSON object a line")
-    record: Any = json.loads(line)
+    try:
+        record: Any = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("is nested too deeply; expected one flat JSON object a line") from error
     if not isinstance(record, dict):
         raise ValueError(f"holds {type(record).__name__}, expected an object with the field {config.field!r}")
-    for name in filter(None, (config.field, config.label_field, config.prompt_field)):
+    names = config.field, config.label_field, config.prompt_field
+    for name in filter(None, names):
         if name not in record:
             raise ValueError(f"has no field {name!r}; it has {', '.join(map(repr, record)) or 'none'}")
     for name in filter(None, (config.field, config.prompt_field)):
         if not isinstance(record[name], str):
             raise ValueError(f"has {type(record[name]).__name__} in field {name!r}, expected text")
-    label = None if config.label_field is None else str(record[config.label_field])
-    prompt = None if config.prompt_field is None else record[config.prompt_field]
-    return Line(record[config.field], label, prompt=prompt)
+    text, label, prompt = (None if name is None else str(record[name]) for name in names)
+    for name, value in zip(names, (text, label, prompt), strict=True):
+        if value is not None and not is_whole(value):
+            raise ValueError(f"has half of a character in field {name!r}; write surrogates in pairs, or UTF-8")
+    return Line(text or "", label, prompt=prompt)
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text has no lone surrogate: half of a character, as JSON and command lines can hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _reason(file: Path, line: RawLine, error: Exception) -> str:

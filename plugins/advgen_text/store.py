@@ -152,25 +152,28 @@ class TextSource:
         values = np.where(mask, self._tokens[np.minimum(places, ends[:, None] - 1)], PAD).astype(np.int64)
         condition = {"label": torch.from_numpy(self._labels[rows].astype(np.int64))} if len(self._labels) else {}
         if len(self._prompts):
-            given = np.arange(self._length) < self._prompts[rows][:, None]
+            given = np.arange(self._length) < self._given(rows)[:, None]
             condition["prompt"] = torch.from_numpy(np.where(given, values, PAD)[:, : self._prompt_length])
             mask &= ~given
         return Batch(torch.from_numpy(values), torch.from_numpy(mask), condition)
 
     def contains(self, lines: Sequence[Sequence[int]]) -> list[bool]:
-        """Which of some lines of tokens are in this split."""
+        """Which of some lines of tokens are in this split, without their prompts."""
         wanted = {np.array(line, TOKEN).tobytes() for line in lines}
         sizes, found = {len(line) for line in wanted}, set()
-        start = 0
-        for block in np.array_split(self._ends, max(1, len(self._ends) // 65_536)):
-            data, ends = self._tokens[start : int(block[-1])].tobytes(), (block - start) * TOKEN.itemsize
-            here = zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)
+        for rows in np.array_split(np.arange(len(self)), max(1, len(self) // 65_536)):
+            if not len(rows):
+                break
+            starts, ends = self._starts(rows), self._ends[rows]
+            first, last = int(starts[0]), int(ends[-1])
+            data = self._tokens[first:last].tobytes()
+            edges = ((each - first) * TOKEN.itemsize for each in (starts + self._given(rows), ends))
+            here = zip(*(each.tolist() for each in edges), strict=True)
             found |= {data[a:b] for a, b in here if b - a in sizes} & wanted
-            start = int(block[-1])
         return [np.array(line, TOKEN).tobytes() in found for line in lines]
 
     def longest_copies(self, lines: Sequence[Sequence[int]]) -> list[int]:
-        """How many tokens in a row of each line stand so in some line of this split, at most.
+        """How many tokens in a row of each line stand so in some line of this split, behind its prompt, at most.
 
         By rolling hashes of 64 bits, a run one token longer at a time. Of a large split, the first lines that hold two million
         tokens are searched.
@@ -178,6 +181,9 @@ class TextSource:
         rows = min(len(self._ends), int(np.searchsorted(self._ends, MOST_SEARCHED, "right")) or 1)
         ends = self._ends[:rows].astype(np.int64)
         here = Runs.of(self._tokens[: int(ends[-1])], ends) if rows else None
+        if here is not None and len(self._prompts):
+            behind = self._starts(np.arange(rows)) + self._given(np.arange(rows))
+            here = here.kept(here.starts >= behind[here.lines])
         own = Runs.of(np.concatenate([np.asarray(line, TOKEN) for line in lines] or [np.zeros(0, TOKEN)]), _ends_of(lines))
         longest = np.zeros(len(lines), np.int64)
         while here is not None and len(here.hashes) and len(own.hashes):
@@ -204,6 +210,10 @@ class TextSource:
         """How often each label occurs."""
         counts: list[int] = np.bincount(self._labels, minlength=num_classes).tolist()
         return counts
+
+    def _given(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """How many tokens of each row are its prompt."""
+        return self._prompts[rows] if len(self._prompts) else np.zeros(len(rows), LABEL)
 
     def _starts(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
         before = self._ends[np.maximum(rows - 1, 0)]

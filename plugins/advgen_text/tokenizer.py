@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import tokenizers as tk
 import torch
@@ -13,13 +13,15 @@ from torch import Tensor
 PAD, BOS, EOS, UNKNOWN = range(4)
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 # Chinese and Japanese are written without spaces, so each of their characters is a word.
+# Stands for an unknown token where words are told apart: a code point that no text may hold.
+_HOLE = "\ufdd0"
 _UNSPACED = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_LETTERS = rf"(?:(?![{_UNSPACED}])\w)+"
+_LETTERS = rf"(?:(?![{_UNSPACED}])[\w{_HOLE}])+"
 # A word may hold apostrophes and hyphens (don't, black-and-white); every other mark stands alone.
 WORD = rf"[{_UNSPACED}]|{_LETTERS}(?:['’\-]{_LETTERS})*|[^\w\s]"
-_WORDS = re.compile(WORD)
-_WIDE = rf"[{_UNSPACED}\u3000-\u303f\uff00-\uff0f\uff1a-\uff1f]"
-_BETWEEN_WIDE = re.compile(rf"(?<={_WIDE}) (?={_WIDE})")
+# Full-width marks bring their own space.
+_WIDE_MARKS = "\u3000-\u3004\u3008-\u303f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
+_BETWEEN_WIDE = re.compile(rf"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])|(?<=[{_WIDE_MARKS}]) | (?=[{_WIDE_MARKS}])")
 _BEFORE_MARK = re.compile(r" ([.,!?;:%)\]])")
 _AFTER_MARK = re.compile(r"([(\[$#]) ")
 
@@ -97,26 +99,51 @@ class Tokenizer:
         return torch.tensor(rows, dtype=torch.int64).reshape(len(lines), length)
 
     def words(self, tokens: Tensor) -> list[list[str]]:
-        """Tokens (N, L) to lists of words, for metrics."""
+        """Tokens (N, L) to lists of words, for metrics: <unk> for one that is unknown or holds an unknown character."""
         if self.is_word:
             return [[self._names[number] for number in row] for row in _content(tokens)]
-        return [split_words(line) for line in self.decode(tokens)]
+        lines = [split_words(line) for line in self._joined(tokens, _HOLE)]
+        return [[SPECIALS[UNKNOWN] if _HOLE in word else word for word in words] for words in lines]
+
+    def with_holes(self, tokens: Tensor) -> list[str]:
+        """As ``decode``, with what is unknown so that it is unknown again when it is read."""
+        return self._joined(tokens, _HOLE)
 
     def decode(self, tokens: Tensor) -> list[str]:
         """Tokens (N, L) to lines without line breaks; punctuation is joined to the word it belongs to."""
+        return self._joined(tokens, SPECIALS[UNKNOWN])
+
+    def _joined(self, tokens: Tensor, unknown: str) -> list[str]:
+        """Lines with ``unknown`` in the place of each unknown token."""
+        rows, names = _content(tokens), [*self._names[:UNKNOWN], unknown, *self._names[UNKNOWN + 1 :]]
         if self.is_word:
-            return [join_words(words) for words in self.words(tokens)]
+            return [join_words([names[number] for number in row]) for row in rows]
         if self.is_character:
-            lines = ["".join(self._names[number] for number in row) for row in _content(tokens)]
-        else:
-            pieces = [[max(number - self._first, 0) for number in row] for row in _content(tokens)]
-            lines = self._inner.decode_batch(pieces)
-        return [" ".join(line.split()) for line in lines]
+            return [" ".join("".join(names[number] for number in row).split()) for row in rows]
+        whole = self._inner.decode_batch([[max(number - self._first, 0) for number in row] for row in rows])
+        for place, row in enumerate(rows):
+            if UNKNOWN in row:
+                whole[place] = self._inner.decoder.decode([names[number] for number in row])
+        return [" ".join(line.split()) for line in whole]
+
+
+def _word_splitter() -> tk.pre_tokenizers.PreTokenizer:
+    words = tk.pre_tokenizers.Split(tk.Regex(WORD), "removed", invert=True)
+    return tk.pre_tokenizers.Sequence([tk.pre_tokenizers.WhitespaceSplit(), words])
+
+
+# The package's \w holds combining marks, Python's does not: the words that metrics count are those that the tokenizer reads.
+_WORDS = _word_splitter()
+
+
+def told_apart(sentences: Iterable[Sequence[str]], numbers: Iterator[int]) -> list[list[str]]:
+    """The same with another word for each <unk>, so that none matches any other; no word of a text looks like these."""
+    return [[f"<unk {next(numbers)}>" if word == SPECIALS[UNKNOWN] else word for word in words] for words in sentences]
 
 
 def split_words(line: str) -> list[str]:
     """Words and single punctuation marks of a line."""
-    return _WORDS.findall(line)
+    return [word for word, _ in _WORDS.pre_tokenize_str(line)]
 
 
 def join_words(words: Sequence[str]) -> str:
@@ -134,12 +161,7 @@ def _content(tokens: Tensor) -> list[list[int]]:
 
 def _word_parts(vocabulary_size: int) -> tuple[tk.Tokenizer, tk.trainers.Trainer]:
     inner = tk.Tokenizer(tk.models.WordLevel(unk_token=SPECIALS[UNKNOWN]))
-    inner.pre_tokenizer = tk.pre_tokenizers.Sequence(
-        [
-            tk.pre_tokenizers.WhitespaceSplit(),
-            tk.pre_tokenizers.Split(tk.Regex(WORD), "removed", invert=True),
-        ]
-    )
+    inner.pre_tokenizer = _word_splitter()
     return inner, tk.trainers.WordLevelTrainer(vocab_size=vocabulary_size, special_tokens=list(SPECIALS), show_progress=False)
 
 

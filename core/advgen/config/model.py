@@ -139,10 +139,24 @@ class PhaseConfig(Section):
 class ScheduleConfig(Section):
     """A multiplier over the plan's progress for any scalar, such as ``generator.learning_rate``; ``burn_in`` drives several."""
 
-    kind: Literal["constant", "linear", "cosine"] = "cosine"
+    kind: Literal["constant", "linear", "cosine", "exponential"] = "cosine"
     start: float = 1.0
     end: float = 0.0
-    until: float = Field(1.0, gt=0, le=1, description="Share of the plan after which the end value holds.")
+    since: float = Field(0.0, ge=0, lt=1, description="Share of the plan before which the start value holds.")
+    until: float = Field(
+        1.0, gt=0, le=1, description="Share of the plan after which the end value holds; equal to since: one step."
+    )
+
+    @model_validator(mode="after")
+    def _can_be_followed(self) -> ScheduleConfig:
+        if self.since > self.until:
+            raise ValueError(f"since={self.since:g} comes after until={self.until:g}; expected at most until")
+        if self.kind == "exponential" and not (self.start > 0 and self.end > 0):
+            raise ValueError(
+                f"kind=exponential goes by equal factors, so start and end lie above 0; got {self.start:g} and {self.end:g}; "
+                "give such as end=0.1, or take kind=linear"
+            )
+        return self
 
 
 class StopConfig(Section):

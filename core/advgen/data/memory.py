@@ -12,7 +12,7 @@ from advgen.contracts import Batch, DataRequest
 from advgen.errors import DataError
 
 
-def content_hash(parts: Iterable[bytes]) -> str:
+def content_hash(parts: Iterable[bytes | memoryview]) -> str:
     """sha256 over several byte strings, each with its length, in order."""
     digest = hashlib.sha256()
     for part in parts:

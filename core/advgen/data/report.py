@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
+from advgen.data.labels import class_notes
 from advgen.errors import DataError
 
 MOST_NAMED = 1000
@@ -53,13 +54,22 @@ class DataReport:
         if len(self.bad) < MOST_NAMED:
             self.bad.append(f"{name}: {reason}")
 
-    def divide(self, labels: Sequence[str | None], split: Callable[[], Mapping[str, Sized]]) -> None:
-        """Take each usable sample's class and the splits of training; what would stand in the way becomes a remark."""
+    def divide(
+        self,
+        labels: Sequence[str | None],
+        names: Sequence[str],
+        split: Callable[[], Mapping[str, Sized]],
+        way: str = "label them all",
+    ) -> None:
+        """Take each usable sample's class and the splits of training; what would stand in the way becomes a remark.
+
+        Args:
+            names: what each sample is called.
+            way: what to do about samples without a class.
+        """
         counts = Counter(labels)
         self.classes = {str(name): counts[name] for name in sorted(counts, key=str) if name is not None}
-        if self.classes and counts[None]:
-            some = f"{counts[None]} of {len(labels)} {self.unit} have no label"
-            self.remarks.append(f"{some}, so a run would have no classes; label them all")
+        self.remarks += class_notes(labels, names, self.unit, way)
         try:
             self.splits = {name: len(indices) for name, indices in split().items()}
         except DataError as error:

@@ -79,6 +79,7 @@ def write_onnx(run: LoadedRun, request: ExportRequest) -> ExportResult:
         ConfigError: where the file cannot be written.
     """
     run.generator.to("cpu", torch.float32)
+    run.generator.settle()
     example = draw_inputs(run.modality, EXAMPLES)
     drawing = Drawing(run.generator, run.modality, tuple(example)).eval()
     with _quiet():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from advgen.contracts import Batch, Generator, Modality
 from advgen.errors import ConfigError
@@ -24,18 +27,18 @@ def likelihood_metrics(modality: Modality[Any], generator: Generator, held_out: 
         return {}
     device = next(generator.parameters()).device
     try:
-        test = _sums(modality, generator, held_out, device)
-        own = _sums(modality, generator, generated, device)
+        test = _sums(functools.partial(modality.likelihood, generator), held_out, device)
+        own = _sums(functools.partial(modality.likelihood_of_draws, generator), generated, device)
     except ConfigError:  # a modality may have generators with and without
         return {}
     return {"nll_test": test[0] / test[1], "nll_test_padded": test[0] / test[2], "nll_div": own[0] / own[1]}
 
 
-def _sums(modality: Modality[Any], generator: Generator, batch: Batch, device: torch.device) -> tuple[float, float, float]:
+def _sums(likelihood: Callable[[Batch], Tensor], batch: Batch, device: torch.device) -> tuple[float, float, float]:
     """Nats, valid positions and all positions of a batch."""
     nats, valid, padded = 0.0, 0.0, 0.0
     for block in blocks_of(batch):
-        costs = modality.likelihood(generator, block.to(device)).double()
+        costs = likelihood(block.to(device)).double()
         mask = torch.ones_like(costs) if block.mask is None else block.mask.to(costs)
         nats, valid, padded = nats + float((costs * mask).sum()), valid + float(mask.sum()), padded + costs.numel()
     return nats, valid, padded

@@ -54,6 +54,8 @@ def _head(protocol: Mapping[str, Any]) -> list[str]:
         f"of the {protocol['split']} split (seed {protocol['seed']})",
         f"features: {protocol['features']}; k {protocol['k']}; kernel {protocol['kernel']}",
     ]
+    if "num_real_own" in protocol:
+        lines.append(f"the plugin's own metrics: against {protocol['num_real_own']} real samples of that split")
     lines += [f"truncation {protocol['truncation']:g}"] if "truncation" in protocol else []
     lines += [f"{name}: {text}" for name, text in protocol.get("judge", {}).items()]
     if "judge_accuracy" in protocol:

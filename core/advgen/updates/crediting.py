@@ -16,7 +16,7 @@ from advgen import reduction
 from advgen.contracts import Sample, Verdict
 from advgen.errors import ConfigError, ContractError
 from advgen.players import Chunk, Objective, Players
-from advgen.reduction import Means, masked_mean
+from advgen.reduction import Means
 from advgen.updates.judging import judge_sample
 from advgen.updates.policies import carried_on, importance_weights
 from advgen.updates.shared import draw_temperature, global_means
@@ -33,11 +33,13 @@ class Opinion:
         real: its verdict on real samples; that on the generated ones where the loss does not look at them.
         fake: its verdict on the drawn samples.
         means: as ``reduction.generator_cost`` takes them.
+        positions: the same.
     """
 
     real: Verdict
     fake: Verdict
     means: Means | None
+    positions: Tensor | None = None
 
 
 @contextlib.contextmanager
@@ -52,7 +54,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def opinion_of(players: Players, objective: Objective, chunk: Chunk, fake: Sample) -> Opinion:
+def opinion_of(players: Players, objective: Objective, chunk: Chunk, fake: Sample, positions: Tensor | None = None) -> Opinion:
     """D's verdicts on drawn samples, and on real ones where the loss compares."""
     critic, real, loss = players.judges, chunk.real, objective.loss
     with evaluating(critic):
@@ -60,19 +62,21 @@ def opinion_of(players: Players, objective: Objective, chunk: Chunk, fake: Sampl
         on_real = on_fake
         if loss.pairs or loss.couples_batch:
             on_real = judge_sample(critic, real.sample, real.condition)
-    return Opinion(on_real, on_fake, global_means(loss, on_real, on_fake, players.world))
+    return Opinion(on_real, on_fake, global_means(loss, on_real, on_fake, players.world), positions)
 
 
 @torch.no_grad()
 def credited_cost(
     players: Players, objective: Objective, chunk: Chunk, fake: Sample, opinion: Opinion, progress: float
 ) -> Tensor:
-    """The cost (B, L) of each token of ``fake``, by ``estimator.rewards``; without graph."""
+    """The cost (B, L) of each token of ``fake``, by ``estimator.rewards``, or (B,) of each sample; without graph."""
     kind, mask = objective.config.estimator.rewards, drawn_places(fake)
     if kind == "importance":
         return -_importance(players, opinion.fake, mask)
     if kind == "rollout":
         return _rollout_costs(players, objective, chunk, fake, opinion, progress)
+    if kind == "terminal" and objective.loss.positions_alike:
+        return _whole_costs(objective, opinion, opinion.real, opinion.fake)
     cost = torch.zeros(mask.shape, dtype=players.dtype, device=mask.device)
     costs = reduction.generator_cost_per_position(objective.loss, opinion.real, opinion.fake, opinion.means)
     for head, (each, _) in zip(opinion.fake.heads, costs, strict=True):
@@ -100,10 +104,14 @@ def _importance(players: Players, verdict: Verdict, mask: Tensor) -> Tensor:
     return total / sum(head.weight for head in verdict.heads)
 
 
-def _whole_costs(objective: Objective, real: Verdict, fake: Verdict, means: Means | None) -> Tensor:
-    """One cost a sample, (B,)."""
-    costs = reduction.generator_cost_per_position(objective.loss, real, fake, means)
-    parts = [head.weight * masked_mean(each, mask) for head, (each, mask) in zip(fake.heads, costs, strict=True)]
+def _whole_costs(objective: Objective, opinion: Opinion, real: Verdict, fake: Verdict) -> Tensor:
+    """One cost a sample of the verdict ``fake``, (B,)."""
+    costs = reduction.generator_cost_per_position(objective.loss, real, fake, opinion.means)
+    heads = zip(real.heads, fake.heads, costs, strict=True)
+    parts = [
+        other.weight * reduction.average_of(objective.loss, one, opinion.positions)(each, mask)
+        for one, other, (each, mask) in heads
+    ]
     return torch.stack(parts).sum(0)
 
 
@@ -123,7 +131,7 @@ def _rollout_costs(
         raise ConfigError("estimator.rewards=rollout: these micro-batches bring no noise for rollouts")
     place, times = torch.arange(mask.shape[1], device=mask.device), settings.rollouts
     last = (mask * place).amax(1, keepdim=True)
-    values = torch.where(place == last, _whole_costs(objective, opinion.real, opinion.fake, opinion.means).unsqueeze(1), 0.0)
+    values = torch.where(place == last, _whole_costs(objective, opinion, opinion.real, opinion.fake).unsqueeze(1), 0.0)
     position, sample = (mask & (place < last)).t().nonzero().unbind(1)
     if not len(position):
         return values
@@ -162,4 +170,4 @@ def _costs_of(
     kept = torch.arange(fake.values.shape[1], device=rows.kept.device) < rows.kept.unsqueeze(1)
     mask = None if fake.mask is None else (fake.mask[rows.sample] & kept) | drawn_places(done)
     verdict = judge_sample(players.judges, Sample(done.values, mask=mask), condition)
-    return _whole_costs(objective, opinion.real.rows(rows.sample), verdict, opinion.means)
+    return _whole_costs(objective, opinion, opinion.real.rows(rows.sample), verdict)

@@ -17,7 +17,7 @@ from advgen.players import Chunk, Objective, Players
 from advgen.randomness import seed_networks
 from advgen.updates.judging import Side, judge, judge_apart, judge_both
 from advgen.updates.penalising import due_penalties, is_due, one_sided, penalty_costs, penalty_weight
-from advgen.updates.shared import add, apply_own, backward, draw_temperature, global_means
+from advgen.updates.shared import add, apply_own, backward, draw_temperature, global_means, mean_positions
 
 
 def update_discriminator(
@@ -26,8 +26,9 @@ def update_discriminator(
     """One update of D; G is untouched."""
     seed_networks(objective.config.train.seed, "discriminator", update, *players.world.own_key)
     terms, seen_scores = Terms(), list[tuple[Tensor, Tensor]]()
+    positions = mean_positions(players.world, chunks) if objective.loss.positions_alike else None
     for chunk in chunks:
-        costs, scores = discriminator_costs(players, objective, chunk, update, progress)
+        costs, scores = discriminator_costs(players, objective, chunk, update, progress, positions)
         backward(players, players.discriminator, terms, costs, len(chunks))
         seen_scores.append((scores["real_score"], scores["fake_score"]))
         for name, value in scores.items():
@@ -47,16 +48,16 @@ def update_discriminator(
 
 
 def discriminator_costs(
-    players: Players, objective: Objective, chunk: Chunk, update: int, progress: float
+    players: Players, objective: Objective, chunk: Chunk, update: int, progress: float, positions: Tensor | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Named scalar costs of D on one micro-batch, and the scores (B,) of both sides."""
+    """Named scalar costs of D on one micro-batch, and the scores (B,) of both sides; ``positions`` as for ``reduction``."""
     fake, due = _fakes(players, objective, chunk, progress), due_penalties(objective, update)
     whole = {name: each for name, each in due.items() if objective.config.penalties[name].share == 1}
     sides = _judged(players, chunk, fake, whole)
     (on_real, on_fake), seen_real = (side.verdict for side in sides), sides[0].seen
     assert on_real is not None and on_fake is not None
     means = global_means(objective.loss, on_real, on_fake, players.world)
-    costs = {"loss": reduction.discriminator_cost(objective.loss, on_real, on_fake, means).mean()}
+    costs = {"loss": reduction.discriminator_cost(objective.loss, on_real, on_fake, means, positions).mean()}
     scores = {"real_score": reduction.reduce_verdict(on_real), "fake_score": reduction.reduce_verdict(on_fake)}
     if chunk.mismatched is not None:
         costs["mismatch"] = _mismatch_cost(players, objective, chunk, seen_real, on_real, progress)
@@ -103,7 +104,7 @@ def _fakes(players: Players, objective: Objective, chunk: Chunk, progress: float
     with torch.no_grad(), players.precision():
         temperature = draw_temperature(objective, "values", progress)
         fake: Sample = players.generates(chunk.noise, chunk.real.condition, temperature=temperature)
-        return fake.detach()
+        return fake.seen_in(players.dtype).detach()
 
 
 def _mismatch_cost(

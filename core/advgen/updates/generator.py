@@ -76,7 +76,7 @@ def generated(players: Players, objective: Objective, chunk: Chunk, progress: fl
     temperature = draw_temperature(objective, estimator.mode, progress)
     with torch.no_grad() if estimator.scores_again else contextlib.nullcontext():
         fake: Sample = generator(chunk.noise, chunk.real.condition, mode=estimator.mode, temperature=temperature)
-    return fake
+    return fake.seen_in(players.dtype)
 
 
 def generator_costs(
@@ -105,7 +105,8 @@ def _pathwise(players: Players, objective: Objective, chunk: Chunk, fake: Sample
             on_real = judge_sample(critic, real.sample, real.condition)
     on_fake = judge_sample(critic, fake, real.condition)
     means = global_means(loss, on_real or on_fake, on_fake, players.world)
-    return reduction.generator_cost(loss, on_real or on_fake, on_fake, means).mean(), on_real, on_fake
+    cost = reduction.generator_cost(loss, on_real or on_fake, on_fake, means, turn.positions)
+    return cost.mean(), on_real, on_fake
 
 
 def _score_function(players: Players, objective: Objective, chunk: Chunk, fake: Sample, progress: float, turn: Turn) -> Answer:
@@ -113,7 +114,7 @@ def _score_function(players: Players, objective: Objective, chunk: Chunk, fake: 
     if fake.log_prob is None or fake.entropy is None:
         raise ConfigError("estimator score_function needs a generator that returns log_prob and entropy; use pathwise")
     settings, mask = objective.config.estimator, drawn_places(fake)
-    opinion = opinion_of(players, objective, chunk, fake)
+    opinion = opinion_of(players, objective, chunk, fake, turn.positions)
     surrogate, gained = score_function_cost(
         log_prob=fake.log_prob,
         entropy=fake.entropy,
@@ -133,7 +134,7 @@ def _score_function(players: Players, objective: Objective, chunk: Chunk, fake: 
 def _expectation(players: Players, objective: Objective, chunk: Chunk, fake: Sample, progress: float, turn: Turn) -> Answer:
     """Through the probability of every token at each place, with what D makes of each."""
     settings, condition = objective.config.estimator, chunk.real.condition
-    opinion = opinion_of(players, objective, chunk, fake)
+    opinion = opinion_of(players, objective, chunk, fake, turn.positions)
     temperature = draw_temperature(objective, "values", progress)
     log_probs = players.generates.score(fake.values, condition, temperature=temperature, drawn=True).log_softmax(-1)
     cost = torch.zeros_like(log_probs)

@@ -97,7 +97,7 @@ def _play(players: Players, objective: Objective, chunk: Chunk, progress: float,
     with players.precision():
         fake = generated(players, objective, chunk, progress)
         mask = drawn_places(fake)
-        opinion = opinion_of(players, objective, chunk, fake)
+        opinion = opinion_of(players, objective, chunk, fake, turn.positions)
         gained = gains(credited_cost(players, objective, chunk, fake, opinion, progress), mask, settings.rewards)
         is_real = _real_places(chunk, settings.real_share, mask.device)
         advantage = advantages(

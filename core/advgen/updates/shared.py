@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from advgen import reduction
-from advgen.contracts import Batch, Mode, Verdict
+from advgen.contracts import Batch, Generator, Mode, Verdict
 from advgen.engine import Player, Terms, apply_update
 from advgen.estimators import update_baseline
 from advgen.losses import Loss
@@ -60,6 +60,17 @@ def global_means(loss: Loss, real: Verdict, fake: Verdict, world: World) -> list
         (world.total(real_sum) / world.total(real_count), world.total(fake_sum) / world.total(fake_count))
         for (real_sum, real_count), (fake_sum, fake_count) in pairs
     ]
+
+
+@torch.no_grad()
+def follow_draws(players: Players, chunks: list[Chunk]) -> None:
+    """Let G see what the whole global batch was made from, where it follows something of that."""
+    if type(players.generates).follow is Generator.follow:
+        return
+    conditions = [chunk.real.condition for chunk in chunks]
+    noise = players.world.gather(torch.cat([chunk.noise for chunk in chunks]))
+    condition = {name: players.world.gather(torch.cat([each[name] for each in conditions])) for name in conditions[0]}
+    players.generates.follow(noise, condition)
 
 
 def draw_temperature(objective: Objective, mode: Mode, progress: float) -> float:

@@ -143,7 +143,7 @@ def _add_training(report: DataReport, found: _Findings, config: AudioConfig, req
     """Classes, splits, and what training would do with the lengths and rates."""
     kept, remarks = found.kept, report.remarks
     names, named = [file.name for file in kept], [file.split for file in kept]
-    report.divide([file.label for file in kept], lambda: split_clips(names, config, request, named))
+    report.divide([file.label for file in kept], names, lambda: split_clips(names, config, request, named))
     rate_hz = config.sample_rate_hz or found.rates.most_common(1)[0][0]
     others = sum(number for rate, number in found.rates.items() if rate != rate_hz)
     if others:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advgen import Batch, DataError, DataRequest, cache_folder, content_hash, is_manifest, split_indices
+from advgen import Batch, DataError, DataRequest, cache_folder, class_notes, content_hash, is_manifest, split_indices
 from advgen_audio.config import AudioConfig
 from advgen_audio.data.decoding import SILENT_PEAK, read_channels, silence
 from advgen_audio.data.scanning import Rejects, SoundFile, scan
@@ -127,6 +127,7 @@ class LoadedFolder:
     rate_hz: int
     fingerprint: str
     bad: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -164,7 +165,8 @@ def load_folder(config: AudioConfig, request: DataRequest) -> LoadedFolder:
     sizes = torch.tensor(kept.sizes)
     source = ClipSource(samples, sizes.cumsum(0) - sizes, sizes, labels, length)
     names, named = tuple(file.name for file in kept.files), tuple(file.split for file in kept.files)
-    return LoadedFolder(source, names, named, classes, rate_hz, mark, tuple(rejects.reasons))
+    notes = class_notes([file.label for file in kept.files], names, "clips") if config.conditional else ()
+    return LoadedFolder(source, names, named, classes, rate_hz, mark, tuple(rejects.reasons), notes)
 
 
 def _usable_clips(

@@ -38,9 +38,10 @@ class AugmentedDiscriminator(Discriminator):
         return self.critic.embed(sample)
 
     def forward(self, seen: Tensor, condition: Mapping[str, Tensor], mask: Tensor | None = None) -> Verdict:
-        """Augment, then judge."""
+        """Augment, also under autocast in the images' own precision, as geometry does not bear less; then judge."""
         if self.training:
-            seen = self.augment(seen, self.probability * self.augmentation_scale)
+            with torch.autocast(seen.device.type, enabled=False):
+                seen = self.augment(seen, self.probability * self.augmentation_scale)
         verdict: Verdict = self.critic(seen, condition, mask)
         return verdict
 

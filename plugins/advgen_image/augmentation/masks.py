@@ -24,7 +24,7 @@ def cut_out(images: Tensor, share: float, chosen: Tensor) -> Tensor:
 
 
 def on_colour(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply ``change`` to grey or RGB; transparency, a fourth channel, stays as it is."""
-    if images.shape[1] != 4:
+    """Apply ``change`` to grey or RGB; transparency, a second or fourth channel, stays as it is."""
+    if images.shape[1] not in (2, 4):
         return change(images)
-    return torch.cat([change(images[:, :3]), images[:, 3:]], dim=1)
+    return torch.cat([change(images[:, :-1]), images[:, -1:]], dim=1)

@@ -59,11 +59,13 @@ def moved(images: Tensor, inverse: Tensor, padding: str) -> Tensor:
         padding: what lies outside: ``zeros``, ``border`` or ``reflection``.
 
     Returns:
-        (B, C, H, W), bilinear between pixels; exact for moves by whole pixels, flips and quarter turns.
+        (B, C, H, W), bilinear between pixels; exact for moves by whole pixels, flips and quarter turns. Places are found in
+        float32 at the least, as those of bfloat16 are off by fractions of a pixel.
     """
     height, width = images.shape[-2:]
     unit = inverse.new_tensor([width / 2, height / 2, 1.0])
     scaled = inverse * unit / unit[:, None]
-    grid = F.affine_grid(scaled[:, :2].to(images.dtype), list(images.shape), align_corners=False)
-    result: Tensor = _Sample.apply(images, grid, PADDINGS.index(padding))  # type: ignore[no-untyped-call]
-    return result
+    exact = torch.promote_types(images.dtype, torch.float32)
+    grid = F.affine_grid(scaled[:, :2].to(exact), list(images.shape), align_corners=False)
+    result: Tensor = _Sample.apply(images.to(exact), grid, PADDINGS.index(padding))  # type: ignore[no-untyped-call]
+    return result.to(images.dtype)

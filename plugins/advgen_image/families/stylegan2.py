@@ -7,7 +7,7 @@ https://arxiv.org/abs/1812.04948; Karras et al. 2017 (minibatch deviation), http
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -68,7 +68,7 @@ class StyleGenerator(Generator):
     """noise (B, Z), label (B,) -> images (B, C, H, W), about [-1, 1]: nothing bounds them.
 
     ``styles`` and ``synthesize`` are its two halves, for tools that edit in between. ``truncation`` (1: none, 0: the mean
-    image of the class) acts in evaluation mode. The mean style of each class is followed in training, in a buffer.
+    image of the class) acts in evaluation mode. The mean style of each class is followed over updates, in a buffer.
     """
 
     mapped = True
@@ -88,6 +88,7 @@ class StyleGenerator(Generator):
         self.num_styles = len(self.layers) + 1
         self.register_buffer("means", torch.zeros(max(shape.num_classes, 1), size))
         self.register_buffer("followed", torch.zeros(max(shape.num_classes, 1), dtype=torch.int64))
+        self.settled = False
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         """Weights that were saved before the means were followed have none: they are estimated where they are needed."""
@@ -105,8 +106,6 @@ class StyleGenerator(Generator):
         """The style of each layer, (B, L, S): mixed in training, truncated where asked afterwards."""
         style = self.latent(noise, condition)
         if self.training:
-            if torch.is_grad_enabled():
-                self._follow(style, condition)
             return self._mixed(style, noise, condition)
         if self.truncation != 1.0:
             style = torch.lerp(self.mean_latent(style, condition), style, self.truncation)
@@ -130,14 +129,16 @@ class StyleGenerator(Generator):
         return style.unsqueeze(1).expand(-1, self.num_styles, -1)
 
     @torch.no_grad()
-    def _follow(self, style: Tensor, condition: Mapping[str, Tensor]) -> None:
+    def follow(self, noise: Tensor, condition: Mapping[str, Tensor]) -> None:
         """Move the mean style of each class in the batch: a plain mean over the first updates, then a running one."""
+        self.settled = False
         label = condition.get("label")
         if label is None and self.mapping.embedding is not None:
             return
+        style = self.latent(noise, condition)
         rows = torch.zeros(len(style), dtype=torch.int64, device=style.device) if label is None else label
         counts = torch.zeros_like(self.followed).index_add_(0, rows, torch.ones_like(rows))
-        sums = torch.zeros_like(self.means).index_add_(0, rows, style.detach().to(self.means.dtype))
+        sums = torch.zeros_like(self.means).index_add_(0, rows, style.to(self.means.dtype))
         seen = counts > 0
         self.followed += seen
         rate = (1.0 / self.followed.clamp_min(1).to(self.means.dtype)).clamp_min(1.0 - MEAN_DECAY)
@@ -165,13 +166,24 @@ class StyleGenerator(Generator):
         label = condition.get("label")
         if label is None and self.mapping.embedding is not None:
             return self._estimated(latent, {}).expand_as(latent)
-        rows = torch.zeros(len(latent), dtype=torch.int64, device=latent.device) if label is None else label
-        means = self.means.to(latent.dtype).clone()
-        for row in rows.unique().tolist():
+        rows = latent.new_zeros(latent.shape[0], dtype=torch.int64) if label is None else label
+        means = self.means if self.settled else self._filled(rows.unique().tolist(), latent)
+        return means.to(latent.dtype)[rows]
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Keep the estimated means beside the followed ones, until training goes on."""
+        self.means.copy_(self._filled(list(range(len(self.means))), self.means))
+        self.settled = True
+
+    def _filled(self, rows: Sequence[int], like: Tensor) -> Tensor:
+        """The means, those of ``rows`` that were not followed estimated."""
+        means = self.means.to(like.dtype).clone()
+        for row in rows:
             if not self.followed[row]:
-                chosen = {} if label is None else {"label": torch.full((MEAN_SAMPLES,), row, device=latent.device)}
-                means[row] = self._estimated(latent, chosen)[0]
-        return means[rows]
+                label = {"label": torch.full((MEAN_SAMPLES,), row, device=like.device)}
+                means[row] = self._estimated(like, label if self.mapping.embedding is not None else {})[0]
+        return means
 
     def _estimated(self, like: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """(1, S) the mean style of a fixed set of noises."""

@@ -258,12 +258,20 @@ class Writer(Generator):
         """Teacher-forced log-probabilities (B, L, V), as ``score`` takes them."""
         return F.log_softmax(self.score(tokens, condition), dim=-1)
 
-    def token_costs(self, tokens: Tensor, condition: Mapping[str, Tensor], mask: Tensor, temperature: float = 1.0) -> Tensor:
-        """Negative log-likelihood (B, L) in nats of each token under ``mask`` (B, L) bool; 0 elsewhere."""
+    def token_costs(
+        self,
+        tokens: Tensor,
+        condition: Mapping[str, Tensor],
+        mask: Tensor,
+        temperature: float = 1.0,
+        *,
+        drawn: bool = False,
+    ) -> Tensor:
+        """Nats (B, L) that each token costs under ``mask`` (B, L) bool; 0 elsewhere; ``drawn`` as in ``score``."""
         take, place = content(mask)
         dropout = self.dropout if self.training else 0.0
         states = F.dropout(take(self.states(tokens[:, : longest(mask)], condition, dropout)), dropout)
-        costs = F.cross_entropy(self.logits(states, temperature, False), take(tokens), reduction="none")
+        costs = F.cross_entropy(self.logits(states, temperature, drawn), take(tokens), reduction="none")
         return place(costs)
 
     def _judge_draws(

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from advgen import Batch
+
 from ..tokenizer import PAD
 
 # Finite, so that probability zero times its logarithm is zero and not NaN.
@@ -45,6 +47,12 @@ def prompt_mask(condition: Mapping[str, Tensor], like: Tensor) -> Tensor | None:
         return None
     prompt = condition["prompt"]
     return F.pad(prompt != PAD, (0, like.shape[1] - prompt.shape[1]))
+
+
+def written(batch: Batch) -> Tensor:
+    """Tokens (B, L) with <pad> in the place of a prompt's, which nobody wrote."""
+    given = prompt_mask(batch.condition, batch.values)
+    return batch.values if given is None else batch.values.masked_fill(given, PAD)
 
 
 def longest(mask: Tensor) -> int:
