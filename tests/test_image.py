@@ -17,6 +17,7 @@ from scipy.ndimage import gaussian_filter
 
 import advgen
 from advgen import Batch, Corpus, DataError, DataRequest, GenError
+from advgen.metrics.report import better_direction
 from advgen_image import advgen_register, shapes
 from advgen_image import judge as judge_module
 from advgen_image.config import ImageConfig
@@ -151,6 +152,15 @@ def test_total_variation_is_small_on_held_out_and_large_when_a_shape_is_missing(
     assert max(value for name, value in honest.items() if name.startswith("factor_tv/")) < 0.1
     circles = modality.metrics(Batch(batch.values[batch.condition["label"] == 0]), batch)
     assert circles["factor_tv/shape"] == pytest.approx(2 / 3, abs=0.03)
+
+
+def test_metrics_of_shapes_have_a_direction_and_say_what_they_are(embedded: Corpus) -> None:
+    modality = ImageModality(SMALL, embedded.facts)
+    batch = modality.prepare(embedded.splits["test"].batch(torch.arange(64), rng()))
+    assert set(modality.metric_notes()) == set(modality.metrics(batch, batch))
+    assert better_direction("shape_as_asked", modality) == better_direction("valid_share", modality) == "higher"
+    assert better_direction("factor_tv/hue", modality) == "lower"
+    assert ImageModality(SMALL, {**embedded.facts, "corpus": "folder"}).metric_notes() == {}
 
 
 def test_hues_between_those_of_the_corpus_are_told(embedded: Corpus) -> None:

@@ -112,6 +112,12 @@ def test_a_run_says_and_keeps_what_its_data_lack(tmp_path: Path, capsys: pytest.
     assert STRAY in (tmp_path / "run" / "log.txt").read_text()
 
 
+def test_one_image_as_data_names_its_folder(tmp_path: Path) -> None:
+    folder = make_files(tmp_path, 8)
+    with pytest.raises(DataError, match=rf"00.png is one image.*its folder has 4 images: give that, --data {folder}/a$"):
+        read(folder / "a" / "00.png")
+
+
 # Kinds of files
 
 

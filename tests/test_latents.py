@@ -302,6 +302,18 @@ def test_walks_that_cannot_be_are_refused(wanted: Walk, said: str, runs: Callabl
         interpolate_run(runs("image"), wanted, tmp_path, "cpu")
 
 
+@pytest.mark.parametrize("classes", [["all"], ["circle", "square"]])
+def test_a_walk_through_classes_is_refused_where_the_run_has_none(classes: list[str], tmp_path: Path) -> None:
+    for index in range(30):
+        Image.fromarray(np.random.default_rng(index).integers(0, 256, (8, 8), dtype=np.uint8)).save(tmp_path / f"{index}.png")
+    options = {"width": 4, "doublings": 0}
+    run = advgen.train("image", data=tmp_path, out=tmp_path / "run", options=options, steps=1, device="cpu", progress=False)
+    with pytest.raises(ConfigError, match="--classes: this run has no classes"):
+        interpolate_run(run.folder, Walk([1, 2], classes=classes), tmp_path / "walk", "cpu")
+    with pytest.raises(ConfigError, match=r"class 'circle' .* has no classes: leave --class"):
+        sample_run(run.folder, 2, label="circle", out=tmp_path / "drawn", device="cpu")
+
+
 # Styles
 
 

@@ -174,4 +174,5 @@ def test_the_command_tells_the_distances_and_the_way_back(
         main(["project", str(runs("image")), str(target), *place])
     told = capsys.readouterr().out
     assert not ended.value.code and "  found    features " in told
+    assert all(f"  {tmp_path / 'out' / name}.png\n" in told for name in ("target", "projection", "progress"))
     assert f"again: gen sample {runs('image')} --from-latent {tmp_path / 'out' / 'latent.safetensors'}" in told

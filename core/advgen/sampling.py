@@ -17,7 +17,7 @@ from advgen.config.load import options_of, sampling_options
 from advgen.config.model import RunConfig
 from advgen.contracts import Batch, Corpus, Generator, Modality
 from advgen.drawing import answer, draw_samples, refresh_statistics
-from advgen.errors import CheckpointError, ConfigError, DataError
+from advgen.errors import CheckpointError, ConfigError, DataError, nearest
 from advgen.latent.space import Space
 from advgen.metrics.likelihood import likelihood_metrics
 from advgen.registry import PluginRecord
@@ -328,4 +328,6 @@ def _label(modality: Modality[Any], label: int | str | None) -> int | None:
         return classes.index(str(label))
     if str(label).isdigit() and int(label) < len(classes):
         return int(label)
-    raise ConfigError(f"class {label!r} does not exist in this run; known: {', '.join(classes) or 'none (unconditional)'}")
+    if not classes:
+        raise ConfigError(f"class {label!r} does not exist in this run, which has no classes: leave --class and --classes out")
+    raise ConfigError(f"class {label!r} does not exist in this run; {nearest(str(label), classes)}")

@@ -179,10 +179,13 @@ def _is_part(row: ManifestRow, bad: list[str]) -> bool:
 
 def _image_files(folder: Path) -> list[Path]:
     if folder.is_file():
-        raise DataError(
-            f"{folder} is a file, expected a folder or zip archive of images, a .csv, .tsv or .jsonl list, an idx file, "
-            "or a .parquet or .arrow file"
-        )
+        expected = "a folder or zip archive of images, a .csv, .tsv or .jsonl list, an idx file, or a .parquet or .arrow file"
+        if _is_image(folder):
+            num = sum(_is_image(file) for file in folder.parent.iterdir())
+            raise DataError(
+                f"{folder} is one image, expected {expected}; its folder has {num} images: give that, --data {folder.parent}"
+            )
+        raise DataError(f"{folder} is a file, expected {expected}")
     every = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
     files = [file for file in every if _is_image(file)]
     if not files:

@@ -10,7 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advgen import Batch, Corpus, DataReport, DataRequest, Discriminator, Generator, GenError, Judge, Modality, Mode, Show
+from advgen import (
+    Batch,
+    Corpus,
+    DataReport,
+    DataRequest,
+    Discriminator,
+    Generator,
+    GenError,
+    Judge,
+    MetricNote,
+    Modality,
+    Mode,
+    Show,
+)
 from advgen_image.augmentation import augmented
 from advgen_image.config import ImageConfig
 from advgen_image.data import read_corpus
@@ -20,7 +33,7 @@ from advgen_image.inception_features import load_inception
 from advgen_image.inspection import inspect_images
 from advgen_image.judge import train_judge
 from advgen_image.networks import ImageShape, choose_depth
-from advgen_image.shapes import shapes_metrics
+from advgen_image.shapes import metric_texts, shapes_metrics
 from advgen_image.single import read_one
 
 BLOCK = 16
@@ -131,6 +144,12 @@ class ImageModality(Modality[ImageConfig]):
         """The size and the channels of the data; nothing random."""
         height, width, channels = self.shape.height, self.shape.width, self.shape.channels
         return ImageConfig(image_height=height, image_width=width, channels=channels)
+
+    def metric_notes(self) -> dict[str, MetricNote]:
+        """How the shapes' metrics are measured, and which way they are better."""
+        texts = metric_texts() if self.facts["corpus"] == "shapes" else {}
+        higher = ("valid_share", "shape_as_asked")
+        return {name: MetricNote(text, "higher" if name in higher else "lower") for name, text in texts.items()}
 
     def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
         """For the embedded shapes: factors read back from the images; nothing for other data."""

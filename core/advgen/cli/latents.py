@@ -105,6 +105,10 @@ def project(
     say(f"projection in {result.latent.parent} ({result.seconds:g} s)")
     for remark in result.remarks:
         say(f"  note: {file} was {remark}")
+    for path in result.files:
+        if path != result.latent:
+            say(f"  {path}")
+    say(f"distances from {file}, 0 where equal (typical: a middling sample, nearest: where the search began):")
     for name in ("typical", "nearest", "found"):
         distances = result.distances[name]
         say(f"  {name:8} features {distances['features']:.4f}  values {distances['values']:.4f}")

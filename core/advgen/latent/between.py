@@ -104,6 +104,8 @@ def _labels(loaded: LoadedRun, wanted: Walk) -> list[int]:
     if wanted.label is not None:
         raise ConfigError("--class keeps one class and --classes goes through several; give one of the two")
     names = [str(name) for name in loaded.modality.facts.get("classes") or ()]
+    if not names:
+        raise ConfigError("--classes: this run has no classes to go through; name two seeds or more with --seeds instead")
     asked = names if list(wanted.classes or ()) == [ALL] else list(wanted.classes or ())
     found = [loaded.label(name) for name in asked]
     return [label for label in found if label is not None]
