@@ -109,8 +109,8 @@ def main() -> None:
     fake = generator(torch.rand(options.batch, options.length, device=device), {})
     zeros = torch.zeros(options.batch, device=device)
 
-    def more_noise(count: int) -> Tensor:
-        return torch.rand(options.batch, count, options.length, device=device)
+    def more_noise(turn: int, samples: Tensor, count: int) -> Tensor:
+        return torch.rand(len(samples), count, options.length, device=device)
 
     chunk = Chunk(Batch(fake.values, fake.mask), zeros, zeros, lambda shape: zeros, more_noise=more_noise)
 

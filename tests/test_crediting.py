@@ -80,11 +80,11 @@ class Scores(Discriminator):
         return Verdict.of(self.score(seen))
 
 
-def grid(count: int) -> Tensor:
-    """Uniforms for (L - 1) * 64 further draws of each sequence: for each position 8 x 8 over the last two places."""
+def grid(turn: int, samples: Tensor, count: int) -> Tensor:
+    """Uniforms for 64 further draws of each sequence: at every turn 8 x 8 over the last two places."""
     middle = (torch.arange(GRID, dtype=torch.float64) + 0.5) / GRID
     rows = torch.tensor([[0.5, one, two] for one in middle.tolist() for two in middle.tolist()], dtype=torch.float64)
-    return rows.repeat(len(SEQUENCES), count // len(rows), 1, 1).reshape(len(SEQUENCES), count, L)
+    return rows.repeat(count // len(rows), 1).expand(len(samples), count, L)
 
 
 def credited(
@@ -176,6 +176,20 @@ def test_prefixes_of_all_positions_are_judged_together_in_pieces_of_512_on_a_cpu
     judge = Scores(worth)
     credited(judge, rewards="rollout", rollouts=GRID * GRID)
     assert judge.seen == [len(SEQUENCES), 512, len(SEQUENCES) * (L - 1) * GRID * GRID - 512]
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_no_more_noise_is_drawn_at_once_than_the_rows_that_are_written(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two questions to D: the rows of a piece, and what is left of the prefixes at its two ends."""
+    judge, times, draw, asked = Scores(worth), GRID * GRID, grid, dict[int, int]()
+
+    def counted(turn: int, samples: Tensor, count: int) -> Tensor:
+        asked[len(judge.seen)] = asked.get(len(judge.seen), 0) + len(samples) * count
+        return draw(turn, samples, count)
+
+    monkeypatch.setitem(globals(), "grid", counted)
+    credited(judge, rewards="rollout", rollouts=times, rollout_rows=rows)
+    assert len(asked) == len(judge.seen) - 1 and max(asked.values()) <= rows + 2 * times
 
 
 def test_a_sample_that_ends_early_is_credited_up_to_its_end_alone() -> None:

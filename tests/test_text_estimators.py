@@ -21,12 +21,14 @@ from advgen.players import Chunk, Objective, Players
 from advgen.registry import find_plugin
 from advgen.runs import checkpoint
 from advgen.schedules import make_scale
+from advgen.setup import NOISE_ROWS, build
 from advgen.updates.generator import update_generator
 from advgen.world import World
 from advgen_text.config import TextConfig
 from advgen_text.critics import Mediator
 from advgen_text.generators import Writer
 from advgen_text.making import make_critic, make_generator
+from advgen_text.modality import TextModality
 from advgen_text.objectives import BOUNDED, COOPERATIVE
 from advgen_text.tokenizer import PAD
 
@@ -42,6 +44,7 @@ SMALL: dict[str, Any] = {
     "critic_hidden": 8,
     "memory_head_size": 6,
 }
+ALONE = World(0, 1, torch.device("cpu"))
 EXACT = ["train.precision=float64", "options.max_length=8"]
 
 
@@ -173,6 +176,40 @@ def test_the_reward_of_real_samples_falls_from_2_to_0_over_the_adversarial_phase
     assert found == pytest.approx([2.0, 2.0, 1.0, 0.0])
 
 
+ROLLOUTS = [*EXACT, "estimator.rewards=rollout", "estimator.rollouts=3", "phases=[{kind='adversarial'}]"]
+
+
+def test_how_many_rollouts_are_written_at_once_changes_no_result(tmp_path: Path) -> None:
+    expected, found = (
+        part(run(tmp_path / str(rows), *ROLLOUTS, f"estimator.rollout_rows={rows}", steps=2), 2) for rows in (7, 512)
+    )
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-10)
+
+
+def test_noise_of_rollouts_is_of_their_sample_and_place_and_drawn_in_bounded_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    record, drawn, noise = find_plugin("text"), list[int](), TextModality.noise
+
+    def counted(self: TextModality, num_samples: int, *more: Any, **options: Any) -> Tensor:
+        drawn.append(num_samples)
+        return noise(self, num_samples, *more, **options)
+
+    monkeypatch.setattr(TextModality, "noise", counted)
+    cuts = [f"train.accumulate={parts}" for parts in (1, 2)]
+    draws = [
+        build(record, load_config(record, overrides=tiny("text", *ROLLOUTS, "train.batch_size=8", cut)).config, ALONE).draw
+        for cut in cuts
+    ]
+    (whole,), halves = (draw("generator", 5) for draw in draws)
+    drawn.clear()
+    found = whole.more_noise(3, torch.arange(8), 300)
+    assert found.shape[:2] == (8, 300) and len(found.flatten().unique()) > 0.99 * found.numel()
+    assert torch.equal(found, torch.cat([half.more_noise(3, torch.arange(4), 300) for half in halves]))
+    assert torch.equal(found[[1, 6]], whole.more_noise(3, torch.tensor([1, 6]), 300))
+    assert torch.isin(found, whole.more_noise(4, torch.arange(8), 300)).double().mean() < 0.01
+    assert max(drawn) <= NOISE_ROWS
+
+
 class Weighing(Discriminator):
     """One score a sample: the sum of a fixed weight for every token in each place."""
 
@@ -195,7 +232,7 @@ def test_the_straight_through_gradient_is_that_of_the_scheduled_temperature(prog
         make_player("discriminator", critic, PlayerConfig(), device),
         None,
         None,  # type: ignore[arg-type]  # nothing here asks the modality
-        World(0, 1, device),
+        ALONE,
     )
     noise = torch.rand(4, L, V, generator=torch.Generator().manual_seed(2))
     chunk = Chunk(Batch(torch.ones(4, L, dtype=torch.int64)), noise, noise[:, 0, 0], torch.rand)

@@ -29,7 +29,8 @@ class Chunk:
         uniform: a shape (...) to uniform (B, ...), for penalties that move every value.
         start: index of its first sample in the global batch.
         mismatched: the conditions of other samples of the global batch, where D learns to tell them; else None.
-        more_noise: a count to noise (B, count, ...) for so many further draws of each sample, such as rollouts.
+        more_noise: a turn, samples (K,) of the micro-batch in ascending order and a count to noise (K, count, ...), for so many
+            further draws of each of them at that turn, such as rollouts from a place.
     """
 
     real: Batch
@@ -38,7 +39,7 @@ class Chunk:
     uniform: Callable[[tuple[int, ...]], Tensor]
     start: int = 0
     mismatched: Mapping[str, Tensor] | None = None
-    more_noise: Callable[[int], Tensor] | None = None
+    more_noise: Callable[[int, Tensor, int], Tensor] | None = None
 
 
 @dataclass

@@ -31,6 +31,8 @@ from advgen.schedules import make_scale
 from advgen.updates.judging import mixes_samples
 from advgen.world import World
 
+NOISE_ROWS = 512
+"""Rows of further noise under one key; another number is other noise."""
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 
 
@@ -244,17 +246,29 @@ def make_draw(modality: Modality[Any], source: Source, config: RunConfig, player
             rng = keyed_generator(train.seed, "uniform", stream, update)
             return torch.rand(train.batch_size, *shape, generator=rng, dtype=players.dtype)[cut].to(world.device)
 
-        def more_noise(cut: slice, count: int) -> torch.Tensor:
-            rng = keyed_generator(train.seed, "rollouts", stream, update)
-            drawn = modality.noise(train.batch_size * count, rng)
-            kind = players.dtype if drawn.is_floating_point() else drawn.dtype
-            return drawn.view(train.batch_size, count, *drawn.shape[1:])[cut].to(world.device, kind)
+        def more_noise(cut: slice, turn: int, samples: torch.Tensor, count: int) -> torch.Tensor:
+            drawn = _noise_in_blocks(modality, (train.seed, "rollouts", stream, update, turn), samples + cut.start, count)
+            return drawn.to(world.device, players.dtype if drawn.is_floating_point() else drawn.dtype)
 
         others = batch.rolled() if mistakes and stream == "discriminator" else None
         random = (noise, mixing, uniform, more_noise)
         return [_chunk(modality, batch, others, cut, random, players) for cut in cuts]
 
     return draw
+
+
+def _noise_in_blocks(modality: Modality[Any], key: tuple[Any, ...], samples: torch.Tensor, count: int) -> torch.Tensor:
+    """Noise (K, count, ...) of samples (K,) of the global batch, in ascending order.
+
+    Drawn for blocks of so many samples as have ``NOISE_ROWS`` rows, each under a key of its own: neither who asks for which of
+    them nor how many are asked for at once changes what they get, and no more is held than was asked for and a block.
+    """
+    size = max(1, NOISE_ROWS // count)
+    blocks, found = samples.div(size, rounding_mode="floor"), list[torch.Tensor]()
+    for block in blocks.unique().tolist():
+        drawn = modality.noise(size * count, keyed_generator(*key, block)).unflatten(0, (size, count))
+        found.append(drawn[samples[blocks == block] - block * size])
+    return torch.cat(found)
 
 
 def _chunk(

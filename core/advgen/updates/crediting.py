@@ -6,7 +6,7 @@ Legend: B samples of a micro-batch, L tokens, N completions.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,8 @@ from advgen.updates.judging import judge_sample
 from advgen.updates.policies import carried_on, importance_weights
 from advgen.updates.shared import draw_temperature, global_means
 
+MoreNoise = Callable[[int, Tensor, int], Tensor]
+"""As ``Chunk.more_noise``."""
 CACHED_ROWS = 512
 """Completions whose states stay in a CPU's cache: more at once take a quarter longer."""
 
@@ -132,14 +134,14 @@ def _rollout_costs(
     place, times = torch.arange(mask.shape[1], device=mask.device), settings.rollouts
     last = (mask * place).amax(1, keepdim=True)
     values = torch.where(place == last, _whole_costs(objective, opinion, opinion.real, opinion.fake).unsqueeze(1), 0.0)
-    position, sample = (mask & (place < last)).t().nonzero().unbind(1)
-    if not len(position):
+    prefixes = (mask & (place < last)).t().nonzero()
+    if not len(prefixes):
         return values
-    noise = chunk.more_noise((mask.shape[1] - 1) * times).unflatten(1, (-1, times))[sample, position].flatten(0, 1)
-    rows = Rows(sample.repeat_interleave(times), position.repeat_interleave(times) + 1, noise)
+    most = settings.rollout_rows if mask.is_cuda else min(settings.rollout_rows, CACHED_ROWS)
     with evaluating(players.judges):
-        most = settings.rollout_rows if mask.is_cuda else min(settings.rollout_rows, CACHED_ROWS)
-        parts = [_costs_of(players, objective, chunk, fake, opinion, each, progress) for each in rows.split(most)]
+        pieces = _pieces(chunk.more_noise, prefixes, times, most)
+        parts = [_costs_of(players, objective, chunk, fake, opinion, each, progress) for each in pieces]
+    position, sample = prefixes.unbind(1)
     values[sample, position] = torch.cat(parts).view(-1, times).mean(1).to(values.dtype)
     return values
 
@@ -152,10 +154,23 @@ class Rows:
     kept: Tensor
     noise: Tensor
 
-    def split(self, most: int) -> list[Rows]:
-        """The same in pieces of at most so many."""
-        pieces = zip(self.sample.split(most), self.kept.split(most), self.noise.split(most), strict=True)
-        return [Rows(*piece) for piece in pieces]
+
+def _pieces(more_noise: MoreNoise, prefixes: Tensor, times: int, most: int) -> Iterator[Rows]:
+    """``times`` completions of each prefix (P, 2), its last position and its sample: at most ``most`` at once, and noise."""
+    asked, total = prefixes.cpu(), len(prefixes) * times
+    for start in range(0, total, most):
+        stop = min(start + most, total)
+        first, last = start // times, (stop - 1) // times + 1
+        noise = _noise_of(more_noise, asked[first:last], times).flatten(0, 1)[start - first * times : stop - first * times]
+        position, sample = prefixes[torch.arange(start, stop, device=prefixes.device) // times].unbind(1)
+        yield Rows(sample, position + 1, noise)
+
+
+def _noise_of(more_noise: MoreNoise, prefixes: Tensor, times: int) -> Tensor:
+    """Noise (P, times, ...) of prefixes (P, 2) on the CPU, position after position."""
+    turns, counts = prefixes[:, 0].unique_consecutive(return_counts=True)
+    each = zip(turns.tolist(), prefixes[:, 1].split(counts.tolist()), strict=True)
+    return torch.cat([more_noise(turn, samples, times) for turn, samples in each])
 
 
 def _costs_of(
