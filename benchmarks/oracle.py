@@ -5,8 +5,8 @@
 
 The oracle is an LSTM with embedding and state of 32 over 5,000 words, all parameters N(0, 1), length 20, started with word 0.
 With --oracle its published parameters are read from .npz, .safetensors or a folder of arrays (never from a pickle), and its
-own NLL must be 5.750 +- 0.02; without it an oracle of the same shape is drawn from --oracle-seed, which is another language:
-its numbers can be compared within one table alone.
+own NLL must be 5.750 +- 0.02, or it is refused; without it an oracle of the same shape is drawn from --oracle-seed, which is
+another language: its numbers can be compared within one table alone.
 
 Each arm is a preset of the text plugin with the networks of the published protocol (embedding and state 32), trained on 10,000
 sequences. Printed for each temperature: NLL_oracle of its samples (quality), NLL_test of fresh oracle sequences under it
@@ -45,7 +45,7 @@ from advgen_text.generators import Writer
 from advgen_text.modality import TextModality
 from advgen_text.tokenizer import EOS, SPECIALS, UNKNOWN
 
-WIDTH, PUBLISHED = 32, 5.750
+WIDTH, LENGTH, PUBLISHED, TOLERANCE = 32, 20, 5.750, 0.02
 NAMES = ("embedding", "wi", "ui", "bi", "wf", "uf", "bf", "wog", "uog", "bog", "wc", "uc", "bc", "wo", "bo")
 FRONTIER = (
     (9.0, 7.63),
@@ -180,6 +180,21 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
             return {file.stem: found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise DataError(f"{file} cannot be read as arrays of numbers: {error}") from error
+
+
+def check_published(nats: Tensor, length: int) -> None:
+    """Refuse an oracle that is not the published one, by its mean NLL (N,) of sequences of its own.
+
+    Raises:
+        DataError: where that is further from the published number than chance allows.
+    """
+    own, error = float(nats.mean()), float(nats.std()) / len(nats) ** 0.5
+    if length == LENGTH and abs(own - PUBLISHED) > TOLERANCE + 3 * error:
+        raise DataError(
+            f"--oracle: its own NLL is {own:.3f} +- {error:.3f} nats a word, "
+            f"the published oracle's is {PUBLISHED:.3f} +- {TOLERANCE}; "
+            "these are other parameters, or have other names: leave --oracle out for an oracle drawn from a seed"
+        )
 
 
 def drawn_parameters(seed: int, vocabulary: int) -> dict[str, Tensor]:
@@ -331,7 +346,15 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--oracle-seed", type=int, default=0)
     parser.add_argument("--arms", default="mle,seqgan,seqgan-constant,maligan,relgan,scratchgan,cot", help=", ".join(ARMS))
     parser.add_argument("--temperatures", default="1.25,1.0,0.8,0.667,0.5", help="of the softmax; published alpha is 1 / T")
-    numbers = {"vocabulary": 5000, "length": 20, "train": 10_000, "test": 5000, "samples": 9984, "steps": 20_000, "batch": 64}
+    numbers = {
+        "vocabulary": 5000,
+        "length": LENGTH,
+        "train": 10_000,
+        "test": 5000,
+        "samples": 9984,
+        "steps": 20_000,
+        "batch": 64,
+    }
     for name, default in (numbers | {"seed": 0}).items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--minutes", type=float, help="train each arm for so long in place of --steps")
@@ -364,6 +387,8 @@ def main() -> None:
     rng = torch.Generator().manual_seed(options.seed)
     train, test, own = (oracle.draw(count, options.length, rng) for count in (options.train, options.test, options.samples))
     nats = oracle.nats(own).mean(1)
+    if published:
+        check_published(nats, options.length)
     name = "the published oracle" if published else f"an oracle drawn from seed {options.oracle_seed}, not the published one"
     print(f"{name}: own NLL {nats.mean():.4f} +- {nats.std() / len(nats) ** 0.5:.4f} (published oracle: {PUBLISHED:.3f})")
     for arm in options.arms.split(","):

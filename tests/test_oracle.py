@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from advgen import DataError
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_bleu import captions
 
 WORDS = 30
 
@@ -65,6 +69,46 @@ def test_parameters_are_read_by_name_or_in_the_published_order(form: str, bench:
         save_file(given, path)
     found = bench.read_parameters(path, WORDS)
     assert all(torch.equal(found[name], value) for name, value in given.items())
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return captions(tmp_path_factory.mktemp("oracle")) / "seqgan_oracle" / "npz"
+
+
+def test_the_published_oracle_is_as_uncertain_as_published(bench: Any, published: Path) -> None:
+    oracle = bench.Oracle(bench.read_parameters(published, 5000))
+    own = oracle.draw(1000, bench.LENGTH, torch.Generator().manual_seed(1))
+    words, state = oracle.start(len(own))
+    total = torch.zeros(len(own))
+    for place in range(bench.LENGTH):  # the entropy of each step is the mean NLL of what it draws, with far less scatter
+        rows, state = oracle.step(words, state)
+        words = own[:, place]
+        total -= (rows.exp() * rows).sum(1)
+    assert total.mean().item() / bench.LENGTH == pytest.approx(bench.PUBLISHED, abs=0.02)
+    bench.check_published(oracle.nats(own).mean(1), bench.LENGTH)
+
+
+@pytest.mark.slow
+def test_the_published_oracles_own_nll_is_the_published_one(bench: Any, published: Path) -> None:
+    oracle = bench.Oracle(bench.read_parameters(published, 5000))
+    own = oracle.nats(oracle.draw(6000, bench.LENGTH, torch.Generator().manual_seed(0))).mean()
+    assert own.item() == pytest.approx(5.750, abs=0.02)
+
+
+def test_an_oracle_with_another_nll_is_refused_as_the_published_one(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_file(bench.drawn_parameters(0, WORDS), tmp_path / "other.safetensors")
+    given = ["--oracle", str(tmp_path / "other.safetensors"), "--vocabulary", str(WORDS), "--train", "50", "--test", "50"]
+    monkeypatch.setattr("sys.argv", ["oracle.py", *given, "--samples", "200", "--device", "cpu"])
+    with pytest.raises(DataError, match=r"--oracle: its own NLL is .* the published oracle's is 5\.750 \+- 0\.02"):
+        bench.main()
+    near = torch.full((1000,), 5.765) + 0.1 * torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    bench.check_published(near, bench.LENGTH)
+    with pytest.raises(DataError, match="other parameters"):
+        bench.check_published(near + 0.05, bench.LENGTH)
+    bench.check_published(near + 5, 40)  # nothing is published for other lengths
 
 
 def test_a_pickle_and_a_file_of_another_size_are_refused(bench: Any, tmp_path: Path) -> None:

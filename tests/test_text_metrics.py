@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from advgen import Batch, DataRequest
+from advgen.metrics.report import better_direction
 from advgen_text.config import TextConfig
-from advgen_text.modality import TextModality
+from advgen_text.modality import TextModality, distinct
 from advgen_text.tokenizer import UNKNOWN, Tokenizer, told_apart
 
 
@@ -54,6 +55,22 @@ def test_a_small_vocabulary_makes_real_text_no_better_than_a_large_one(rare: Pat
     assert found[12]["distinct_2"] >= found[5000]["distinct_2"]
     assert found[12]["longest_copy_held_out"] <= found[5000]["longest_copy_held_out"]
     assert found[12]["novel_share"] == 0  # training lines are no new ones, whatever of them is unknown
+
+
+def test_distinct_n_counts_different_runs_of_words_over_all_of_them() -> None:
+    rows = [["a", "b", "a", "b", "c"], ["a", "b", "c"], ["a"]]
+    # words a b c of 9; pairs ab ba bc of 6; triples aba bab abc of 4; quadruples abab babc of 2
+    assert [distinct(rows, order) for order in (1, 2, 3, 4)] == pytest.approx([3 / 9, 3 / 6, 3 / 4, 1.0])
+
+
+def test_reports_have_every_distinct_n_and_know_which_way_metrics_are_better(rare: Path) -> None:
+    text, corpus = modality(rare)
+    found = text.metrics(real(corpus, "train"), real(corpus, "test"))
+    assert 0 < found["distinct_1"] < found["distinct_2"] < found["distinct_3"] <= found["distinct_4"] <= 1
+    assert set(found) <= set(text.metric_notes())
+    higher = ("bleu_5", "distinct_1", "distinct_4", "unique_share", "valid_share")
+    assert {better_direction(name, text) for name in higher} == {"higher"}
+    assert {better_direction(name, text) for name in ("self_bleu_2", "nll_test", "grammar_kl", "factor_tv/class")} == {"lower"}
 
 
 def test_an_unknown_word_matches_no_other_unknown_word() -> None:

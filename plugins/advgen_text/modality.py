@@ -22,6 +22,7 @@ from advgen import (
     Discriminator,
     Generator,
     Judge,
+    MetricNote,
     Modality,
     Mode,
     Sample,
@@ -41,6 +42,7 @@ from .generators.drawing import prompt_mask, written
 from .inspection import inspect_lines
 from .judge import TextJudge
 from .making import make_critic, make_generator
+from .notes import GRAMS, NOTES
 from .reading import decode_lines
 from .store import TextSource
 from .tokenizer import EOS, PAD, UNKNOWN, Tokenizer, told_apart
@@ -179,7 +181,7 @@ class TextModality(Modality[TextConfig]):
         return TextJudge(self.tokenizer, corpus)
 
     def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
-        """BLEU-2 to 5, Self-BLEU-2 to 5, distinct-2, unique, novel (once judged); for the embedded grammar, factors read back.
+        """BLEU-2 to 5, Self-BLEU-2 to 5, distinct-1 to 4, unique, novel (once judged); of the grammar, factors read back.
 
         Of what follows the prompts, where there are any.
         The first 10,000 samples are compared with the first 10,000 held-out lines; Self-BLEU leaves the sample itself out.
@@ -192,10 +194,15 @@ class TextModality(Modality[TextConfig]):
             return {}
         found = {f"bleu_{order}": score for order, score in bleu(words, references).items()}
         found |= {f"self_bleu_{order}": score for order, score in self_bleu(words).items()}
-        found |= {"distinct_2": distinct(words, 2), "unique_share": len(set(map(tuple, words))) / len(words)}
+        found |= {f"distinct_{order}": distinct(words, order) for order in GRAMS}
+        found |= {"unique_share": len(set(map(tuple, words))) / len(words)}
         if self._train is not None:
             found |= self._copying(self._train, generated, held_out)
         return found | (grammar_metrics(words) if self.facts.get("grammar") else {})
+
+    def metric_notes(self) -> Mapping[str, MetricNote]:
+        """How each metric is measured and which way it is better."""
+        return NOTES
 
     def _copying(self, train: TextSource, generated: Batch, held_out: Batch) -> dict[str, float]:
         """What samples have from the training lines, and what held-out lines share with them by nature; of both no prompt.

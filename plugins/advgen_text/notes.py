@@ -1,0 +1,21 @@
+"""How the metrics of text are measured, and which way each is better."""
+
+from __future__ import annotations
+
+from advgen import MetricNote
+
+from .bleu import ORDERS
+
+GRAMS = (1, 2, 3, 4)
+_BLEU = "mean sentence BLEU-{} against all held-out lines at once, smoothing method 1; an unknown word matches nothing"
+_SELF_BLEU = "mean sentence BLEU-{} of each sample against all others, smoothing method 1; depends on their number"
+_DISTINCT = "different {}-grams of words over all of them; depends on the number of samples"
+
+NOTES: dict[str, MetricNote] = {
+    **{f"bleu_{order}": MetricNote(_BLEU.format(order), "higher") for order in ORDERS},
+    **{f"self_bleu_{order}": MetricNote(_SELF_BLEU.format(order), "lower") for order in ORDERS},
+    **{f"distinct_{order}": MetricNote(_DISTINCT.format(order), "higher") for order in GRAMS},
+    "unique_share": MetricNote("different samples over all samples", "higher"),
+    "novel_share": MetricNote("share of samples that are no training line", "higher"),
+    "distinct_parses": MetricNote("different sentences of the grammar; depends on the number of samples", "higher"),
+}
