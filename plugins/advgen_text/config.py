@@ -69,6 +69,12 @@ class TextConfig(PluginConfig):
         return self
 
 
+class SampleReading(TextConfig):
+    """How other text is read beside a corpus: line by line, in the tokens of the corpus."""
+
+    known: str = Field("", description="The corpus's tokenizer, as JSON.")
+
+
 class TextSampling(PluginConfig):
     """Options of ``gen sample`` for runs of the text plugin."""
 
