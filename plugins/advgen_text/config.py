@@ -88,7 +88,7 @@ class TextSampling(PluginConfig):
     prompts: str | None = Field(
         None, description="File with a prompt on each line; sample i takes the next, from the first on."
     )
-    watermark: str | None = Field(None, description="Key of a watermark that gen verify finds again.")
+    watermark: str | None = Field(None, min_length=1, description="Key of a watermark that gen verify finds again.")
     watermark_share: float = Field(0.25, gt=0, lt=1, description="Share of the vocabulary that the watermark favours.")
     watermark_strength: float = Field(2.0, gt=0, le=50, description="What it adds to their logits.")
 

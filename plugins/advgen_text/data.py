@@ -162,7 +162,8 @@ class Survey:
         empty = [name for name, share in shares.items() if share and not self.counts[name]]
         if empty:
             raise DataError(
-                f"{self.counts.total()} samples leave nothing for {' and '.join(empty)}; bring more data or change "
+                f"{self.counts.total()} {'samples leave' if self.counts.total() > 1 else 'sample leaves'} nothing for "
+                f"{' and '.join(empty)}, as equal lines share a split; bring more data that differ, or change "
                 "data.validation_share and data.test_share"
             )
 
