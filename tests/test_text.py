@@ -210,7 +210,8 @@ def test_bytes_that_are_not_utf8_are_named_by_line_and_byte(tmp_path: Path) -> N
     [
         ("x.txt", "", "holds no text"),
         ("x.txt", "\n \n", "2 empty lines"),
-        ("x.txt", "only one line", "leave nothing for"),
+        ("x.txt", "only one line", "1 sample leaves nothing for"),
+        ("x.txt", "the same line\n" * 500, "500 samples leave nothing for .*, as equal lines share a split"),
         ("x.csv", "a,b", "reads .txt and .jsonl"),
         ("x.jsonl", '{"other": 1}', "has no field 'text'"),
         ("x.jsonl", '{"text": 1}', "expected text"),

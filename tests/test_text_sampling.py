@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from advgen import ConfigError, DataError, DataRequest
 from advgen.api import resume, train
 from advgen.cli import app, main
-from advgen.sampling import load_run, sample_run
+from advgen.sampling import load_run, sample_run, verify_file
 from advgen_text.config import TextConfig, TextSampling
 from advgen_text.data import pieces, read_corpus
 from advgen_text.decoding import beam_search, chooser, keep_top_k, keep_top_p, read_prompts
@@ -238,6 +238,13 @@ def test_a_watermark_goes_in_and_is_verified_from_the_command_line(trained: Path
     assert found["marked"]["z"] > 10 > 4 > abs(found["plain"]["z"])
     code, text = gen("verify", str(tmp_path / "marked" / "samples.txt"), "--key", "my key", "--run", str(trained))
     assert code == 0 and text.startswith("z = ") and ", p = " in text
+    with pytest.raises(ConfigError, match=r"watermark = ''.*at least 1 character"):
+        verify_file(trained, tmp_path / "marked" / "samples.txt", {"watermark": ""})
+
+
+def test_one_sample_is_one_sample(trained: Path, tmp_path: Path) -> None:
+    assert gen("sample", str(trained), "-n", "1", "--out", str(tmp_path))[1].startswith("1 sample in ")
+    assert gen("sample", str(trained), "-n", "2", "--out", str(tmp_path))[1].startswith("2 samples in ")
 
 
 def test_the_help_of_a_run_lists_the_options_of_its_plugin(trained: Path) -> None:
@@ -253,6 +260,7 @@ def test_the_help_of_a_run_lists_the_options_of_its_plugin(trained: Path) -> Non
         (["--beam", "2", "--top-k", "3"], "leave top_k out"),
         (["--from", "x", "--top-k", "3"], "--from draws nothing; leave --top-k out"),
         (["--prompt", "a", "--prompts", "b"], "exclude each other"),
+        (["--watermark", ""], "watermark = '' (sampling): String should have at least 1 character"),
     ],
 )
 def test_wrong_sampling_options_are_refused_in_one_line(
@@ -268,8 +276,6 @@ def test_a_plugin_without_a_watermark_says_so(tmp_path: Path) -> None:
     run = tmp_path / "run"
     train("image", overrides=[*TINY["image"], "train.batch_size=8"], steps=1, device="cpu", out=run, progress=False)
     with pytest.raises(ConfigError, match="has no sampling options; leave watermark out"):
-        from advgen.sampling import verify_file
-
         verify_file(run, tmp_path, {"watermark": "k"})
 
 

@@ -172,12 +172,14 @@ def _remark(opened: SampleFolder, facts: Mapping[str, Any]) -> None:
 
 
 def _without_overview(samples: Path, scratch: Path) -> Path:
-    """The folder; where ``gen sample`` wrote it, a list of its samples, their classes by sub-folder."""
+    """The folder; where ``gen sample`` wrote it, its one file or a list of its samples, their classes by sub-folder."""
     names = Written(samples).names() if samples.is_dir() else []
     files = [samples / name for name in names if not name.startswith(OVERVIEW)]
     files = [file for file in files if file.is_file()]
     if not files or len(files) == len(names):
         return samples
+    if len(files) == 1:
+        return files[0]
     listed = scratch / "samples.csv"
     with listed.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)

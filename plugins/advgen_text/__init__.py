@@ -29,9 +29,9 @@ _CLASSIC = {
     "average": {"enabled": False},
     "schedules": {},
 }
-# Real sentences: more words to tell apart than the grammar has, and soon known by heart without dropout.
+# Real sentences: more words to tell apart than the grammar has, and soon known by heart without much dropout.
 _CAPTIONS = {
-    "options": {"generator_embedding": 128, "generator_hidden": 256, "critic_embedding": 96, "dropout": 0.3},
+    "options": {"generator_embedding": 128, "generator_hidden": 512, "critic_embedding": 96, "dropout": 0.5},
     "phases": [{"kind": "likelihood", "share": 0.8}, {"kind": "adversarial", "share": 0.2}],
     "train": {"minutes": 10.0},
 }

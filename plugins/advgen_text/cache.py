@@ -32,6 +32,7 @@ OPTIONS = (
     "label_field",
     "prompt_field",
     "pretrained",
+    "known",
 )
 
 
@@ -61,7 +62,7 @@ def _key(origin: Origin, config: TextConfig, request: DataRequest) -> str:
     """A hash of the names and content of all parts and of all that decides their tokens and splits."""
     own = [] if config.pretrained is None else [Path(config.pretrained).expanduser() / "tokenizer.json"]
     content = [*origin.content(), *((file.name, file_hash(file)) for file in own)]
-    options = [getattr(config, name) for name in OPTIONS]
+    options = [getattr(config, name, None) for name in OPTIONS]
     splits = [request.max_bad, request.validation_share, request.test_share]
     return hashlib.sha256(json.dumps([LAYOUT, tokenizers.__version__, content, options, splits]).encode()).hexdigest()[:32]
 

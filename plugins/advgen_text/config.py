@@ -69,6 +69,12 @@ class TextConfig(PluginConfig):
         return self
 
 
+class SampleReading(TextConfig):
+    """How other text is read beside a corpus: line by line, in the tokens of the corpus."""
+
+    known: str = Field("", description="The corpus's tokenizer, as JSON.")
+
+
 class TextSampling(PluginConfig):
     """Options of ``gen sample`` for runs of the text plugin."""
 
@@ -82,7 +88,7 @@ class TextSampling(PluginConfig):
     prompts: str | None = Field(
         None, description="File with a prompt on each line; sample i takes the next, from the first on."
     )
-    watermark: str | None = Field(None, description="Key of a watermark that gen verify finds again.")
+    watermark: str | None = Field(None, min_length=1, description="Key of a watermark that gen verify finds again.")
     watermark_share: float = Field(0.25, gt=0, lt=1, description="Share of the vocabulary that the watermark favours.")
     watermark_strength: float = Field(2.0, gt=0, le=50, description="What it adds to their logits.")
 

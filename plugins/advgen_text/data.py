@@ -17,7 +17,7 @@ from advgen import Corpus, DataError, DataRequest
 from . import phrases
 from .backbone import pretrained_facts
 from .cache import through_cache
-from .config import TextConfig
+from .config import SampleReading, TextConfig
 from .origins import find_origin
 from .reading import Line, Notes
 from .store import MOST_TOKENS, Arrays, Encoded, RowWriter, TextSource
@@ -99,11 +99,14 @@ def encode(read: Reader, config: TextConfig, request: DataRequest, folder: Path 
 
 
 def learn(lines: Iterable[str], config: TextConfig) -> Tokenizer:
-    """The tokenizer of the options, learned from ``lines``, or a pretrained model's own; all lines are read either way.
+    """The tokenizer of the options, learned from ``lines``, or one that is known; all lines are read either way.
 
     Raises:
         DataError: where a pretrained tokenizer cannot be read.
     """
+    if isinstance(config, SampleReading):
+        deque(lines, maxlen=0)
+        return Tokenizer(config.known)
     if config.pretrained is None:
         sizes = {"vocabulary_size": config.vocabulary_size, "lower_case": config.lower_case}
         return Tokenizer.learn(lines, kind=config.tokenizer, **sizes)
@@ -155,10 +158,12 @@ class Survey:
             raise DataError(
                 f"{named(self.request)} holds no text: {notes.num_empty} empty lines, expected a sample a line{bad}"
             )
-        empty = [name for name in SPLITS if not self.counts[name]]
+        shares = {"train": 1.0, "validation": self.request.validation_share, "test": self.request.test_share}
+        empty = [name for name, share in shares.items() if share and not self.counts[name]]
         if empty:
             raise DataError(
-                f"{self.counts.total()} samples leave nothing for {' and '.join(empty)}; bring more data or change "
+                f"{self.counts.total()} {'samples leave' if self.counts.total() > 1 else 'sample leaves'} nothing for "
+                f"{' and '.join(empty)}, as equal lines share a split; bring more data that differ, or change "
                 "data.validation_share and data.test_share"
             )
 

@@ -71,6 +71,7 @@ def _remarks(config: TextConfig, notes: Notes, num_words: int, num_cut: int, emp
         found.append(f"{notes.num_shared} lines are left out of training, they are held out too")
     if empty:
         found.append(
-            f"nothing is left for {' and '.join(empty)}; bring more data or change data.validation_share and data.test_share"
+            f"nothing is left for {' and '.join(empty)}, as equal lines share a split; bring more data that differ, or change "
+            "data.validation_share and data.test_share"
         )
     return found

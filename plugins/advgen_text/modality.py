@@ -31,7 +31,7 @@ from advgen import (
 
 from . import phrases
 from .bleu import bleu, self_bleu
-from .config import TextConfig, TextSampling
+from .config import SampleReading, TextConfig, TextSampling
 from .critics import Mediator, TransformerCritic
 from .data import read_corpus
 from .decoding import Decoding, read_prompts, watermark_of
@@ -225,11 +225,16 @@ class TextModality(Modality[TextConfig]):
         # Between a prompt and what follows stands a space, which is a token or the start of one.
         lines = zip(sizes, self.tokenizer.with_holes(written(batch)), strict=True)
         rows = self.tokenizer.whole_rows([f" {line}" if size else line for size, line in lines])
-        return [row[: self.length - size] for size, row in zip(sizes, rows, strict=True)]
+        return [row[: batch.values.shape[1] - size] for size, row in zip(sizes, rows, strict=True)]
 
     def write(self, batch: Batch, folder: Path, *, start: int = 0) -> list[Path]:
         """One line a sample in samples.txt or samples.jsonl; ``start`` 0 begins it anew, later blocks are added to it."""
         return write_samples(self.rows(batch), folder, self.file_format or "txt", start)
+
+    def reading_alike(self) -> SampleReading:
+        """The tokens of the data; a sample a line, of .jsonl files the field ``text``, whatever that of the data is called."""
+        own = {"known": self.tokenizer.to_json(), "field": "text", "label_field": None, "pretrained": None, "long_lines": "cut"}
+        return SampleReading(**{**self.config.model_dump(), **own})
 
     def overview(self, batch: Batch, stem: Path) -> list[Path]:
         """A numbered table of the samples, with class and log-probability where there are any."""

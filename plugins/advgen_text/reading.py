@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from advgen import DataError, DataRequest
 
-from .config import TextConfig
+from .config import SampleReading, TextConfig
 
 SUFFIXES = (".txt", ".jsonl")
 CHARACTERS_PER_TOKEN = 64
@@ -113,7 +113,7 @@ def read_lines(files: Sequence[Path], config: TextConfig, request: DataRequest, 
     Raises:
         DataError: naming file, line and byte, where more lines are bad than ``request.max_bad``.
     """
-    own = test_file(files)
+    own = None if isinstance(config, SampleReading) else test_file(files)
     marks = frozenset() if own is None else frozenset(mark(line.whole) for line in _read_file(own, config, request, Notes()))
     brought = frozenset() if own is None else frozenset(["test"])
     for file in files:

@@ -26,7 +26,9 @@ def evaluate(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Run folder; none with --samples.")] = None,
     samples: Annotated[
         Path | None,
-        typer.Option("--samples", metavar="FOLDER", help="Any folder of samples instead of a run; with --plugin and --data."),
+        typer.Option(
+            "--samples", metavar="FOLDER", help="Any samples (text: a file) instead of a run; with --plugin and --data."
+        ),
     ] = None,
     data: Annotated[
         str | None, typer.Option("--data", metavar="PATH", help="What --samples are compared with, as for gen train.")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from advgen.cli.output import DeviceOption, JsonFlag, RunArgument, StepOption, TrustOption, say, say_json, to_stderr
+from advgen.cli.output import DeviceOption, JsonFlag, RunArgument, StepOption, TrustOption, counted, say, say_json, to_stderr
 from advgen.cli.seeds import parse_seeds
 
 ClassOption = Annotated[str | None, typer.Option("--class", metavar="C", help="Name or index of the class of all samples.")]
@@ -119,6 +119,6 @@ def _tell(result: Any, as_json: bool) -> None:
     if as_json:
         say_json(result.as_dict())
         return
-    say(f"{result.num_samples} samples in {result.overview[0].parent}")
+    say(f"{counted(result.num_samples)} in {result.overview[0].parent}")
     for path in [*result.overview, *result.files]:
         say(f"  {path}")

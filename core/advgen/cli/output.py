@@ -77,6 +77,11 @@ def table(rows: list[list[str]], header: list[str]) -> str:
     return "\n".join(lines)
 
 
+def counted(num_samples: int) -> str:
+    """The number of samples in words that agree with it."""
+    return f"{num_samples} sample{'' if num_samples == 1 else 's'}"
+
+
 def cell(value: Any) -> str:
     """A value as a table shows it."""
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

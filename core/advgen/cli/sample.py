@@ -10,7 +10,7 @@ from typer.core import TyperCommand
 
 from advgen.cli.latents import TruncationOption
 from advgen.cli.options import PREFIX, given, plugin_command, sample_flag, values_of
-from advgen.cli.output import DeviceOption, JsonFlag, RunArgument, StepOption, TrustOption, say, say_json, to_stderr
+from advgen.cli.output import DeviceOption, JsonFlag, RunArgument, StepOption, TrustOption, counted, say, say_json, to_stderr
 from advgen.cli.seeds import parse_seeds
 from advgen.errors import ConfigError
 
@@ -75,7 +75,7 @@ def sample(
         say_json(result.as_dict())
         return
     shown = result.overview or result.files
-    say(f"{result.num_samples} samples in {shown[0].parent if shown else out}")
+    say(f"{counted(result.num_samples)} in {shown[0].parent if shown else out}")
     for path in result.overview:
         say(f"  overview: {path}")
     if result.removed:

@@ -46,8 +46,8 @@ def split_indices(keys: Sequence[str], request: DataRequest, named: Sequence[str
     empty = [name for name, indices in splits.items() if shares[name] and not len(indices)]
     if empty:
         raise DataError(
-            f"{len(keys)} samples leave nothing for {' and '.join(empty)}; bring more data or change data.validation_share "
-            "and data.test_share"
+            f"{len(keys)} {'sample leaves' if len(keys) == 1 else 'samples leave'} nothing for {' and '.join(empty)}; "
+            "bring more data or change data.validation_share and data.test_share"
         )
     return splits
 
