@@ -319,13 +319,13 @@ def test_truncation_zero_gives_each_class_its_mean_image_and_acts_only_in_sampli
 def test_settled_means_are_those_that_sampling_estimates_until_training_goes_on() -> None:
     generator = styled()[0]
     noise, condition = torch.randn(4, 8), {"label": torch.tensor([0, 1, 0, 1])}
-    generator.styles(noise[::2], {"label": torch.tensor([0, 0])})  # class 1 is not followed
+    generator.follow(noise[::2], {"label": torch.tensor([0, 0])})  # class 1 is not followed
     generator.eval()
     latent = generator.latent(noise, condition)
     before = generator.mean_latent(latent, condition)
     generator.settle()
     assert torch.equal(generator.mean_latent(latent, condition), before) and torch.equal(generator.means[1], before[1])
-    generator.train().styles(noise[1::2], {"label": torch.tensor([1, 1])})
+    generator.train().follow(noise[1::2], {"label": torch.tensor([1, 1])})
     assert torch.allclose(generator.means[1], latent[1::2].mean(0), atol=1e-6)
     with torch.no_grad():
         generator.mapping.embedding.weight += 1
