@@ -65,8 +65,15 @@ def test_wavegan_is_trained_as_published() -> None:
     assert not config.average.enabled and not config.schedules
 
 
-@pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("conditional", [True, False])
+@pytest.mark.parametrize(
+    ("name", "conditional"),
+    [
+        ("wavegan", True),
+        ("large", False),
+        pytest.param("wavegan", False, marks=pytest.mark.slow),
+        pytest.param("large", True, marks=pytest.mark.slow),
+    ],
+)
 def test_a_preset_trains_resumes_to_the_bit_and_is_sampled_with_and_without_classes(
     name: str, conditional: bool, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def test_a_sweep_measures_likelihood_at_each_temperature(run: Path) -> None:
     assert cold["nll_div"] < warm["nll_div"] and cold["nll_test"] != warm["nll_test"]
 
 
+@pytest.mark.slow
 def test_other_modalities_report_none(tmp_path: Path) -> None:
     advgen.train("image", out=tmp_path / "run", overrides=tiny("image"), steps=1, progress=False, device="cpu")
     assert "nll_test" not in evaluate_run(tmp_path / "run", 40, device="cpu")["modality"]
