@@ -16,6 +16,7 @@ import advgen
 from advgen.errors import CheckpointError, ConfigError, DivergedError
 from advgen.losses import LOSSES
 from advgen.runs import RunFolder, checkpoint
+from advgen.training import Clock
 from advgen.updates import discriminator, judging
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -290,3 +291,14 @@ def test_validation_stops_at_a_target_and_keeps_the_best_checkpoint(tmp_path: Pa
     result = run("text", tmp_path / "run", *more, steps=5)
     assert result.step == 1 and "reached the target" in result.reason
     assert result.best is not None and result.best["step"] == 1
+
+
+def test_minutes_count_from_the_first_step_and_not_from_reading_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("advgen.training.time.monotonic", lambda: now[0])
+    clock = Clock(None, 1.0, resumed_at=now[0])
+    now[0] += 50  # a folder is decoded
+    clock.start()
+    now[0] += 6
+    clock.advance(lambda value: value)
+    assert clock.progress == pytest.approx(0.1)

@@ -73,6 +73,10 @@ class Clock:
         """Training time so far, over all sittings."""
         return self.spent_seconds + time.monotonic() - self.resumed_at
 
+    def start(self) -> None:
+        """Count from now on: what was done before, such as reading data, is no training."""
+        self.resumed_at = time.monotonic()
+
     def advance(self, agree: Any) -> None:
         """Count a step; read the time where it decides the progress."""
         self.step += 1
@@ -103,6 +107,7 @@ class Trainer:
 
     def run(self, stop_after: int | None) -> RunResult:
         """Train to the plan's end, or to the first thing that ends the sitting."""
+        self.clock.start()
         with _signals(self):
             try:
                 reason, code = self._loop(stop_after)

@@ -129,7 +129,12 @@ class TextModality(Modality[TextConfig]):
         if mark is None:
             raise ConfigError("give the key that the text was sampled with: --key KEY")
         lines = decode_lines(path)
-        return asdict(find(self.tokenizer.whole_rows(lines), mark))
+        found = find(self.tokenizer.whole_rows(lines), mark)
+        if not found.num_pairs:
+            raise DataError(
+                f"{path} holds no pair of words that the run knows, so nothing can be told; was it this run that wrote it?"
+            )
+        return asdict(found)
 
     def noise(self, num_samples: int, generator: torch.Generator, *, mode: Mode = "values") -> Tensor:
         """Uniforms in [0, 1): one a token (B, L), or one a token and word (B, L, V) for "relaxed"."""
