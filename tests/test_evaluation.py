@@ -20,8 +20,9 @@ from advgen.data.memory import ArraySource
 from advgen.errors import ConfigError, ContractError, DataError, GenError
 from advgen.evaluation import evaluate_loaded, evaluate_modality, evaluate_run
 from advgen.metrics.comparison import Comparison
-from advgen.metrics.features import frechet_distance, kernel_distance, precision_recall_density_coverage
+from advgen.metrics.features import frechet_distance, kernel_distance
 from advgen.metrics.judging import compare
+from advgen.metrics.neighbours import precision_recall_density_coverage
 from advgen.metrics.real import pool_features, real_samples
 from advgen.metrics.report import better_direction, format_report
 from advgen.metrics.table import plugin_metrics

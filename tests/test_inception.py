@@ -20,9 +20,10 @@ from safetensors.torch import save_file
 from advgen import Batch, ConfigError, DataError
 from advgen.evaluation import evaluate_loaded
 from advgen.metrics.comparison import Comparison, FeatureSpace
-from advgen.metrics.features import frechet_distance, kernel_distance, precision_recall_density_coverage
+from advgen.metrics.features import frechet_distance, kernel_distance
 from advgen.metrics.judging import View, compare
 from advgen.metrics.kept import content_of, pooled_features, view_of_real
+from advgen.metrics.neighbours import precision_recall_density_coverage
 from advgen.metrics.report import format_report
 from advgen.metrics.scores import classifier_score
 from advgen_image import inception_features

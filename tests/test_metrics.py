@@ -10,15 +10,13 @@ import torch
 from torch import Tensor
 
 from advgen.errors import DataError, GenError
-from advgen.metrics.features import (
-    frechet_distance,
-    kernel_distance,
+from advgen.metrics.features import frechet_distance, kernel_distance, vendi_score
+from advgen.metrics.neighbours import (
     nearest_neighbours,
     neighbour_distances,
     neighbour_radii,
     precision_recall_density_coverage,
     two_sample_accuracy,
-    vendi_score,
     within_class_recall,
 )
 
@@ -170,6 +168,26 @@ def test_copies_are_at_exactly_zero_and_point_to_their_original() -> None:
     distances, indices = nearest_neighbours(train[[7, 599]], train)
     assert distances.tolist() == [0.0, 0.0]
     assert indices.tolist() == [7, 599]
+
+
+def test_distances_are_those_of_differences_whatever_the_offset_and_however_many_are_alike() -> None:
+    """Products of large numbers lose what differences keep: near pairs, and sets far from the origin."""
+    train = gaussian(300, width=16) + 1e6
+    near = train[:40] + 1e-6 * gaussian(40, width=16, seed=1)
+    for samples in (gaussian(300, width=16, seed=2) + 1e6, near, near[:1].repeat(300, 1), 1e-3 * train):
+        whole = torch.cdist(samples, train, compute_mode="donot_use_mm_for_euclid_dist").min(dim=1)
+        distances, indices = nearest_neighbours(samples, train)
+        torch.testing.assert_close(distances, whole.values, rtol=1e-8, atol=0)
+        assert torch.equal(indices, whole.indices)
+
+
+def test_equal_sets_in_another_order_are_inside_each_others_balls() -> None:
+    """Borders count: a ball reaches exactly to a sample, whichever side of the product that stood on."""
+    real = gaussian(700, width=64)
+    generated = real[torch.randperm(700, generator=torch.Generator().manual_seed(3))]
+    found = precision_recall_density_coverage(generated=generated, real=real)
+    assert (found["precision"], found["recall"], found["coverage"]) == (1.0, 1.0, 1.0)
+    assert found["density"] == pytest.approx(6 / 5)
 
 
 def test_nearest_neighbour_in_its_own_set_leaves_the_sample_itself_out() -> None:

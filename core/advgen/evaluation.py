@@ -15,9 +15,9 @@ from advgen.cache import cache_folder
 from advgen.contracts import Batch, Corpus, Judge, Modality
 from advgen.errors import ConfigError, DataError, GenError
 from advgen.metrics.comparison import TEST, TRAIN, USUAL, Comparison
-from advgen.metrics.features import neighbour_distances
 from advgen.metrics.judging import View, blocks_of, compare, compare_views, judge_accuracy, score_name, see
 from advgen.metrics.kept import content_of, view_of_real
+from advgen.metrics.neighbours import neighbour_distances
 from advgen.metrics.real import MAX_SAMPLES, pool_features, real_samples, split_of
 from advgen.metrics.scores import SPLITS
 from advgen.metrics.table import Metric, apply_metrics, plugin_metrics

@@ -11,7 +11,8 @@ import torch
 from advgen.cache import cache_folder
 from advgen.contracts import Judge, Modality
 from advgen.errors import ConfigError, nearest
-from advgen.metrics.features import KERNEL, NEIGHBOURS, kernel_over_blocks
+from advgen.metrics.features import KERNEL, kernel_over_blocks
+from advgen.metrics.neighbours import NEIGHBOURS
 
 TEST, TRAIN = "test", "train"
 

@@ -12,13 +12,8 @@ from torch import Tensor
 from advgen.contracts import Batch, Judge
 from advgen.errors import ContractError
 from advgen.metrics.comparison import USUAL, Comparison
-from advgen.metrics.features import (
-    frechet_distance,
-    kernel_distance,
-    precision_recall_density_coverage,
-    two_sample_accuracy,
-    within_class_recall,
-)
+from advgen.metrics.features import frechet_distance, kernel_distance
+from advgen.metrics.neighbours import precision_recall_density_coverage, two_sample_accuracy, within_class_recall
 from advgen.metrics.scores import classifier_score
 
 BLOCK = 256
