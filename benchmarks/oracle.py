@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 import torch
+from clock import now
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -293,9 +293,8 @@ class Plan:
         if self.minutes is None:
             yield from (step / self.steps for step in range(self.steps))
             return
-        clock = time.perf_counter if self.device.type == "cuda" else time.process_time
-        start = clock()
-        while (done := (clock() - start) / (60 * self.minutes)) < 1:
+        start = now(self.device)
+        while (done := (now(self.device) - start) / (60 * self.minutes)) < 1:
             yield done
 
 
@@ -392,10 +391,10 @@ def main() -> None:
     name = "the published oracle" if published else f"an oracle drawn from seed {options.oracle_seed}, not the published one"
     print(f"{name}: own NLL {nats.mean():.4f} +- {nats.std() / len(nats) ** 0.5:.4f} (published oracle: {PUBLISHED:.3f})")
     for arm in options.arms.split(","):
-        start = time.perf_counter()
+        start = now(device)
         plan = Plan(options.steps, options.minutes, device)
         writer, steps = trained(prepared(arm, train, options, device), plan)
-        spent = time.perf_counter() - start
+        spent = now(device) - start
         for temperature in map(float, options.temperatures.split(",")):
             quality, diversity = measured(writer, oracle, test, temperature, options)
             row: dict[str, Any] = {"arm": arm, "temperature": temperature}

@@ -13,10 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
-from collections.abc import Callable
 
 import torch
+from clock import timed
 from text_speed import plain_lstm
 from torch import Tensor
 
@@ -79,19 +78,6 @@ def judging_alone(critic: Discriminator, fake: Sample, rollouts: int) -> Tensor:
     return cost
 
 
-def seconds(work: Callable[[], Tensor]) -> tuple[float, Tensor]:
-    """Time of one call, and what it found; on a CPU the processor's own, which other programs do not lengthen."""
-    if not torch.cuda.is_available():
-        start = time.process_time()
-        found = work()
-        return time.process_time() - start, found
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    found = work()
-    torch.cuda.synchronize()
-    return time.perf_counter() - start, found
-
-
 def main() -> None:
     """Time both in pairs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -121,7 +107,7 @@ def main() -> None:
         return plain(generator, critic, fake, options.rollouts)
 
     ours(), theirs()
-    pairs = [(seconds(ours), seconds(theirs)) for _ in range(options.pairs)]
+    pairs = [(timed(ours, device), timed(theirs, device)) for _ in range(options.pairs)]
     ratios = [other[0] / own[0] for own, other in pairs]
     difference = torch.stack([other[1] - own[1] for own, other in pairs]).mean(0)
     error = difference.std() / difference.numel() ** 0.5
@@ -129,7 +115,7 @@ def main() -> None:
         "device": str(device),
         "batched_seconds": round(statistics.median(own[0] for own, _ in pairs), 4),
         "plain_seconds": round(statistics.median(other[0] for _, other in pairs), 4),
-        "judging_seconds": round(seconds(lambda: judging_alone(critic, fake, options.rollouts))[0], 4),
+        "judging_seconds": round(timed(lambda: judging_alone(critic, fake, options.rollouts), device)[0], 4),
         "ratio": round(statistics.median(ratios), 2),
         "difference_over_error": round(float(difference.mean() / error.clamp(min=1e-12)), 2),
     }

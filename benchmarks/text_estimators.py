@@ -18,11 +18,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import torch
+from clock import now
 from trained import mean_and_error, trained
 
 from advgen.config.load import load_config
@@ -75,12 +74,10 @@ def timed(config: RunConfig, kind: str, arguments: argparse.Namespace) -> float:
     """Seconds of a step of one phase: of the processor, on a GPU of the clock."""
     device = pick_device(arguments.device)
     setup = build(find_plugin("text"), config, World(0, 1, device))
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
 
     def work(step: int) -> float:
         STEPS[kind](setup.players, setup.objective, setup.draw, step, 0.9)
-        synchronize(device)
-        return clock()
+        return now(device)
 
     for step in range(WARM):
         start = work(step)
@@ -88,12 +85,6 @@ def timed(config: RunConfig, kind: str, arguments: argparse.Namespace) -> float:
         if (spent := work(step) - start) > MOST_SECONDS:
             break
     return spent / (step + 1 - WARM)
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for what a GPU was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def planned(arguments: argparse.Namespace) -> dict[str, int]:
