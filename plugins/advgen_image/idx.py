@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +115,7 @@ def read_idx(path: Path, config: ImageConfig) -> IdxArrays:
     num_test = sum(len(each) for each in files if _is_test(each.file))
     num_test = num_test if num_test < len(values) else 0
     classes = () if known is None else tuple(str(label) for label in range(int(known.max()) + 1))
-    digest = content_hash([memoryview(values).cast("B"), b"" if known is None else known.tobytes()])
+    digest = content_hash([values.data.cast("B"), b"" if known is None else known.tobytes()])
     keys = [f"{index}" for index in range(len(values))]
     counts = {} if known is None or not config.conditional else _counts(known, classes)
     return IdxArrays(values, known, classes, keys, digest, num_test, few_notes(counts, "images"))
@@ -191,7 +191,7 @@ def _look(file: Path, axes: int) -> IdxFile:
 
 def _opened(file: Path) -> IO[bytes]:
     try:
-        return gzip.open(file) if file.suffix == ".gz" else file.open("rb")
+        return cast(IO[bytes], gzip.open(file)) if file.suffix == ".gz" else file.open("rb")
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error}); fetch the file again") from error
 

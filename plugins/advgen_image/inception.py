@@ -9,6 +9,7 @@ Source: Szegedy et al. 2015, https://arxiv.org/abs/1512.00567; its use, Heusel e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,7 @@ POOLS = {"mean": _mean, "largest": _largest, "halved": _halved}
 class Mixed(nn.Module):
     """Parallel paths over one input, concatenated by channel; a step is a pool, a convolution, or several side by side."""
 
-    def __init__(self, convolutions: Mapping[str, Sequence], paths: Sequence[Path]) -> None:
+    def __init__(self, convolutions: Mapping[str, Sequence[Any]], paths: Sequence[Path]) -> None:
         super().__init__()
         self.paths = paths
         for name, settings in convolutions.items():
@@ -147,8 +148,8 @@ def _third(inside: int, pool: str) -> Mixed:
         "branch3x3dbl_3b": (384, 384, column),
         "branch_pool": (inside, 192),
     }
-    single = ["branch3x3_1", ("branch3x3_2a", "branch3x3_2b")]
-    double = [*_steps("branch3x3dbl", 2), ("branch3x3dbl_3a", "branch3x3dbl_3b")]
+    single: Path = ["branch3x3_1", ("branch3x3_2a", "branch3x3_2b")]
+    double: Path = [*_steps("branch3x3dbl", 2), ("branch3x3dbl_3a", "branch3x3dbl_3b")]
     return Mixed(convolutions, [["branch1x1"], single, double, [pool, "branch_pool"]])
 
 

@@ -108,8 +108,9 @@ def learn(lines: Iterable[str], config: TextConfig) -> Tokenizer:
         deque(lines, maxlen=0)
         return Tokenizer(config.known)
     if config.pretrained is None:
-        sizes = {"vocabulary_size": config.vocabulary_size, "lower_case": config.lower_case}
-        return Tokenizer.learn(lines, kind=config.tokenizer, **sizes)
+        return Tokenizer.learn(
+            lines, kind=config.tokenizer, vocabulary_size=config.vocabulary_size, lower_case=config.lower_case
+        )
     deque(lines, maxlen=0)
     file = Path(config.pretrained).expanduser() / "tokenizer.json"
     try:

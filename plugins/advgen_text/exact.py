@@ -73,9 +73,9 @@ def likelihoods(writer: Writer, rows: Sequence[Sequence[int]], label: Mapping[st
     """
     found = torch.empty(len(rows), dtype=torch.float64)
     lengths = np.array(list(map(len, rows)))
-    for length in np.unique(lengths):
+    for length in np.unique(lengths).tolist():
         own = np.flatnonzero(lengths == length)
-        table = np.array([rows[index] for index in own])
+        table = np.array([rows[index] for index in own.tolist()])
         order = np.lexsort(table.T[::-1])
         for start in range(0, len(order), BLOCK):
             chosen = order[start : start + BLOCK]

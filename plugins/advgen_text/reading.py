@@ -199,12 +199,12 @@ def _record(line: str, is_cut: bool, config: TextConfig) -> Line:
     if not isinstance(record, dict):
         raise ValueError(f"holds {type(record).__name__}, expected an object with the field {config.field!r}")
     names = config.field, config.label_field, config.prompt_field
-    for name in filter(None, names):
-        if name not in record:
-            raise ValueError(f"has no field {name!r}; it has {', '.join(map(repr, record)) or 'none'}")
-    for name in filter(None, (config.field, config.prompt_field)):
-        if not isinstance(record[name], str):
-            raise ValueError(f"has {type(record[name]).__name__} in field {name!r}, expected text")
+    for wanted in filter(None, names):
+        if wanted not in record:
+            raise ValueError(f"has no field {wanted!r}; it has {', '.join(map(repr, record)) or 'none'}")
+    for written in filter(None, (config.field, config.prompt_field)):
+        if not isinstance(record[written], str):
+            raise ValueError(f"has {type(record[written]).__name__} in field {written!r}, expected text")
     text, label, prompt = (None if name is None else str(record[name]) for name in names)
     for name, value in zip(names, (text, label, prompt), strict=True):
         if value is not None and not is_whole(value):

@@ -6,6 +6,7 @@ Legend: N clips, T samples, H harmonics.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -94,13 +95,13 @@ def read_notes(waveforms: Tensor) -> Reading:
     return Reading(factors, valid, between)
 
 
-def _nearest_level(values: Tensor, levels: tuple[float, ...] | list[float]) -> Tensor:
+def _nearest_level(values: Tensor, levels: Sequence[float]) -> Tensor:
     """Index of the level that is nearest on a logarithmic scale."""
     distance = values.clamp_min(1e-9).log()[:, None] - torch.tensor(levels).log()
     return distance.abs().argmin(1)
 
 
-def _is_between(values: Tensor, levels: tuple[float, ...] | list[float]) -> Tensor:
+def _is_between(values: Tensor, levels: Sequence[float]) -> Tensor:
     """(N,) bool: in the middle third, on a logarithmic scale, between the two levels."""
     low, high = math.log(levels[0]), math.log(levels[-1])
     return (values.clamp_min(1e-9).log() - (low + high) / 2).abs() < (high - low) / 6

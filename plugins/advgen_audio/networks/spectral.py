@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -83,7 +84,7 @@ class SpectralGenerator(Generator):
 
     def _initialize(self) -> None:
         """Keep the noise's variance up to the last layer: with torch's own start it fades, and samples are all alike."""
-        for layer, gain, inputs in (
+        layers: tuple[tuple[Any, float, int | None], ...] = (
             (self.style[0], 2.0, None),
             (self.style[2], 2.0, None),
             (self.start, 2.0, None),
@@ -91,7 +92,8 @@ class SpectralGenerator(Generator):
             (self.up2, 2.0, 2 * self.up2.in_channels),
             *((block.modulate, 0.5, None) for block in self.blocks),
             (self.head, 0.3, None),
-        ):
+        )
+        for layer, gain, inputs in layers:
             nn.init.normal_(layer.weight, 0.0, math.sqrt(gain / (inputs or layer.weight[0].numel())))
             nn.init.zeros_(layer.bias)
 

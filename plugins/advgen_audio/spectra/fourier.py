@@ -25,6 +25,8 @@ def fourier_basis(n_fft: int) -> Tensor:
 class ShortTimeFourier(nn.Module):
     """waveform (B, T) -> real and imaginary parts (B, F, K); a sine of amplitude 1 peaks at 0.5."""
 
+    window: Tensor
+
     def __init__(self, n_fft: int, hop: int) -> None:
         super().__init__()
         self.n_fft, self.hop = n_fft, hop
@@ -70,6 +72,9 @@ class InverseShortTimeFourier(nn.Module):
 
     The frames are centred on their hops (half of n_fft - hop is cut from both ends), so the length is exact.
     """
+
+    basis: Tensor
+    envelope: Tensor
 
     def __init__(self, n_fft: int, hop: int, num_frames: int) -> None:
         super().__init__()

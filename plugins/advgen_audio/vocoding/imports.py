@@ -173,7 +173,13 @@ def _options(shape: HifiganShape, spec: MelSpec) -> tuple[str, dict[str, Any]]:
         options["vocoder_strides"] = shape.strides
     if spec.model_copy(update={"window": None}) == SPECS["hifigan"] and spec.window == spec.n_fft:
         return f"hifigan-v{version}", options | {"mel": "hifigan"}
-    front = {"mel": None, "sample_rate_hz": spec.rate_hz, "n_fft": spec.n_fft, "hop": spec.hop, "num_mels": spec.num_mels}
+    front: dict[str, Any] = {
+        "mel": None,
+        "sample_rate_hz": spec.rate_hz,
+        "n_fft": spec.n_fft,
+        "hop": spec.hop,
+        "num_mels": spec.num_mels,
+    }
     front |= {"mel_window": spec.window, "mel_range_hz": (spec.fmin_hz, spec.highest_hz)}
     segment = max(1, round(8192 / spec.hop)) * spec.hop
     return f"hifigan-v{version}", options | front | {"segment": segment}

@@ -136,7 +136,7 @@ def make_vocoder(config: AudioConfig, spec: MelSpec) -> Vocoder:
 def make_critics(asked: str | Mapping[CriticName, float]) -> CriticSet:
     """A published set of critics, one that two processor cores can train, or those of a published width by weight."""
     if not isinstance(asked, str):
-        return CriticSet({name: CRITICS[name]() for name in asked}, dict(asked))
+        return CriticSet({name: CRITICS[name]() for name in asked}, {str(name): weight for name, weight in asked.items()})
     if asked == "small":
         bands = MultiBandCritic(4, (512, 256), (0.0, 0.25, 0.5, 1.0), skip_first=True)
         return CriticSet({"period": MultiPeriodCritic(2, skip_first=True), "band": bands}, {"band": 0.1}, share="mean")

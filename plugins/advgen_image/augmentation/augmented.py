@@ -22,6 +22,11 @@ class AugmentedDiscriminator(Discriminator):
     Penalties differentiate the images before augmentation. The controller's state is in buffers, so in every checkpoint.
     """
 
+    probability: Tensor
+    signs: Tensor
+    seen: Tensor
+    updates: Tensor
+
     def __init__(self, critic: Discriminator, augment: nn.Module, config: ImageConfig) -> None:
         super().__init__()
         self.critic, self.augment, self.batch_group = critic, augment, critic.batch_group

@@ -41,7 +41,7 @@ class _Spread(torch.autograd.Function):
         ctx.padding = padding
         like = slopes.new_empty(()).expand(shape)
         spread, _ = torch.ops.aten.grid_sampler_2d_backward(slopes, like, grid, BILINEAR, padding, False, [True, False])
-        return spread  # type: ignore[no-any-return]
+        return spread
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None, None]:

@@ -25,6 +25,9 @@ class SpectralNorm(nn.Module):
     state, so that the generator's update changes nothing in the discriminator and evaluation repeats itself.
     """
 
+    left: Tensor
+    right: Tensor
+
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         matrix = weight.detach().flatten(1)

@@ -50,6 +50,8 @@ class StyleMapping(nn.Module):
 class StyledLayer(nn.Module):
     """hidden (B, C, H, W), style (B, S) -> (B, C', H', W'): modulated convolution, noise of each place, rectifier."""
 
+    fixed: Tensor
+
     def __init__(self, before: int, after: int, style: int, side: tuple[int, int], up: bool) -> None:
         super().__init__()
         self.convolve = ModulatedConv(before, after, 3, style, up=up)
@@ -72,6 +74,8 @@ class StyleGenerator(Generator):
     """
 
     mapped = True
+    means: Tensor
+    followed: Tensor
 
     def __init__(self, config: ImageConfig, shape: ImageShape, depth: int) -> None:
         super().__init__()

@@ -90,6 +90,7 @@ class Windows(nn.Module):
 
     def __init__(self, embedding: int, sizes: tuple[int, ...], counts: tuple[int, ...]) -> None:
         super().__init__()
+        self.sizes = sizes
         self.filters = nn.ModuleList([nn.Conv1d(embedding, count, size) for size, count in zip(sizes, counts, strict=True)])
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -97,8 +98,8 @@ class Windows(nn.Module):
         x = torch.where(mask.unsqueeze(1), x, torch.zeros_like(x))
         outside = ~mask.unsqueeze(1)
         found = []
-        for layer in self.filters:
-            answers = F.relu(layer(F.pad(x, (0, layer.kernel_size[0] - 1))))
+        for layer, size in zip(self.filters, self.sizes, strict=True):
+            answers = F.relu(layer(F.pad(x, (0, size - 1))))
             # ReLU leaves nothing below 0, so 0 is as good as no window.
             found.append(answers.masked_fill(outside, 0).amax(dim=2))
         return torch.cat(found, dim=1)
