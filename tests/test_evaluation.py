@@ -253,7 +253,7 @@ def test_a_block_or_neighbours_beyond_the_samples_are_refused_before_the_judge_t
 
 def test_answers_to_held_out_conditions_are_not_compared_with_training_samples(run: FakeRun) -> None:
     run.modality.paired = True
-    with pytest.raises(ConfigError, match="--reference train: samples of PointModality answer held-out conditions"):
+    with pytest.raises(ConfigError, match="--reference train: these samples answer held-out conditions"):
         published(run, reference="train")
 
 

@@ -179,6 +179,10 @@ def test_a_changed_weight_and_a_wrong_folder_are_refused(trained: Path, tmp_path
     (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"schema": 9}))
     with pytest.raises(CheckpointError, match="has schema 9"):
         advgen.load_generator(tmp_path / "model")
+    spoiled = config["config"] | {"loss": 3}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"config": spoiled}))
+    with pytest.raises(CheckpointError, match=r"not valid here \(loss = 3 \(config\): expected text\); fetch"):
+        advgen.load_generator(tmp_path / "model")
 
 
 def test_an_exported_folder_is_no_run(trained: Path, tmp_path: Path, capsys: Any) -> None:

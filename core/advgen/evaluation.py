@@ -131,9 +131,7 @@ def real_side(
     corpus, modality, space, cache = run.corpus(), run.modality, comparison.space, cache_folder()
     against_train = comparison.reference == TRAIN
     if modality.paired and against_train:
-        raise ConfigError(
-            f"--reference {TRAIN}: samples of {type(modality).__name__} answer held-out conditions; leave --reference out"
-        )
+        raise ConfigError(f"--reference {TRAIN}: these samples answer held-out conditions; leave --reference out")
     split = "reference" if "reference" in corpus.splits else "train"
     sizes = {TEST: len(split_of(corpus, TEST)), TRAIN: len(split_of(corpus, split))}
     count = _count(num_samples, sizes, comparison)
