@@ -50,6 +50,12 @@ def test_wrong_usage_is_one_line_with_the_culprit_and_the_way_out(gen: Any, argu
     assert said.startswith("error: ") and culprit in said and way in said
 
 
+@pytest.mark.parametrize("arguments", ["train --steps -17", "sample run --truncation 3.75", "evaluate run -n many"])
+def test_a_flag_that_is_refused_is_told_with_what_came(gen: Any, arguments: str) -> None:
+    code, _, said = gen(*arguments.split())
+    assert code == 2 and arguments.split()[-1] in said and "constrained" not in said and "input" not in said
+
+
 @pytest.mark.parametrize("group", [[], ["runs"], ["plugins"], ["config"]])
 def test_a_group_without_a_command_prints_its_help(gen: Any, group: list[str]) -> None:
     _, out, said = gen(*group)
