@@ -140,6 +140,20 @@ def test_a_folder_of_runs_taken_for_a_run_is_answered_with_the_runs_in_it(run: P
     assert code == 5 and said == f"error: {run.parent} holds runs and is none itself; name one of them: {run}\n"
 
 
+@pytest.mark.parametrize("command", [["runs", "show"], ["sample"], ["resume"]])
+def test_a_mistyped_run_is_answered_with_the_nearest_of_runs_as_a_path(
+    command: list[str], gen: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("runs/photos-r3", "runs/captions", "here"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "run.json").write_text(json.dumps({"plugin": "image", "created": "2026"}))
+    monkeypatch.chdir(tmp_path)
+    code, _, said = gen(*command, "photo-r3")
+    assert code == 5 and "did you mean 'runs/photos-r3'? known: here, runs/captions, runs/photos-r3" in said
+    assert gen(*command, "runs/photo-r3")[2].count("runs/captions") == 1
+    assert "did you mean 'here'?" in gen(*command, "her")[2]
+
+
 def test_files_to_start_from_are_refused_where_the_plugin_takes_none(run: Path, gen: Command) -> None:
     code, _, said = gen("sample", run, "--from", run / "log.txt")
     assert code == 2 and "leave out --from" in said

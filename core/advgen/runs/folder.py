@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import math
 import os
@@ -17,9 +18,10 @@ from typing import Any
 
 from advgen.config.load import from_toml
 from advgen.config.model import RunConfig
-from advgen.errors import CheckpointError, ConfigError, nearest
+from advgen.errors import CheckpointError, ConfigError
 
 EXPORT_CONFIG, EXPORT_LIBRARY = "config.json", "advgen"
+RUNS = "runs"
 
 
 def is_export(path: Path | str) -> bool:
@@ -48,7 +50,7 @@ class RunFolder:
         """A run that is there.
 
         Raises:
-            CheckpointError: where the folder is no run, with the runs beside it.
+            CheckpointError: where the folder is no run, with the runs beside it and those in ``runs/``.
         """
         folder = cls(path)
         if not (folder.path / "run.json").is_file():
@@ -59,8 +61,7 @@ class RunFolder:
                 )
             if inside := [str(folder.path / each["name"]) for each in list_runs(folder.path)]:
                 raise CheckpointError(f"{folder.path} holds runs and is none itself; name one of them: {', '.join(inside)}")
-            around = [each["name"] for each in list_runs(folder.path.parent)]
-            raise CheckpointError(f"{folder.path} is not a run folder (no run.json); {nearest(folder.path.name, around)}")
+            raise CheckpointError(f"{folder.path} is not a run folder (no run.json); {_nearest_run(folder.path)}")
         return folder
 
     def create(self) -> None:
@@ -229,12 +230,20 @@ def environment() -> dict[str, str]:
     return found
 
 
-def list_runs(folder: Path | str = "runs") -> list[dict[str, Any]]:
+def list_runs(folder: Path | str = RUNS) -> list[dict[str, Any]]:
     """Every run directly below a folder: name, plugin, last saved step. A damaged one is told as such in ``ended``."""
     root = Path(folder)
     if not root.is_dir():
         return []
     return [_described(path) for path in sorted(root.iterdir()) if (path / "run.json").is_file()]
+
+
+def _nearest_run(path: Path) -> str:
+    """Which runs there are beside a path and in ``runs/``, as paths, and whose name is the closest."""
+    runs = {Path(each["path"]).resolve(): each for place in (Path(RUNS), path.parent) for each in list_runs(place)}
+    close = difflib.get_close_matches(path.name, [each["name"] for each in runs.values()], n=1)
+    hint = "".join([f"did you mean {each['path']!r}? " for each in runs.values() if each["name"] in close][:1])
+    return f"{hint}known: {', '.join(sorted(each['path'] for each in runs.values())) or 'none'}"
 
 
 def _described(path: Path) -> dict[str, Any]:
