@@ -258,6 +258,15 @@ def test_a_new_run_does_not_overwrite_an_old_one(tmp_path: Path) -> None:
         run("image", tmp_path / "run", steps=1)
 
 
+def test_a_folder_with_other_files_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.toml").write_text("kept")
+    with pytest.raises(ConfigError, match=r"mine holds other files \(config\.toml\); choose another --out, such as .*mine/run"):
+        run("image", tmp_path / "mine", steps=1)
+    assert [path.read_text() for path in (tmp_path / "mine").iterdir()] == ["kept"]
+    assert run("image", tmp_path / "mine" / "run", steps=1).step == 1
+
+
 def test_from_takes_what_fits_and_says_what_it_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("image", tmp_path / "first", steps=1)
     options = {"out": tmp_path / "second", "progress": True, "device": "cpu", "from_run": tmp_path / "first", "steps": 1}

@@ -68,7 +68,7 @@ class RunFolder:
         """Make the folder.
 
         Raises:
-            ConfigError: where it already holds a run, or cannot be made.
+            ConfigError: where it already holds a run or anything else, hidden files apart, or cannot be made.
         """
         if (self.path / "run.json").exists():
             way = f"go on with: gen resume {self.path}"
@@ -76,6 +76,9 @@ class RunFolder:
                 way = "remove the folder, as nothing was saved in it and it cannot be resumed"
             raise ConfigError(f"{self.path} already holds a run; choose another --out, or {way}")
         try:
+            if taken := sorted(path.name for path in self._visible()):
+                names = ", ".join(taken[:3]) + (", ..." if len(taken) > 3 else "")
+                raise ConfigError(f"{self.path} holds other files ({names}); choose another --out, such as {self.path / 'run'}")
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.samples.mkdir(exist_ok=True)
         except OSError as error:
@@ -83,15 +86,18 @@ class RunFolder:
 
     @contextlib.contextmanager
     def discarded_where_nothing_is_saved(self, new: bool) -> Iterator[None]:
-        """Take a run away that ended in the block without a checkpoint: the folder if ``new``, else the file that marks it."""
+        """Take a run away that ended in the block without a checkpoint: the folder if ``new``, else what is in it."""
         try:
             yield
         except BaseException:
             if not saved_steps(self.checkpoints):
-                (self.path / "run.json").unlink(missing_ok=True)
-                if new:
-                    shutil.rmtree(self.path, ignore_errors=True)
+                for own in [self.path] if new else [*self._visible(), self.path / ".lock"]:  # nothing else was there
+                    shutil.rmtree(own, ignore_errors=True) if own.is_dir() else own.unlink(missing_ok=True)
             raise
+
+    def _visible(self) -> list[Path]:
+        """What is in the folder, hidden files apart."""
+        return [path for path in self.path.iterdir() if not path.name.startswith(".")] if self.path.is_dir() else []
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
