@@ -403,9 +403,9 @@ def test_the_commands_tell_where_their_files_are(
     assert gen("sample", runs("styled"), "--seeds", "0-2,9", "--truncation", "0.7", "--grid", "2x2", *place) == 0
     assert capsys.readouterr().out == f"4 samples in {tmp_path}\n  overview: {tmp_path / 'overview.png'}\n"
     assert gen("interpolate", runs("styled"), "--seeds", "1,2", "--frames", "2", "--columns", "3", *place) == 0
-    assert f"3 samples in {tmp_path}\n" in capsys.readouterr().out
+    assert f"2 files of 3 samples in {tmp_path}\n" in capsys.readouterr().out
     assert gen("mix", runs("styled"), "--coarse", "1", "--fine", "2", *place) == 0
-    assert f"  {tmp_path / 'overview.png'}\n" in capsys.readouterr().out
+    assert capsys.readouterr().out == f"1 file of 3 samples in {tmp_path}\n  {tmp_path / 'overview.png'}\n"
     assert gen("sample", runs("styled"), "--seeds", "2-1", *place) == 2
     assert gen("sample", runs("styled"), "--seeds", "1", "--from", tmp_path, *place) == 2
     assert "--seeds says which samples are drawn, --from makes them of files" in capsys.readouterr().err

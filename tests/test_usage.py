@@ -38,6 +38,7 @@ def gen(capsys: pytest.CaptureFixture[str]) -> Any:
         ("train --plugin image --steps", "'--steps' requires an argument", "--help shows what it takes"),
         ("train image", "unexpected extra argument", "a plugin is named with --plugin NAME"),
         ("resume", "gen resume got no RUN", "gen runs list shows those in runs/"),
+        ("export run", "gen export got no --format (onnx: a file for other programs; huggingface: ", "gen export --help"),
         ("plugins show", "gen plugins show got no NAME", "gen plugins list shows them"),
         ("runs lst", "gen runs has no command 'lst'", "did you mean 'list'? known: list, show"),
         ("smaple", "gen has no command 'smaple'", "did you mean 'sample'?"),

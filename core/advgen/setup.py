@@ -17,7 +17,7 @@ from advgen.config.load import options_of
 from advgen.config.model import PlayerConfig, RunConfig
 from advgen.contracts import Batch, Corpus, DataRequest, Discriminator, Generator, Modality, Mode, Source
 from advgen.controllers import CONTROLLERS
-from advgen.data.datasets import is_address, locate, names_set
+from advgen.data.datasets import is_address, locate, names_set, nearest_set
 from advgen.data.resident import keep_on_device
 from advgen.engine import corrected, make_player
 from advgen.errors import ConfigError, ContractError, DataError, PluginError
@@ -79,7 +79,8 @@ def read_corpus(record: PluginRecord, config: RunConfig, new: bool = False) -> t
         return kind(options, corpus.facts), corpus
     given = Path(data.path).expanduser() if data.path else None
     if given is not None and not given.exists() and not names_set(record, str(data.path)):
-        raise DataError(f"data path {given} does not exist; {_way_out(record, new)}")
+        meant = nearest_set(record, given) if new else ""
+        raise DataError(f"data path {given} does not exist; {meant}{_way_out(record, new)}")
     path = locate(record, str(data.path)) if given is not None else None
     archived = path != given
     try:

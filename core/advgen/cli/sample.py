@@ -79,7 +79,7 @@ def sample(
     for path in result.overview:
         say(f"  overview: {path}")
     if result.removed:
-        say(f"  removed: {len(result.removed)} files of an earlier gen sample")
+        say(f"  removed: {counted(len(result.removed), 'file')} of an earlier gen sample")
 
 
 def _refuse_beside_files(asked: dict[str, Any]) -> None:

@@ -44,8 +44,9 @@ def explained(complaint: Any) -> str:
     if kind == "NoSuchOption":
         return f"{command} has no option {complaint.option_name}; {_right_option(complaint.option_name, context)}"
     if kind == "MissingParameter":
-        name = _name(complaint.param)
-        return f"{command} got no {name}, expected one; {WHERE.get(name, way)}"
+        name, about = _name(complaint.param), getattr(complaint.param, "help", None)
+        told = f" ({_lower(about)})" if about and name.startswith("-") else ""
+        return f"{command} got no {name}{told}, expected one; {WHERE.get(name, way)}"
     if kind == "BadParameter" and getattr(complaint, "param", None):
         return f"{command} {_name(complaint.param)}: {_refused(complaint)}; {way}"
     if "unexpected extra argument" in text and "--plugin" in _options(context):
