@@ -69,10 +69,7 @@ def train(
     if from_step is not None and from_run is None:
         raise ConfigError(f"--from-step {from_step} names a checkpoint of --from RUN; give that too")
     record = find_plugin(plugin)
-    place = str(data) if data is not None else None
-    if place is not None and not names_set(record, place) and not is_address(record, place):
-        place = str(Path(place).expanduser().absolute())  # a run may be resumed from elsewhere
-    given = {"data.path": place, "train.steps": steps, "train.minutes": minutes}
+    given = {"data.path": _place(record, data), "train.steps": steps, "train.minutes": minutes}
     given |= {"train.seed": seed, "data.max_bad": max_bad}
     given |= {f"options.{name}": value for name, value in (options or {}).items()}
     files = [Path(path) for path in config_files]
@@ -91,14 +88,18 @@ def train(
         if world.leads:
             describe(folder, resolved, record, setup.corpus, taken, {"networks": _networks(setup)})
         world.barrier()
-        for line in [
-            *taken,
-            *setup.notes,
-            *(f"skipped: {problem}" for problem in setup.corpus.bad),
-            f"run folder: {folder.path}",
-        ]:
+        skipped = [f"skipped: {problem}" for problem in setup.corpus.bad]
+        for line in [*taken, *setup.notes, *skipped, f"run folder: {folder.path}"]:
             show.say(line)
         return _sit(setup, folder, clock, show, stop_after)
+
+
+def _place(record: PluginRecord, data: Path | str | None) -> str | None:
+    """Where data are, as the run keeps it: whole, as a run may be resumed from elsewhere, unless it is a name or address."""
+    place = str(data) if data is not None else None
+    if place is None or names_set(record, place) or is_address(record, place):
+        return place
+    return str(Path(place).expanduser().absolute())
 
 
 def resume(
