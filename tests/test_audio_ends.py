@@ -101,5 +101,5 @@ def test_a_run_draws_its_samples_at_the_truncation_of_its_options(tmp_path: Path
 
 def test_evaluation_at_a_truncation_refuses_what_has_no_mean(tmp_path: Path) -> None:
     advgen.train("text", out=tmp_path / "run", overrides=tiny("text"), steps=1, progress=False, device="cpu")
-    with pytest.raises(ConfigError, match=r"--truncation 0.5: samples of TextModality have no mean latent"):
+    with pytest.raises(ConfigError, match=r"--truncation 0.5: these samples have no mean latent"):
         evaluate_run(tmp_path / "run", truncation=0.5)

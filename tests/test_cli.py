@@ -248,6 +248,15 @@ def test_sample_and_evaluate_hand_their_flags_on(gen: Any, monkeypatch: pytest.M
     assert "--reference trian: did you mean 'train'?" in gen("evaluate", "runs/x", "--reference", "trian").err
 
 
+def test_what_sampling_took_away_is_told_in_words_that_agree(gen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import advgen.sampling
+
+    for number, words in ((1, "removed: 1 file of an"), (2, "removed: 2 files of an")):
+        result = FakeResult(removed=(Path("x"),) * number)
+        monkeypatch.setattr(advgen.sampling, "sample_run", lambda run, result=result, **given: result)
+        assert words in gen("sample", "runs/x").out
+
+
 def test_runs_are_listed_and_described(gen: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import advgen.runs
 
@@ -301,7 +310,7 @@ def test_config_commands_show_schema_and_validate(gen: Any, plugin: str, tmp_pat
     assert gen("config", "validate", "--plugin", plugin, "--config", str(file)).code == 0
     file.write_text("[options]\nsize = 0\n")
     refused = gen("config", "validate", "--plugin", plugin, "--config", str(file))
-    assert refused.code == 2 and f"options.size = 0 ({file}:2): expected greater than or equal to 1" in refused.err
+    assert refused.code == 2 and f"options.size = 0 ({file}:2): expected an integer, 1 or more" in refused.err
 
 
 def test_version(gen: Any) -> None:

@@ -89,7 +89,7 @@ def test_path_length_target_follows_the_mean_length() -> None:
 
 
 def test_path_length_without_a_latent_is_refused_with_networks_that_have_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"ModulatedGenerator has no latent.*gen plugins show"):
+    with pytest.raises(ConfigError, match=r"the generator has no latent.*preset stylegan2.*gen plugins show"):
         run(tmp_path / "run", [*TINY, "penalties.path_length.weight=2"])
 
 

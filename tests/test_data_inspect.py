@@ -184,7 +184,9 @@ def test_every_kind_of_image_is_told(inspect: Any, tmp_path: Path) -> None:
     picture(folder / "b" / "huge.png", 51, (3, 3000, 3))
     picture(folder / "b" / "alpha.png", 52, (20, 24, 4))
     picture(folder / "b" / "grey.png", 53, (20, 24))
-    Image.fromarray(np.random.default_rng(54).integers(0, 65535, (20, 24), dtype=np.uint16)).save(folder / "b" / "deep.png")
+    Image.merge("LA", [Image.new("L", (24, 20), 99), Image.new("L", (24, 20), 255)]).save(folder / "b" / "opaque.png")
+    deep = np.random.default_rng(54).integers(0, 65535, (20, 24), dtype=np.uint16)
+    Image.fromarray(deep).save(folder / "b" / "deep.png", transparency=7)
     Image.open(folder / "b" / "grey.png").convert("RGB").save(folder / "b" / "pale.png")
     frames = [Image.open(picture(tmp_path / "frames" / f"{number}.png", 60 + number)) for number in range(3)]
     frames[0].save(folder / "b" / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
@@ -192,16 +194,18 @@ def test_every_kind_of_image_is_told(inspect: Any, tmp_path: Path) -> None:
     whole = (folder / "a" / "0.png").read_bytes()
     (folder / "b" / "half.png").write_bytes(whole[: len(whole) // 2])
     found = inspect(folder)
-    assert (found["plugin"], found["count"], found["num_bad"]) == ("image", 38, 2)
+    assert (found["plugin"], found["count"], found["num_bad"]) == ("image", 39, 2)
     assert found["bad"][0] == "b/empty.png: the file is empty (0 bytes)" and found["bad"][1].startswith("b/half.png: ")
     assert found["duplicates"]["pairs"] == [["a/again.bmp", "a/0.png"]]
-    assert found["classes"] == {"a": 16, "b": 22}
+    assert found["classes"] == {"a": 16, "b": 23}
     details = found["details"]
-    assert details["sizes"] == {"20x24": 36, "4x4": 1, "3x3000": 1}
-    assert details["bits"] == {"8": 37, "16": 1} and details["modes"]["RGBA"] == 1
-    assert details["grey"]["examples"] == ["b/deep.png", "b/grey.png"]
+    assert details["sizes"] == {"20x24": 37, "4x4": 1, "3x3000": 1}
+    assert details["bits"] == {"8": 38, "16": 1} and details["modes"]["RGBA"] == 1
+    assert details["grey"]["examples"] == ["b/deep.png", "b/grey.png", "b/opaque.png"]
     assert details["grey_in_colour_files"]["examples"] == ["b/pale.png"]
     assert details["animated"]["examples"] == ["b/moving.webp"] and details["transparent"]["examples"] == ["b/alpha.png"]
+    assert details["opaque_with_alpha"]["examples"] == ["b/deep.png", "b/opaque.png"] and details["decoded"]["channels"] == 4
+    assert details["height"] == {"min": 3, "median": 20, "mean": 19.1538, "max": 20}
     assert details["below_16_pixels"]["count"] == 2 and details["above_2048_pixels"]["examples"] == ["b/huge.png"]
     assert "3 sizes: training wants options.image_height" in " ".join(found["remarks"])
     corpus = ImageModality.read(ImageConfig(image_height=20, image_width=24), DataRequest(folder))
@@ -235,6 +239,7 @@ def test_lines_words_and_what_cannot_be_read_are_told(inspect: Any, tmp_path: Pa
     assert details["words"] == {"min": 6, "median": 6, "mean": 6.5484, "max": 40, "total": 406}
     assert details["vocabulary"]["words"] == 37 and details["most_frequent"]["the"] == 61
     assert found["duplicates"]["count"] == 1
+    assert found["duplicates"]["pairs"] == [["lines.txt line 62 (the cat in row 0 sleeps)", "lines.txt line 1"]]
     assert found["remarks"] == ["1 lines are longer than options.max_length 32 and would be cut"]
     corpus = TextModality.read(TextConfig(), DataRequest(tmp_path / "lines.txt"))
     assert found["splits"] == {name: len(source) for name, source in corpus.splits.items()}
@@ -285,11 +290,25 @@ def test_the_report_for_readers_names_what_is_bad(capsys: pytest.CaptureFixture[
     assert "classes: a 16, b 17" in said and "note: 1 clips would be resampled" in said
 
 
+def test_the_report_for_readers_counts_the_repeats_that_it_does_not_show(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "lines.txt").write_text("".join(f"line of {number % 50} words\n" for number in range(83)))
+    with pytest.raises(SystemExit):
+        main(["data", "inspect", str(tmp_path / "lines.txt")])
+    said = capsys.readouterr().out.splitlines()
+    first = said.index("duplicates: 33 of 83") + 1
+    assert said[first] == "  lines.txt line 51 (line of 0 words) = lines.txt line 1"
+    assert said[first + 19].startswith("  lines.txt line 70 ")
+    assert said[first + 20] == "  ... 13 more; --json names more of them"
+
+
 def test_spread_and_repeats_by_hand() -> None:
     spread = Spread()
     for value in (4.0, 1.0, 2.0, 8.0, 3.0):
         spread.add(value)
     assert spread.summary() == {"min": 1, "median": 3, "mean": 3.6, "max": 8, "total": 18}
+    assert spread.summary(total=False) == {"min": 1, "median": 3, "mean": 3.6, "max": 8}
     assert Spread().summary() == {}
     repeats = Repeats()
     for name, content in (("a", b"1"), ("b", b"2"), ("c", b"1"), ("d", b"1")):

@@ -140,6 +140,33 @@ def test_a_folder_of_runs_taken_for_a_run_is_answered_with_the_runs_in_it(run: P
     assert code == 5 and said == f"error: {run.parent} holds runs and is none itself; name one of them: {run}\n"
 
 
+@pytest.mark.parametrize("command", [["runs", "show"], ["sample"], ["resume"]])
+def test_a_mistyped_run_is_answered_with_the_nearest_of_runs_as_a_path(
+    command: list[str], gen: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("runs/photos-r3", "runs/captions", "here"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "run.json").write_text(json.dumps({"plugin": "image", "created": "2026"}))
+    monkeypatch.chdir(tmp_path)
+    code, _, said = gen(*command, "photo-r3")
+    assert code == 5 and "did you mean 'runs/photos-r3'? known: here, runs/captions, runs/photos-r3" in said
+    assert gen(*command, "runs/photo-r3")[2].count("runs/captions") == 1
+    assert "did you mean 'here'?" in gen(*command, "her")[2]
+
+
+def test_the_end_is_told_once_and_a_run_that_is_at_it_says_how_to_go_on(gen: Command, tmp_path: Path) -> None:
+    run, sets = tmp_path / "run", [word for override in tiny("text") for word in ("--set", override)]
+    _, out, said = gen("train", "--plugin", "text", "--steps", 1, *sets, "--out", run)
+    assert (out + said).count("the plan is complete") == 1
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    code, out, _ = gen("resume", run)
+    assert code == 0 and out.startswith(f"{run}: step 1, the plan was complete already; a new run goes on from it: gen train ")
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    words = out.split("from it: gen ")[1].replace("--steps N", "--steps 2").split()
+    assert gen(*words, "--out", tmp_path / "more")[0] == 0
+    assert describe_run(tmp_path / "more")["step"] == 2
+
+
 def test_files_to_start_from_are_refused_where_the_plugin_takes_none(run: Path, gen: Command) -> None:
     code, _, said = gen("sample", run, "--from", run / "log.txt")
     assert code == 2 and "leave out --from" in said

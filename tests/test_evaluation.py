@@ -253,7 +253,7 @@ def test_a_block_or_neighbours_beyond_the_samples_are_refused_before_the_judge_t
 
 def test_answers_to_held_out_conditions_are_not_compared_with_training_samples(run: FakeRun) -> None:
     run.modality.paired = True
-    with pytest.raises(ConfigError, match="--reference train: samples of PointModality answer held-out conditions"):
+    with pytest.raises(ConfigError, match="--reference train: these samples answer held-out conditions"):
         published(run, reference="train")
 
 
@@ -272,6 +272,30 @@ def test_the_report_is_written_into_the_run_as_plain_json(run: FakeRun, monkeypa
     assert asked == [("somewhere", "cpu", "./points.py", None)]
     assert json.loads((run.folder / "evaluation.json").read_text()) == report
     assert [path.name for path in run.folder.iterdir()] == ["evaluation.json"]
+
+
+def test_a_report_under_another_protocol_leaves_the_earlier_ones_beside_it(
+    run: FakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling = types.ModuleType("advgen.sampling")
+    sampling.load_run = lambda *arguments: run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "advgen.sampling", sampling)
+    monkeypatch.setattr("advgen.evaluation.plugin_metrics", lambda record: ({}, {}))
+
+    def kept() -> list[Any]:
+        (run.folder / "evaluation.json").rename(latest := run.folder / "evaluation-.json")
+        found = [json.loads(path.read_text()) for path in sorted(run.folder.glob("evaluation-*.json"))]
+        latest.rename(run.folder / "evaluation.json")
+        return found
+
+    first, second = evaluate_run("somewhere", 60), evaluate_run("somewhere", 60, seed=1)
+    assert kept() == [second, first]
+    fewer = evaluate_run("somewhere", 50)
+    assert kept()[0] == fewer and first in kept() and second in kept() and len(kept()) == 3
+    again = evaluate_run("somewhere", 60, seed=1)
+    assert kept()[0] == again and first in kept() and fewer in kept() and len(kept()) == 3
+    evaluate_run("somewhere", 60, seed=1)
+    assert len(kept()) == 3
 
 
 def test_a_report_that_cannot_be_written_is_refused_by_name(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,14 +136,14 @@ def test_metrics_of_another_step_stay_out_of_the_card(trained: Path, tmp_path: P
 
 
 def test_every_evaluation_of_the_step_is_in_the_card_the_judges_first(trained: Path, tmp_path: Path) -> None:
-    steps = {"evaluation.json": 2, "evaluation-inception.json": 2, "evaluation-other.json": 1}
+    steps = {"evaluation.json": 2, "evaluation-0a1b2c3d.json": 2, "evaluation-inception.json": 2, "evaluation-other.json": 1}
     try:
         for name, step in steps.items():
             report = {"protocol": {"step": step, "features": f"of {name}"}, "generated": {"frechet_distance": 7.5}, "real": {}}
             (trained / name).write_text(json.dumps(report))
         card = (export_run(trained, "huggingface", tmp_path / "model").path / "README.md").read_text()
         titles = [line for line in card.splitlines() if line.startswith("### ")]
-        assert titles == [f"### In features of of {name}" for name in list(steps)[:2]]
+        assert titles == [f"### In features of of {name}" for name in list(steps)[:3]]
         (trained / "evaluation-other.json").write_text("{}")
         with pytest.raises(CheckpointError, match=r"evaluation-other\.json has no protocol; run gen evaluate .* or remove it"):
             export_run(trained, "huggingface", tmp_path / "again")
@@ -178,6 +178,10 @@ def test_a_changed_weight_and_a_wrong_folder_are_refused(trained: Path, tmp_path
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"schema": 9}))
     with pytest.raises(CheckpointError, match="has schema 9"):
+        advgen.load_generator(tmp_path / "model")
+    spoiled = config["config"] | {"loss": 3}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"config": spoiled}))
+    with pytest.raises(CheckpointError, match=r"not valid here \(loss = 3 \(config\): expected text\); fetch"):
         advgen.load_generator(tmp_path / "model")
 
 

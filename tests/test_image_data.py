@@ -70,9 +70,37 @@ def pack(folder: Path, archive: Path, top: str = "mine/") -> Path:
     return archive
 
 
+def as_bytes(batch: Any) -> set[bytes]:
+    return {image.numpy().tobytes() for image in batch.values}
+
+
 def write_idx(file: Path, values: np.ndarray) -> None:
     content = struct.pack(f">{1 + values.ndim}I", 0x800 + values.ndim, *values.shape) + values.tobytes()
     file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
+
+
+# Sizes
+
+
+@pytest.mark.parametrize("kind", ["files", "idx"])
+def test_one_side_alone_cuts_and_leaves_the_other_as_the_data_have_it(kind: str, tmp_path: Path) -> None:
+    images = np.stack([pixels(index, channels=1)[..., 0] for index in range(40)])
+    if kind == "idx":
+        write_idx(tmp_path / "train-images-idx3-ubyte", images)
+    for index, image in enumerate(images if kind == "files" else ()):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
+    corpus = read(tmp_path, image_height=4)
+    assert (corpus.facts["height"], corpus.facts["width"]) == (4, 8)
+    found = set.union(*(as_bytes(whole(corpus, split)) for split in ("train", "validation", "test")))
+    assert found == {image[2:6].tobytes() for image in images}  # as wide as before, so not scaled
+
+
+def test_one_side_alone_is_not_enough_where_images_have_several_sizes(tmp_path: Path) -> None:
+    make_files(tmp_path)
+    Image.fromarray(pixels(99, 16)).save(tmp_path / "a" / "large.png")
+    with pytest.raises(DataError, match=r"2 sizes.*set options\.image_height and options\.image_width"):
+        read(tmp_path, image_height=4)
+    assert read(tmp_path, image_height=4, image_width=8).facts["width"] == 8
 
 
 # Classes

@@ -364,11 +364,11 @@ def test_minibatch_deviation_sees_equal_samples_in_groups_of_consecutive_ones() 
 
 def test_a_batch_that_cuts_through_groups_is_refused_with_one_that_does_not(tmp_path: Path) -> None:
     chosen = [*overrides("stylegan2"), "train.batch_size=12", "train.accumulate=2"]
-    with pytest.raises(ConfigError, match=r"groups of 4 samples together.*set train.batch_size=8"):
+    with pytest.raises(ConfigError, match=r"the discriminator judges groups of 4 samples together.*set train.batch_size=8"):
         advgen.train("image", out=tmp_path / "run", overrides=chosen, steps=1, progress=False, device="cpu")
 
 
 def test_batch_norm_is_refused_where_the_batch_is_cut(tmp_path: Path) -> None:
     chosen = ["options.generator_norm=batch", "train.batch_size=8", "train.accumulate=2"]
-    with pytest.raises(ConfigError, match=r"ModulatedGenerator has BatchNorm.*train.accumulate=1"):
+    with pytest.raises(ConfigError, match=r"the generator has BatchNorm.*train.accumulate=1"):
         advgen.train("image", out=tmp_path / "run", overrides=chosen, steps=1, progress=False, device="cpu")

@@ -354,7 +354,7 @@ def test_unknown_features_and_weights_without_features_are_refused_with_what_is_
     with pytest.raises(ConfigError, match=r"--weights w\.pth: the judge of the data takes none; say --features NAME"):
         FeatureSpace(None, Path("w.pth")).judge(modality, CPU)
     modality.feature_spaces = {}  # type: ignore[assignment]
-    with pytest.raises(ConfigError, match="ImageModality has no published features"):
+    with pytest.raises(ConfigError, match="--features inception: the plugin has none; leave"):
         FeatureSpace("inception").judge(modality, CPU)
 
 

@@ -159,9 +159,9 @@ def test_a_run_that_ends_before_its_first_checkpoint_leaves_no_folder(
     code, said = capture(*command, tmp_path / "new")
     assert code == 5 and "nothing was saved" in said and "gen resume" not in said and not (tmp_path / "new").exists(), said
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "notes.txt").write_text("kept")
+    (tmp_path / "mine" / ".gitkeep").write_text("kept")
     assert capture(*command, tmp_path / "mine")[0] == 5
-    assert (tmp_path / "mine" / "notes.txt").exists() and not (tmp_path / "mine" / "run.json").exists()
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == [".gitkeep"]
     monkeypatch.undo()
     assert capture(*command, tmp_path / "mine")[0] == 0
 

@@ -167,3 +167,14 @@ def test_the_sets_of_the_built_in_plugins_are_listed_and_named_where_a_path_is_m
         assert all(file.sha256 is None or len(file.sha256) == 64 for file in entry.files)
     assert gen("train", "--plugin", "image", "--data", "minst", "--out", tmp_path / "run") == 4
     assert "or a named set: mnist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["train", "--plugin", "text", "--data"], ["data", "inspect"]])
+def test_a_name_near_that_of_a_set_is_answered_with_the_set(
+    command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert gen(*command, "coco_captions") == 4
+    assert "coco_captions does not exist; did you mean the data set 'coco-captions'? " in capsys.readouterr().err
+    assert gen(*command, "elsewhere/coco_captions") == 4
+    assert "did you mean" not in capsys.readouterr().err

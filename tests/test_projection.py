@@ -20,6 +20,7 @@ from advgen.errors import ConfigError, DataError
 from advgen.latent.projecting import Projection, project_run
 from advgen.latent.search import Measure, Search, pace, search
 from advgen.sampling import load_run, sample_run
+from advgen_image.single import read_one
 
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import tiny
@@ -123,6 +124,21 @@ def test_images_of_another_size_or_kind_are_fitted_with_a_remark(runs: Callable[
     assert result.remarks == ["scaled and cropped from 50x40 to 32x32", "made colour, it is grey"]
     with Image.open(tmp_path / "out" / "target.png") as target:
         assert target.size == (32, 32) and target.mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels", "changes"),
+    [
+        ("RGB", 4, ["given transparency, it has none"]),
+        ("RGBA", 3, ["laid on white, it has transparency"]),
+        ("L", 4, ["made colour, it is grey", "given transparency, it has none"]),
+        ("RGB", 1, ["made grey, it is colour"]),
+        ("RGBA", 4, []),
+    ],
+)
+def test_what_is_changed_of_a_file_is_told_alone(mode: str, channels: int, changes: list[str], tmp_path: Path) -> None:
+    Image.new(mode, (8, 8)).save(tmp_path / "x.png")
+    assert read_one(tmp_path / "x.png", {"channels": channels, "height": 8, "width": 8, "bits": 8})[1] == changes
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", None])

@@ -104,7 +104,7 @@ def test_refusals_name_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds 3 samples, the metrics need more than 5"):
         evaluate_samples(write_shapes(tmp_path / "few", 3), "image")
     (tmp_path / "x.jsonl").write_text("\n".join(json.dumps({"text": f"a {n}", "start": f"so {n}"}) for n in range(80)))
-    with pytest.raises(ConfigError, match=r"a sample of TextModality answers a condition.*gen evaluate RUN"):
+    with pytest.raises(ConfigError, match=r"a sample of plugin 'text' answers a condition.*gen evaluate RUN"):
         evaluate_samples(tmp_path / "x.jsonl", "text", tmp_path / "x.jsonl", overrides=["options.prompt_field=start"])
 
 
@@ -164,7 +164,7 @@ def test_a_folder_needs_more_samples_than_neighbours(tmp_path: Path) -> None:
         (("runs/x", "--samples", "f", "--plugin", "image"), "leave out the run"),
         (("--samples", "f"), "say with --plugin NAME what reads them"),
         (("--samples", "f", "--plugin", "image", "--step", "3"), "leave out --step"),
-        (("--samples", "f", "--plugin", "image", "--truncation", "0.5"), "--truncation is for runs"),
+        (("--samples", "f", "--plugin", "image", "--truncation", "0.5"), "judged as it is, without a run: leave out --truncation"),
         (("runs/x", "--data", "d"), "--data goes with --samples"),
     ],
 )

@@ -104,6 +104,21 @@ def test_stopping_at_any_step_and_resuming_ends_as_the_uninterrupted_run(plugin:
     assert steps == [1, 2, 3, 4, 5]
 
 
+def test_the_last_step_of_a_run_is_logged_once_also_where_it_was_stopped_on_the_way(tmp_path: Path) -> None:
+    ends = {"plan": [], "samples": ["stop.samples=24"], "metric": ["stop={metric='recall', target=-0.1}"]}
+    for name, more in ends.items():
+        more = [*more, *(["train.evaluate_every=3"] if name == "metric" else [])]
+        for every, logged in ((50, [3]), (2, [2, 3]), (3, [3])):
+            out = tmp_path / f"{name}{every}"
+            run("image", out, f"train.log_every={every}", *more, steps=3 if name == "plan" else 9)
+            rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+            assert [row["step"] for row in rows if "generator/loss" in row] == logged, out
+    run("image", tmp_path / "parts", "train.log_every=50", steps=3, stop_after=2)
+    assert not (tmp_path / "parts" / "metrics.jsonl").exists()
+    advgen.resume(tmp_path / "parts", progress=False, device="cpu")
+    assert digest(saved(tmp_path / "parts", 3)) == digest(saved(tmp_path / "plan50", 3))
+
+
 @pytest.mark.parametrize("other", ["train.channels_last=true", "discriminator.one_pass=false"])
 def test_the_order_of_memory_and_the_number_of_passes_change_nothing_but_rounding(other: str, tmp_path: Path) -> None:
     for name, more in (("plain", []), ("other", [other])):
@@ -256,6 +271,15 @@ def test_a_new_run_does_not_overwrite_an_old_one(tmp_path: Path) -> None:
     run("image", tmp_path / "run", steps=1)
     with pytest.raises(ConfigError, match="already holds a run"):
         run("image", tmp_path / "run", steps=1)
+
+
+def test_a_folder_with_other_files_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.toml").write_text("kept")
+    with pytest.raises(ConfigError, match=r"mine holds other files \(config\.toml\); choose another --out, such as .*mine/run"):
+        run("image", tmp_path / "mine", steps=1)
+    assert [path.read_text() for path in (tmp_path / "mine").iterdir()] == ["kept"]
+    assert run("image", tmp_path / "mine" / "run", steps=1).step == 1
 
 
 def test_from_takes_what_fits_and_says_what_it_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

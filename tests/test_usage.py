@@ -38,6 +38,7 @@ def gen(capsys: pytest.CaptureFixture[str]) -> Any:
         ("train --plugin image --steps", "'--steps' requires an argument", "--help shows what it takes"),
         ("train image", "unexpected extra argument", "a plugin is named with --plugin NAME"),
         ("resume", "gen resume got no RUN", "gen runs list shows those in runs/"),
+        ("export run", "gen export got no --format (onnx: a file for other programs; huggingface: ", "gen export --help"),
         ("plugins show", "gen plugins show got no NAME", "gen plugins list shows them"),
         ("runs lst", "gen runs has no command 'lst'", "did you mean 'list'? known: list, show"),
         ("smaple", "gen has no command 'smaple'", "did you mean 'sample'?"),
@@ -48,6 +49,12 @@ def test_wrong_usage_is_one_line_with_the_culprit_and_the_way_out(gen: Any, argu
     code, out, said = gen(*arguments.split())
     assert (code, out, len(said.splitlines())) == (2, "", 1), said
     assert said.startswith("error: ") and culprit in said and way in said
+
+
+@pytest.mark.parametrize("arguments", ["train --steps -17", "sample run --truncation 3.75", "evaluate run -n many"])
+def test_a_flag_that_is_refused_is_told_with_what_came(gen: Any, arguments: str) -> None:
+    code, _, said = gen(*arguments.split())
+    assert code == 2 and arguments.split()[-1] in said and "constrained" not in said and "input" not in said
 
 
 @pytest.mark.parametrize("group", [[], ["runs"], ["plugins"], ["config"]])

@@ -17,7 +17,7 @@ from advgen.errors import CheckpointError, ConfigError, GenError
 from advgen.loggers import open_loggers
 from advgen.progress import Progress
 from advgen.registry import PluginRecord, find_plugin, resolve
-from advgen.runs import RunFolder, checkpoint, warning_of_divergence
+from advgen.runs import RunFolder, checkpoint, describe_run, warning_of_divergence
 from advgen.runs.checkpoint import unpack_optimizer
 from advgen.runs.ending import note_end, note_failure, note_start
 from advgen.runs.folder import environment, write_text, writing
@@ -69,10 +69,7 @@ def train(
     if from_step is not None and from_run is None:
         raise ConfigError(f"--from-step {from_step} names a checkpoint of --from RUN; give that too")
     record = find_plugin(plugin)
-    place = str(data) if data is not None else None
-    if place is not None and not names_set(record, place) and not is_address(record, place):
-        place = str(Path(place).expanduser().absolute())  # a run may be resumed from elsewhere
-    given = {"data.path": place, "train.steps": steps, "train.minutes": minutes}
+    given = {"data.path": _place(record, data), "train.steps": steps, "train.minutes": minutes}
     given |= {"train.seed": seed, "data.max_bad": max_bad}
     given |= {f"options.{name}": value for name, value in (options or {}).items()}
     files = [Path(path) for path in config_files]
@@ -91,20 +88,24 @@ def train(
         if world.leads:
             describe(folder, resolved, record, setup.corpus, taken, {"networks": _networks(setup)})
         world.barrier()
-        for line in [
-            *taken,
-            *setup.notes,
-            *(f"skipped: {problem}" for problem in setup.corpus.bad),
-            f"run folder: {folder.path}",
-        ]:
+        skipped = [f"skipped: {problem}" for problem in setup.corpus.bad]
+        for line in [*taken, *setup.notes, *skipped, f"run folder: {folder.path}"]:
             show.say(line)
         return _sit(setup, folder, clock, show, stop_after)
+
+
+def _place(record: PluginRecord, data: Path | str | None) -> str | None:
+    """Where data are, as the run keeps it: whole, as a run may be resumed from elsewhere, unless it is a name or address."""
+    place = str(data) if data is not None else None
+    if place is None or names_set(record, place) or is_address(record, place):
+        return place
+    return str(Path(place).expanduser().absolute())
 
 
 def resume(
     run: Path | str, *, stop_after: int | None = None, device: str = "auto", plugin: str | None = None, progress: bool = True
 ) -> RunResult:
-    """Go on with a run to its plan's end, bit-exactly on a CPU.
+    """Go on with a run to its plan's end, bit-exactly on a CPU; one that is there is left as it is.
 
     Raises:
         CheckpointError: where the run or its data is not what it was.
@@ -130,7 +131,17 @@ def resume(
     clock = clock_of(config, manifest)
     if stop_after is not None and clock.step > stop_after:
         raise ConfigError(f"--stop-after {stop_after}: {folder.path} is already at step {clock.step}; give a later step")
+    if clock.progress >= 1.0 and about.get("ended"):
+        return _finished(folder, record, clock.step)
     return _sit(setup, folder, clock, show, stop_after)
+
+
+def _finished(folder: RunFolder, record: PluginRecord, step: int) -> RunResult:
+    """What there is to say of a run that is at its plan's end; nothing of it is touched."""
+    plugin = f"--plugin {record.path} " if record.path is not None and record.sha256 else ""
+    way = f"gen train {plugin}--config {folder.path / 'config.toml'} --from {folder.path} --steps N"
+    reason = f"the plan was complete already; a new run goes on from it: {way}"
+    return RunResult(folder.path, step, reason, best=describe_run(folder.path)["best"])
 
 
 def load_generator(run: Path | str, device: str = "auto", plugin: str | None = None, step: int | None = None) -> LoadedRun:
@@ -155,9 +166,6 @@ def _sit(setup: Setup, folder: RunFolder, clock: Any, show: Progress, stop_after
         finally:
             loggers.close()
         note_end(folder, result.reason, as_planned=result.exit_code == 0)
-    show.say(result.reason)
-    for path in result.samples:
-        show.say(f"samples: {path}")
     return result
 
 

@@ -67,7 +67,7 @@ class Generator(nn.Module, ABC):
         """Complete sequences of tokens, for rollouts: (B, P) prefixes, of which the first ``kept`` (B,) tokens stay as they are
         (None: all), and noise as for ``forward``; the mask is True at what was drawn. A prefix that has ended is left alone."""
         raise ConfigError(
-            f"estimator.rewards=rollout: {type(self).__name__} cannot complete a part of a sample; use dense or terminal, "
+            "estimator.rewards=rollout: the generator cannot complete a part of a sample; use dense or terminal, "
             "or a generator that writes token by token"
         )
 
@@ -77,7 +77,7 @@ class Generator(nn.Module, ABC):
         """Logits (B, L, V) with their graph of the token at each place of (B, L), given those before it. ``drawn``: of a draw,
         where tokens that data alone has cannot come."""
         raise ConfigError(
-            f"{type(self).__name__} has no logits of given tokens, which the estimators ppo and expectation need; use "
+            "the generator has no logits of given tokens, which the estimators ppo and expectation need; use "
             "another estimator, or a generator that writes token by token"
         )
 
@@ -101,8 +101,8 @@ class Generator(nn.Module, ABC):
     def mix(self, coarse: Tensor, fine: Tensor, condition: Mapping[str, Tensor], start: int) -> Sample:
         """Samples with the latents ``coarse`` (B, ...) in the layers before ``start`` and ``fine`` from there on."""
         raise ConfigError(
-            f"{type(self).__name__} has no styles to mix: one latent makes the whole sample; mixing needs networks whose "
-            "layers take a latent each (gen plugins show NAME lists a plugin's presets)"
+            "the networks have no styles to mix: one latent makes the whole sample; mixing needs layers that take a latent "
+            "each, as those of the image plugin's preset stylegan2 do (options.family=stylegan2)"
         )
 
     def follow(self, noise: Tensor, condition: Mapping[str, Tensor]) -> None:
@@ -115,8 +115,8 @@ class Generator(nn.Module, ABC):
     def path_lengths(self, noise: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """How far a sample moves for a step of its latent, (B,), with its graph; for the penalty ``path_length``."""
         raise ConfigError(
-            f"penalties.path_length: {type(self).__name__} has no latent to measure paths in; take the penalty out, "
-            "or use networks that have one (gen plugins show NAME lists a plugin's presets)"
+            "penalties.path_length: the generator has no latent to measure paths in; take the penalty out, or use networks "
+            "that have one, such as the image plugin's preset stylegan2 (gen plugins show NAME lists a plugin's presets)"
         )
 
 
@@ -225,7 +225,7 @@ class Modality(ABC, Generic[ConfigT]):
 
     def feature_space(self, name: str, cache: Path, weights: Path | None, device: torch.device) -> Judge:
         """The network of one of ``feature_spaces``, with the weights of that file; None: from ``cache``, or fetched."""
-        raise ConfigError(f"{type(self).__name__} has no features {name!r}; leave --features out")
+        raise ConfigError(f"the plugin has no features {name!r}; leave --features out")
 
     @abstractmethod
     def write(self, batch: Batch, folder: Path, *, start: int = 0) -> list[Path]:
@@ -245,7 +245,7 @@ class Modality(ABC, Generic[ConfigT]):
 
     def animate(self, frames: Sequence[Batch], stem: Path, kind: str) -> list[Path]:
         """A film in one of ``animations`` beside ``stem``; each of ``frames`` is what is seen at once."""
-        raise ConfigError(f"{type(self).__name__} makes no animations; leave --format out")
+        raise ConfigError("the plugin makes no animations; leave --format out")
 
     def read_sample(self, path: Path) -> tuple[Batch, list[str]]:
         """One file as a batch of one, as sources give it, and what had to be changed of it; for ``gen project``.
@@ -253,13 +253,12 @@ class Modality(ABC, Generic[ConfigT]):
         Raises:
             DataError: where the file is missing, damaged or of another kind.
         """
-        raise ConfigError(f"{type(self).__name__} reads no single files, so nothing can be projected")
+        raise ConfigError("the plugin reads no single files, so nothing can be projected")
 
     def reading_alike(self) -> ConfigT:
         """Options under which other files are read in the form of this data, for ``gen evaluate --samples``."""
         raise ConfigError(
-            f"{type(self).__name__} cannot read a folder of samples in the form of other data; evaluate a run instead: "
-            "gen evaluate RUN"
+            "the plugin cannot read a folder of samples in the form of other data; evaluate a run instead: gen evaluate RUN"
         )
 
     def describe(self, generator: Generator) -> dict[str, str | int | float]:
@@ -285,7 +284,7 @@ class Modality(ABC, Generic[ConfigT]):
 
     def use_sampling(self, options: Any, num_samples: int) -> None:
         """Draw as ``gen sample`` asks from now on, ``num_samples`` in all; ``options`` is of the spec's ``sampling`` model."""
-        raise ConfigError(f"{type(self).__name__} has no sampling options")
+        raise ConfigError("the plugin has no sampling options")
 
     def draw(self, network: nn.Module, noise: Tensor, condition: Mapping[str, Tensor], *, start: int) -> Sample:
         """Samples ``start`` and on of ``gen sample``; sample i may depend on i. The default asks the generator."""
@@ -294,7 +293,7 @@ class Modality(ABC, Generic[ConfigT]):
 
     def verify(self, path: Path, options: Any) -> Mapping[str, float | int]:
         """What a file says of the watermark in ``options``: ``z``, ``p`` and whatever explains them, for ``gen verify``."""
-        raise ConfigError(f"{type(self).__name__} puts no watermark in its samples")
+        raise ConfigError("the plugin puts no watermark in its samples")
 
     def condition(self, num_samples: int, generator: torch.Generator, *, label: int | None = None) -> dict[str, Tensor]:
         """Conditions drawn as in the training data: ``facts["classes"]`` names, ``facts["class_counts"]`` weights."""
@@ -310,7 +309,7 @@ class Modality(ABC, Generic[ConfigT]):
 
     def likelihood(self, generator: Generator, batch: Batch) -> Tensor:
         """Negative log-likelihood of a prepared batch, (B, *positions) in nats; for likelihood phases and anchors."""
-        raise ConfigError(f"{type(self).__name__} has no likelihood; remove the likelihood phase and anchor")
+        raise ConfigError("the plugin has no likelihood; remove the likelihood phase and anchor")
 
     def likelihood_of_draws(self, generator: Generator, batch: Batch) -> Tensor:
         """As ``likelihood``, of what the generator itself has drawn, where some of what data hold may never come."""
@@ -322,7 +321,7 @@ class Modality(ABC, Generic[ConfigT]):
 
     def automatic_weight(self, penalty: str, batch_size: int) -> float:
         """The weight of a penalty whose configuration says ``auto``, for the data's size and the global batch."""
-        raise ConfigError(f"penalties.{penalty}.weight = auto: {type(self).__name__} has no rule for it; give a number")
+        raise ConfigError(f"penalties.{penalty}.weight = auto: the plugin has no rule for it; give a number")
 
     def against_overfitting(self) -> str:
         """What users can do where D knows training samples from held-out ones; empty, the default: D is not watched."""
@@ -340,7 +339,7 @@ class Modality(ABC, Generic[ConfigT]):
 
     def convert(self, generator: Generator, paths: Sequence[Path], folder: Path) -> list[Path]:
         """Files through G, for ``gen sample --from``: writes one file for each into ``folder``; G is in eval mode."""
-        raise ConfigError(f"{type(self).__name__} makes samples from noise alone; leave out --from")
+        raise ConfigError("the plugin makes samples from noise alone; leave out --from")
 
     def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
         """The modality's own metrics (factors read back, validity, BLEU, ...), on prepared-scale batches."""

@@ -113,7 +113,7 @@ def towards_mean(
         return latent
     if not (network.mapped or modality.normal_noise):
         raise ConfigError(
-            f"--truncation {truncation:g}: samples of {type(modality).__name__} have no mean latent to be drawn towards "
+            f"--truncation {truncation:g}: these samples have no mean latent to be drawn towards "
             "(no mapping network, and noise that is not normal numbers alone); leave it out"
         )
     return torch.lerp(network.mean_latent(latent, condition), latent, truncation)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -43,6 +45,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Judge a run's generator on the held-out test split; the report is also written to ``evaluation.json`` in the run.
 
+    An earlier report under another protocol stays beside it, as ``evaluation-DIGEST.json`` with a digest of its protocol.
+
     Args:
         run: the run's folder.
         num_samples: how many to generate; None takes the test split's size, at most 2,000.
@@ -66,7 +70,7 @@ def evaluate_run(
     metrics, left_out = plugin_metrics(loaded.record)
     report = evaluate_loaded(loaded, num_samples, seed, metrics, comparison.within(features, weights))
     report["left_out"] = left_out | report["left_out"]
-    write_report(report, loaded.folder / f"evaluation{f'-{features}' if features else ''}.json")
+    _keep(report, loaded.folder / f"evaluation{f'-{features}' if features else ''}.json")
     return report
 
 
@@ -131,9 +135,7 @@ def real_side(
     corpus, modality, space, cache = run.corpus(), run.modality, comparison.space, cache_folder()
     against_train = comparison.reference == TRAIN
     if modality.paired and against_train:
-        raise ConfigError(
-            f"--reference {TRAIN}: samples of {type(modality).__name__} answer held-out conditions; leave --reference out"
-        )
+        raise ConfigError(f"--reference {TRAIN}: these samples answer held-out conditions; leave --reference out")
     split = "reference" if "reference" in corpus.splits else "train"
     sizes = {TEST: len(split_of(corpus, TEST)), TRAIN: len(split_of(corpus, split))}
     count = _count(num_samples, sizes, comparison)
@@ -303,11 +305,29 @@ def _jsonable(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_report(report: Mapping[str, Any], path: Path) -> None:
-    """Replace the file at once, so that a full disk leaves the old one."""
+def _keep(report: Mapping[str, Any], path: Path) -> None:
+    """Write the newest report; an earlier one under another protocol moves beside it, and under the same one goes."""
+    own, earlier = _beside(path, report), None
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # none there, or none that can be read
+        earlier = _beside(path, json.loads(path.read_text(encoding="utf-8")))
+    write_report(report, path, earlier if earlier != own else None)
+    own.unlink(missing_ok=True)
+
+
+def _beside(path: Path, report: Mapping[str, Any]) -> Path:
+    """Where a report stays once another protocol's takes its place; the judge's accuracy is measured, not chosen."""
+    chosen = {name: value for name, value in report["protocol"].items() if name != "judge_accuracy"}
+    digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]
+    return path.with_stem(f"{path.stem}-{digest}")
+
+
+def write_report(report: Mapping[str, Any], path: Path, earlier: Path | None = None) -> None:
+    """Replace the file at once, so that a full disk leaves the old one; what was there moves to ``earlier``, where given."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        if earlier is not None:
+            path.replace(earlier)
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

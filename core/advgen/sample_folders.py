@@ -73,7 +73,7 @@ class SampleFolder:
         Raises:
             ConfigError: always.
         """
-        raise ConfigError(f"{type(self.modality).__name__} answers conditions, which files cannot; evaluate a run instead")
+        raise ConfigError("samples of this plugin answer conditions, which files cannot; evaluate a run instead")
 
     def of_generator(self, held_out: Batch, generated: Batch) -> dict[str, float]:
         """None: nobody knows what made the files."""
@@ -149,7 +149,7 @@ def open_folder(
     modality, corpus = read_corpus(record, config, new=True)
     if modality.paired:
         raise ConfigError(
-            f"--samples: a sample of {type(modality).__name__} answers a condition, which files do not have; "
+            f"--samples: a sample of plugin {record.name!r} answers a condition here, which files do not have; "
             "evaluate a run instead: gen evaluate RUN"
         )
     with tempfile.TemporaryDirectory() as scratch:

@@ -17,7 +17,7 @@ from advgen.config.load import options_of
 from advgen.config.model import PlayerConfig, RunConfig
 from advgen.contracts import Batch, Corpus, DataRequest, Discriminator, Generator, Modality, Mode, Source
 from advgen.controllers import CONTROLLERS
-from advgen.data.datasets import is_address, locate, names_set
+from advgen.data.datasets import is_address, locate, names_set, nearest_set
 from advgen.data.resident import keep_on_device
 from advgen.engine import corrected, make_player
 from advgen.errors import ConfigError, ContractError, DataError, PluginError
@@ -79,7 +79,8 @@ def read_corpus(record: PluginRecord, config: RunConfig, new: bool = False) -> t
         return kind(options, corpus.facts), corpus
     given = Path(data.path).expanduser() if data.path else None
     if given is not None and not given.exists() and not names_set(record, str(data.path)):
-        raise DataError(f"data path {given} does not exist; {_way_out(record, new)}")
+        meant = nearest_set(record, given) if new else ""
+        raise DataError(f"data path {given} does not exist; {meant}{_way_out(record, new)}")
     path = locate(record, str(data.path)) if given is not None else None
     archived = path != given
     try:
@@ -329,18 +330,18 @@ def _check_coupling(networks: tuple[Generator, Discriminator], config: RunConfig
     share, group = config.train.batch_size // parts, networks[1].batch_group
     if share % group:
         raise ConfigError(
-            f"{type(networks[1]).__name__} judges groups of {group} samples together, but each of {parts} parts of a batch of "
+            f"the discriminator judges groups of {group} samples together, but each of {parts} parts of a batch of "
             f"{config.train.batch_size} holds {share}; set train.batch_size={max(share // group, 1) * group * parts}"
         )
     shared = [name for name, penalty in config.penalties.items() if penalty.share < 1 and (group > 1 or name in CONTROLLERS)]
     if shared:
         why = "has no share" if shared[0] in CONTROLLERS else f"would cut through the groups of {group} samples that D compares"
         raise ConfigError(f"penalties.{shared[0]}.share: this penalty {why}; leave share out, or use interval")
-    for network in networks:
+    for player, network in zip(("generator", "discriminator"), networks, strict=True):
         coupled = any(isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) for layer in network.modules())
         if coupled and parts > 1:
             raise ConfigError(
-                f"{type(network).__name__} has BatchNorm, which needs the whole batch, but the batch is cut in {parts}; "
+                f"the {player} has BatchNorm, which needs the whole batch, but the batch is cut in {parts}; "
                 "use one process with train.accumulate=1, or networks without BatchNorm"
             )
 

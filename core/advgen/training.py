@@ -169,21 +169,27 @@ class Trainer:
             self.entered = number
 
     def _housekeeping(self, logs: dict[str, Tensor]) -> tuple[str, int] | None:
-        train, step = self.config.train, self.clock.step
-        if step % train.log_every == 0:
+        train, step, enough = self.config.train, self.clock.step, self._enough()
+        if step % train.log_every == 0 or self.clock.progress >= 1.0 or enough:
             self._log(logs)
         if step % train.sample_every == 0 and self.world.leads:
             self.show_samples()
         met = self._validate() if train.evaluate_every and step % train.evaluate_every == 0 else None
+        if met and self.logged_step != step:
+            self._log(logs)
         if step % train.checkpoint_every == 0:
             self.save()
         if self.world.any(self.signal is not None) if step % CLOCK_EVERY == 0 or self.world.size == 1 else False:
             interrupted = self.signal in (signal.SIGINT, None)
             return f"interrupted at step {step}, saved; go on with: gen resume {self.folder.path}", 130 if interrupted else 75
-        seen = self.config.stop.samples
-        if seen is not None and step * train.batch_size * self.config.discriminator.steps >= seen:
+        return enough or met
+
+    def _enough(self) -> tuple[str, int] | None:
+        """How a run ends that has seen as many samples as it may."""
+        seen, step = self.config.stop.samples, self.clock.step
+        if seen is not None and step * self.config.train.batch_size * self.config.discriminator.steps >= seen:
             return f"stop.samples={seen} reached at step {step}", 0
-        return met
+        return None
 
     def _log(self, logs: dict[str, Tensor]) -> None:
         now, step = time.monotonic(), self.clock.step

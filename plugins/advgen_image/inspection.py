@@ -42,7 +42,7 @@ class _Findings:
         self.config, self.num = config, 0
         self.sizes, self.modes, self.formats, self.bits = Counter[str](), Counter[str](), Counter[str](), Counter[int]()
         self.heights, self.widths, self.repeats = Spread(), Spread(), Repeats()
-        self.animated, self.transparent, self.tiny, self.huge = Tally(), Tally(), Tally(), Tally()
+        self.animated, self.transparent, self.opaque, self.tiny, self.huge = Tally(), Tally(), Tally(), Tally(), Tally()
         self.grey, self.grey_in_colour, self.turned, self.frames = Tally(), Tally(), Tally(), Spread()
         self.kept: list[Item] = []
 
@@ -60,6 +60,8 @@ class _Findings:
             except Exception as error:  # Pillow's decoders raise many kinds on damaged data
                 raise BadImage(f"damaged: {error}") from error
             self._look(row.name, image, header.colour)
+            # Transparency of 16-bit pictures is not kept.
+            opaque = header.alpha and (header.deep or image.convert("RGBA").getextrema()[3][0] == 255)
         self.num += 1
         self.sizes[f"{header.height}x{header.width}"] += 1
         self.heights.add(header.height)
@@ -68,7 +70,8 @@ class _Findings:
         self.formats[kind] += 1
         self.bits[16 if header.deep else 8] += 1
         small, large = min(header.height, header.width), max(header.height, header.width)
-        named = {"animated": header.frames > 1, "transparent": header.alpha, "turned": header.turned}
+        named = {"animated": header.frames > 1, "turned": header.turned}
+        named |= {"transparent": header.alpha and not opaque, "opaque": opaque}
         named |= {"tiny": small < TINY_PIXELS, "huge": large > HUGE_PIXELS}
         for name, applies in named.items():
             if applies:
@@ -120,14 +123,15 @@ def _inspect(config: ImageConfig, request: DataRequest, show: Show) -> DataRepor
 def _details(found: _Findings) -> dict[str, object]:
     return {
         "sizes": most_common(found.sizes),
-        "height": found.heights.summary(),
-        "width": found.widths.summary(),
+        "height": found.heights.summary(total=False),
+        "width": found.widths.summary(total=False),
         "modes": most_common(found.modes),
         "formats": most_common(found.formats),
         "bits": most_common(found.bits),
         "grey": found.grey.summary(),
         "grey_in_colour_files": found.grey_in_colour.summary(),
         "transparent": found.transparent.summary(),
+        "opaque_with_alpha": found.opaque.summary(),
         "turned_by_exif": found.turned.summary(),
         "animated": found.animated.summary(),
         "pictures_of_animated": found.frames.summary(),
@@ -154,7 +158,8 @@ def _add_training(report: DataReport, found: _Findings, config: ImageConfig, req
 def _add_size(report: DataReport, found: _Findings, config: ImageConfig) -> None:
     """What decoded images take, and where they would be."""
     height, width = (int(size) for size in found.sizes.most_common(1)[0][0].split("x"))
-    channels = config.channels or (3 if found.grey.count < found.num else 1) + bool(found.transparent.count)
+    alpha = bool(found.transparent.count or found.opaque.count)
+    channels = config.channels or (3 if found.grey.count < found.num else 1) + alpha
     margin = config.crop_margin
     deep = set(found.bits) == {16}
     target = Target(channels, (config.image_height or height) + margin, (config.image_width or width) + margin, deep)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from advgen import Batch, DataError
-from advgen_image.decoding import SUFFIXES, BadImage, Target, decode, read_header
+from advgen_image.decoding import SUFFIXES, BadImage, Header, Target, decode, read_header
 
 
 def read_one(path: Path, facts: Mapping[str, Any]) -> tuple[Batch, list[str]]:
@@ -26,15 +26,17 @@ def read_one(path: Path, facts: Mapping[str, Any]) -> tuple[Batch, list[str]]:
         header, pixels = read_header(path), decode(path, target)
     except (BadImage, OSError) as error:
         raise DataError(f"{path}: {error}; expected an image: {' '.join(SUFFIXES)}") from error
-    changes = []
+    values = pixels if pixels.dtype == np.uint8 else pixels.astype(np.int32)
+    return Batch(torch.from_numpy(np.array(values[None]))), _changes(header, target)
+
+
+def _changes(header: Header, target: Target) -> list[str]:
+    """What was done to a file, in words that follow on "was"."""
+    changes, wants_colour = list[str](), target.colours == 3
     if (header.height, header.width) != (target.height, target.width):
         changes.append(f"scaled and cropped from {header.height}x{header.width} to {target.height}x{target.width}")
-    own, wanted = (header.colour, header.alpha), (target.colours == 3, target.alpha)
-    if own != wanted:
-        changes.append(f"made {_kind(*wanted)}, it is {_kind(*own)}")
-    values = pixels if pixels.dtype == np.uint8 else pixels.astype(np.int32)
-    return Batch(torch.from_numpy(np.ascontiguousarray(values[None]))), changes
-
-
-def _kind(colour: bool, alpha: bool) -> str:
-    return ("colour" if colour else "grey") + (" with transparency" if alpha else "")
+    if header.colour != wants_colour:
+        changes.append("made colour, it is grey" if wants_colour else "made grey, it is colour")
+    if header.alpha != target.alpha:
+        changes.append("given transparency, it has none" if target.alpha else "laid on white, it has transparency")
+    return changes

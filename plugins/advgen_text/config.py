@@ -95,8 +95,9 @@ class TextSampling(PluginConfig):
     @model_validator(mode="after")
     def _fit_together(self) -> TextSampling:
         if self.prompt is not None and self.prompts is not None:
-            raise ValueError("prompt and prompts exclude each other")
+            raise ValueError("--prompt and --prompts exclude each other; give one of the two")
         drawing = [name for name in ("top_k", "top_p", "watermark") if getattr(self, name) is not None]
         if self.beam is not None and (drawing or self.temperature != 1.0):
-            raise ValueError(f"beam draws nothing at random; leave {', '.join(drawing) or 'temperature'} out")
+            surplus = ", ".join(f"--{name.replace('_', '-')}" for name in drawing or ["temperature"])
+            raise ValueError(f"--beam draws nothing at random; leave {surplus} out")
         return self

@@ -25,7 +25,7 @@ def inspect_lines(config: TextConfig, request: DataRequest, show: Show) -> DataR
         DataError: where there is no text file.
     """
     origin, report, notes = find_origin(config, request), DataReport("lines"), Notes()
-    words, characters, repeats = Spread(), Spread(), Repeats(named=False)
+    words, characters, repeats = Spread(), Spread(), Repeats()
     vocabulary, classes, splits, num_cut = Counter[str](), Counter[str](), Counter[str](), 0
     for line in origin.lines(config, replace(request, max_bad=2**62), notes):
         found = split_words(line.whole.lower() if config.lower_case else line.whole)
@@ -33,7 +33,7 @@ def inspect_lines(config: TextConfig, request: DataRequest, show: Show) -> DataR
         words.add(len(found))
         characters.add(len(line.whole))
         num_cut += len(found) >= config.max_length  # the end mark takes a place too
-        repeats.add(line.whole[:SHOWN_CHARACTERS], mark(line.whole))
+        repeats.add(f"{line.place} {line.number}", mark(line.whole), line.whole[:SHOWN_CHARACTERS])
         for word in found:
             if word in vocabulary or len(vocabulary) < MOST_WORDS:
                 vocabulary[word] += 1

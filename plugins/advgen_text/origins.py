@@ -150,7 +150,8 @@ class TableSet:
         most = config.max_length * CHARACTERS_PER_TOKEN if config.long_lines == "cut" else LINE_BYTES
         for first, block in enumerate(table.select_columns(columns).iter(BLOCK_ROWS)):
             for index, text in enumerate(block[config.field]):
-                where = f"{self.name} {name}/{first * BLOCK_ROWS + index}"
+                number = first * BLOCK_ROWS + index
+                where = f"{self.name} {name}/{number}"
                 label = class_name(block[config.label_field][index], labels) if config.label_field is not None else None
                 prompt = block[config.prompt_field][index] if config.prompt_field is not None else None
                 if text is None or (prompt is None and config.prompt_field is not None):
@@ -158,7 +159,8 @@ class TableSet:
                 elif label is None and config.label_field is not None:
                     notes.refuse(f"{where} has no {config.label_field}", request.max_bad)
                 elif line := " ".join(text[:most].split()):
-                    yield Line(line, label, prompt=None if prompt is None else " ".join(prompt[-most:].split()))
+                    start = None if prompt is None else " ".join(prompt[-most:].split())
+                    yield Line(line, label, prompt=start, place=f"{name} row", number=number)
                 else:
                     notes.num_empty += 1
 

@@ -31,6 +31,8 @@ class Line(NamedTuple):
         own_splits: the held-out splits that the data set brings itself.
         split: the one of them that this is of.
         prompt: how the sample starts, spaces single; None without.
+        place: what the number counts in, such as ``captions.txt line``.
+        number: of the line from 1, or of a table's row from 0.
     """
 
     text: str
@@ -38,6 +40,8 @@ class Line(NamedTuple):
     own_splits: frozenset[str] = frozenset()
     split: str | None = None
     prompt: str | None = None
+    place: str = ""
+    number: int = 0
 
     @property
     def whole(self) -> str:
@@ -140,7 +144,7 @@ def mark(text: str) -> bytes:
 
 
 def _read_file(file: Path, config: TextConfig, request: DataRequest, notes: Notes) -> Iterator[Line]:
-    is_json = file.suffix.lower() == ".jsonl"
+    is_json, place = file.suffix.lower() == ".jsonl", f"{file.name} line"
     most = config.max_length * CHARACTERS_PER_TOKEN if config.long_lines == "cut" else LINE_BYTES
     for option in ("label_field", "prompt_field"):
         if getattr(config, option) is not None and not is_json:
@@ -157,7 +161,7 @@ def _read_file(file: Path, config: TextConfig, request: DataRequest, notes: Note
         text = " ".join(found.text[:most].split())
         if text:
             prompt = None if found.prompt is None else " ".join(found.prompt[-most:].split())
-            yield found._replace(text=text, prompt=prompt)
+            yield found._replace(text=text, prompt=prompt, place=place, number=raw.number)
         else:
             notes.num_empty += 1
 

@@ -83,7 +83,10 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         lines.append(f"  ... {facts['num_bad'] - min(SHOWN, len(facts['bad']))} more; --json names more of them")
     repeats = facts["duplicates"]
     lines.append(f"duplicates: {repeats.get('count', 0)} of {repeats.get('compared', 0)}")
-    lines += [f"  {name}" + (f" = {before}" if before != name else "") for name, before in repeats.get("pairs", [])[:SHOWN]]
+    pairs = repeats.get("pairs", [])[:SHOWN]
+    lines += [f"  {name}" + (f" = {before}" if before != name else "") for name, before in pairs]
+    if pairs and repeats["count"] > len(pairs):
+        lines.append(f"  ... {repeats['count'] - len(pairs)} more; --json names more of them")
     for name in ("classes", "splits"):
         counts = list(facts[name].items())
         shown = ", ".join(f"{key} {number}" for key, number in counts[: 2 * SHOWN])

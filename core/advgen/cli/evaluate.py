@@ -74,46 +74,56 @@ def evaluate(
     asked: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
     place: dict[str, Any] = {"num_samples": num_samples, "seed": seed, "device": device, "plugin": plugin}
     place["comparison"] = Comparison(**asked)
-    foreign = {"--data": data, "--preset": preset, "--set": overrides}
     with to_stderr():
         if samples is not None:
-            if truncation is not None:
-                raise ConfigError("--truncation is for runs; --samples are judged as they are; leave it out")
+            _refuse_beside_samples(samples, {"the run": run, "--step": step, "--truncation": truncation})
             place["comparison"] = place["comparison"].within(features, weights)
-            report = _of_folder(run, samples, step, data, preset, overrides or [], place)
-        elif run is None:
-            raise ConfigError(
-                "gen evaluate got neither a run nor --samples; expected gen evaluate RUN (gen runs list shows those in runs/), "
-                "or gen evaluate --samples FOLDER --plugin NAME --data DATA"
-            )
-        elif surplus := [name for name, value in foreign.items() if value]:
-            raise ConfigError(f"{surplus[0]} goes with --samples, a run has its own data and options; leave it out")
+            report = _of_folder(samples, data, preset, overrides or [], place)
         else:
-            report = evaluate_run(run, step=step, features=features, weights=weights, truncation=truncation, **place)
+            own = _run_alone(run, {"--data": data, "--preset": preset, "--set": overrides})
+            report = evaluate_run(own, step=step, features=features, weights=weights, truncation=truncation, **place)
     if as_json:
         say_json(report)
     else:
         say(format_report(report))
 
 
+def _refuse_beside_samples(samples: Path, of_runs: dict[str, Any]) -> None:
+    """Refuse what says which samples of a run are judged, where those of a folder are.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if surplus := [name for name, value in of_runs.items() if value is not None]:
+        raise ConfigError(f"--samples {samples} is judged as it is, without a run: leave out {surplus[0]}")
+
+
+def _run_alone(run: Path | None, foreign: dict[str, Any]) -> Path:
+    """The run.
+
+    Raises:
+        ConfigError: where there is none, or what goes with --samples is given too.
+    """
+    if run is None:
+        raise ConfigError(
+            "gen evaluate got neither a run nor --samples; expected gen evaluate RUN (gen runs list shows those in runs/), "
+            "or gen evaluate --samples FOLDER --plugin NAME --data DATA"
+        )
+    if surplus := [name for name, value in foreign.items() if value]:
+        raise ConfigError(f"{surplus[0]} goes with --samples, a run has its own data and options; leave it out")
+    return run
+
+
 def _of_folder(
-    run: Path | None,
-    samples: Path,
-    step: int | None,
-    data: str | None,
-    preset: str | None,
-    overrides: list[str],
-    place: dict[str, Any],
+    samples: Path, data: str | None, preset: str | None, overrides: list[str], place: dict[str, Any]
 ) -> dict[str, Any]:
     """The report of a folder of samples.
 
     Raises:
-        ConfigError: where a run or a step is named too, or no plugin.
+        ConfigError: where no plugin is named.
     """
     from advgen.sample_folders import evaluate_samples
 
-    if run is not None or step is not None:
-        raise ConfigError(f"--samples {samples} is judged without a run: leave out {'the run' if run else '--step'}")
     if place["plugin"] is None:
         raise ConfigError(f"--samples {samples}: say with --plugin NAME what reads them (gen plugins list shows the names)")
     return evaluate_samples(samples, data=data, preset=preset, overrides=overrides, **place)

@@ -119,6 +119,7 @@ def _tell(result: Any, as_json: bool) -> None:
     if as_json:
         say_json(result.as_dict())
         return
-    say(f"{counted(result.num_samples)} in {result.overview[0].parent}")
-    for path in [*result.overview, *result.files]:
+    files = [*result.overview, *result.files]
+    say(f"{counted(len(files), 'file')} of {counted(result.num_samples)} in {files[0].parent}")
+    for path in files:
         say(f"  {path}")

@@ -118,11 +118,9 @@ def type_text(field: FieldInfo) -> str:
 
 def range_text(field: FieldInfo) -> str:
     """What numbers an option takes: ``4 to 1024``, ``1 or more``; empty where all."""
-    bounds = {name: getattr(rule, name) for rule in field.metadata for name in ("ge", "gt", "le", "lt") if hasattr(rule, name)}
-    if "ge" in bounds and "le" in bounds:
-        return f"{bounds['ge']} to {bounds['le']}"
-    words = {"ge": "{} or more", "gt": "above {}", "le": "{} or less", "lt": "below {}"}
-    return " and ".join(words[name].format(bound) for name, bound in bounds.items())
+    from advgen.config import expected
+
+    return expected.range_text(field.metadata)
 
 
 def default_text(field: FieldInfo) -> str:

@@ -77,9 +77,9 @@ def table(rows: list[list[str]], header: list[str]) -> str:
     return "\n".join(lines)
 
 
-def counted(num_samples: int) -> str:
-    """The number of samples in words that agree with it."""
-    return f"{num_samples} sample{'' if num_samples == 1 else 's'}"
+def counted(number: int, what: str = "sample") -> str:
+    """A number of something in words that agree with it."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def cell(value: Any) -> str:

@@ -16,6 +16,7 @@ from advgen.errors import ConfigError
 
 if TYPE_CHECKING:
     from advgen.registry import PluginRecord
+    from advgen.sampling import SampleResult
 
 
 def sample(
@@ -73,13 +74,18 @@ def sample(
             result = sample_run(run, **asked, **own, **place)
     if as_json:
         say_json(result.as_dict())
-        return
+    else:
+        _tell(result, out)
+
+
+def _tell(result: SampleResult, out: Path | None) -> None:
+    """Say where the samples are, and what made room for them."""
     shown = result.overview or result.files
     say(f"{counted(result.num_samples)} in {shown[0].parent if shown else out}")
     for path in result.overview:
         say(f"  overview: {path}")
     if result.removed:
-        say(f"  removed: {len(result.removed)} files of an earlier gen sample")
+        say(f"  removed: {counted(len(result.removed), 'file')} of an earlier gen sample")
 
 
 def _refuse_beside_files(asked: dict[str, Any]) -> None:

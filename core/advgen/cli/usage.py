@@ -44,14 +44,28 @@ def explained(complaint: Any) -> str:
     if kind == "NoSuchOption":
         return f"{command} has no option {complaint.option_name}; {_right_option(complaint.option_name, context)}"
     if kind == "MissingParameter":
-        name = _name(complaint.param)
-        return f"{command} got no {name}, expected one; {WHERE.get(name, way)}"
+        name, about = _name(complaint.param), getattr(complaint.param, "help", None)
+        told = f" ({_lower(about)})" if about and name.startswith("-") else ""
+        return f"{command} got no {name}{told}, expected one; {WHERE.get(name, way)}"
     if kind == "BadParameter" and getattr(complaint, "param", None):
-        expected = _lower(complaint.message).replace("input should be", "expected")
-        return f"{command} {_name(complaint.param)}: {expected}; {way}"
+        return f"{command} {_name(complaint.param)}: {_refused(complaint)}; {way}"
     if "unexpected extra argument" in text and "--plugin" in _options(context):
         way = f"a plugin is named with --plugin NAME, and {way}"
     return f"{command}: {text}; {way}" if command else f"{text}; {way}"
+
+
+def _refused(complaint: Any) -> str:
+    """What was expected of a value and what came; typer leaves the latter out where pydantic has read it."""
+    from advgen.config.expected import BOUNDS
+
+    details = complaint.__cause__.errors() if hasattr(complaint.__cause__, "errors") else []
+    if not details:
+        return _lower(complaint.message)
+    words = {"int_parsing": "an integer", "float_parsing": "a number"}
+    bounds = [BOUNDS[name].format(f"{value:g}") for name, value in details[0].get("ctx", {}).items() if name in BOUNDS]
+    told = words.get(details[0]["type"]) or "".join(bounds)
+    expected = f"expected {told}" if told else _lower(details[0]["msg"]).replace("input should be", "expected")
+    return f"{expected}, got {details[0]['input']}"
 
 
 def _right_option(name: str, context: Any) -> str:

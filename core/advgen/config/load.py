@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from advgen.config import toml
-from advgen.config.explain import explain
+from advgen.config.explain import explain, explain_flags, leaves
 from advgen.config.model import RunConfig
 from advgen.config.toml import KeyPath, Place, dotted
 from advgen.errors import ConfigError, PluginError, nearest
@@ -126,7 +126,10 @@ def sampling_options(record: PluginRecord, given: Mapping[str, Any]) -> PluginCo
     model = sampling_model(record)
     if model is None:
         raise ConfigError(f"plugin {record.name!r} has no sampling options; leave {', '.join(given)} out")
-    return _validated(model, dict(given), lambda path: "sampling")
+    try:
+        return model.model_validate(dict(given))
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain_flags(error, model, given))) from error
 
 
 def named_plugin(files: Sequence[Path]) -> str | None:
@@ -272,7 +275,7 @@ def _check(record: PluginRecord, merged: _Merged) -> Resolved:
     options = _validated(options_model(record), raw, merged.source, ("options",))
     tree = merged.tree | {"options": _given(options.model_dump(mode="json"), merged.source, ("options",))}
     config = _validated(RunConfig, tree, merged.source)
-    sources = {dotted(path): merged.source(path) for path in _leaves(config.model_dump(mode="json"))}
+    sources = {dotted(path): merged.source(path) for path in leaves(config.model_dump(mode="json"))}
     return Resolved(config, options, sources | {dotted(path): source for path, source in merged.removed.items()})
 
 
@@ -280,14 +283,7 @@ def _validated(model: type[ModelT], tree: Any, source: Place, prefix: KeyPath = 
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError("\n".join(explain(error, model, source, prefix))) from error
-
-
-def _leaves(tree: Mapping[str, Any], path: KeyPath = ()) -> list[KeyPath]:
-    found: list[KeyPath] = []
-    for key, value in tree.items():
-        found += _leaves(value, (*path, key)) if isinstance(value, Mapping) else [(*path, key)]
-    return found
+        raise ConfigError("\n".join(explain(error, model, tree, source, prefix))) from error
 
 
 def _given(tree: Mapping[str, Any], source: Place, path: KeyPath) -> dict[str, Any]:
@@ -301,7 +297,7 @@ def _given(tree: Mapping[str, Any], source: Place, path: KeyPath) -> dict[str, A
 
 def _empty(tree: Mapping[str, Any]) -> list[KeyPath]:
     """Paths of keys without a value."""
-    return [path for path in _leaves(tree) if _at(tree, path) is None]
+    return [path for path in leaves(tree) if _at(tree, path) is None]
 
 
 def _at(tree: Mapping[str, Any], path: KeyPath) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import shutil
@@ -32,6 +33,13 @@ def named_sets(record: PluginRecord | None = None) -> dict[str, tuple[str, DataS
 def names_set(record: PluginRecord | None, data: str) -> bool:
     """Whether this is a named set: a file or folder of that name comes first."""
     return not Path(data).expanduser().exists() and data in named_sets(record)
+
+
+def nearest_set(record: PluginRecord | None, data: Path) -> str:
+    """A question whether a name in the working folder, where nothing is, means a set; empty where none is near."""
+    written = data.name.lower().replace("_", "-")
+    close = difflib.get_close_matches(written, named_sets(record), n=1) if data.absolute().parent == Path.cwd() else []
+    return f"did you mean the data set {close[0]!r}? " if close else ""
 
 
 def is_address(record: PluginRecord | None, data: str) -> bool:

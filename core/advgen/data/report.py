@@ -94,12 +94,13 @@ class Spread:
         self.num += 1
         self.counts[float(f"{value:.3g}")] += 1  # so that there are few different ones
 
-    def summary(self) -> dict[str, float]:
-        """By name; empty where there was no number."""
+    def summary(self, total: bool = True) -> dict[str, float]:
+        """By name; empty where there was no number. ``total``: with the sum, where it means something."""
         if not self.num:
             return {}
         parts = {"min": self.least, "median": self._median(), "mean": self.total / self.num, "max": self.greatest}
-        rounded = {name: round(value, 4) for name, value in (parts | {"total": self.total}).items()}
+        parts |= {"total": self.total} if total else {}
+        rounded = {name: round(value, 4) for name, value in parts.items()}
         return {name: int(value) if float(value).is_integer() else value for name, value in rounded.items()}
 
     def _median(self) -> float:
@@ -124,13 +125,14 @@ class Repeats:
         self.num_extra, self.num_compared = 0, 0
         self.examples: list[list[str]] = []
 
-    def add(self, name: str, digest: bytes) -> None:
-        """Take a sample by a hash of its content."""
+    def add(self, name: str, digest: bytes, shown: str = "") -> None:
+        """Take a sample by a hash of its content, of which ``shown`` is told beside its name."""
         if digest in self.first:
             self.num_compared += 1
             self.num_extra += 1
             if len(self.examples) < MOST_NAMED:
-                self.examples.append([name, self.first[digest] if self.named else name])
+                own = f"{name} ({shown})" if shown else name
+                self.examples.append([own, self.first[digest] if self.named else own])
         elif len(self.first) < MOST_COMPARED:
             self.num_compared += 1
             self.first[digest] = name if self.named else ""

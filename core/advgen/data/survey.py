@@ -19,7 +19,7 @@ import torch
 from advgen.config.load import load_config, options_of
 from advgen.contracts import Batch, Corpus, DataRequest
 from advgen.data.archives import ZipFolder, is_zip
-from advgen.data.datasets import is_address, locate, readers_of
+from advgen.data.datasets import is_address, locate, nearest_set, readers_of
 from advgen.data.manifest import is_manifest, read_manifest
 from advgen.data.report import DataReport, Repeats, Show, Spread
 from advgen.errors import ConfigError, DataError, GenError
@@ -81,7 +81,8 @@ def _find(data: str, plugin: str | None) -> tuple[PluginRecord, str, Path | None
         return readers[0], "as asked" if record is not None else "by the address", None
     path = locate(record, data)
     if not path.exists():
-        raise DataError(f"{data} does not exist; expected a file, a folder, an archive, or a set of gen data list")
+        meant = nearest_set(record, path)
+        raise DataError(f"{data} does not exist; {meant}expected a file, a folder, an archive, or a set of gen data list")
     if record is not None:
         return record, "as asked", path
     record, chosen = guess_plugin(path)

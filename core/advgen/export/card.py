@@ -23,7 +23,7 @@ class CardFacts:
     Args:
         name: the model's, which is its folder's.
         config: the run's configuration as TOML.
-        reports: of ``gen evaluate`` at this step, one for each feature space.
+        reports: of ``gen evaluate`` at this step, one for each protocol.
         samples: files below the folder, the overview first.
     """
 

@@ -132,7 +132,7 @@ def data_name(run: LoadedRun) -> str:
 
 
 def _reports(run: LoadedRun) -> list[dict[str, Any]]:
-    """The run's last evaluations that are of this step: the judge's first, then those in published features."""
+    """The run's evaluations of this step, one for each protocol: the judge's first, then those in published features."""
     folder, found = RunFolder(run.folder), list[dict[str, Any]]()
     for file in sorted(folder.path.glob("evaluation*.json"), key=lambda file: (len(file.name), file.name)):
         report = folder.read_json(file.name)

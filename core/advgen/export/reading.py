@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from advgen.config.explain import explain
 from advgen.config.load import options_of
 from advgen.config.model import RunConfig
 from advgen.errors import CheckpointError
@@ -55,7 +56,8 @@ def _config(about: dict[str, Any], path: Path) -> RunConfig:
     try:
         return RunConfig.model_validate(about["config"])
     except ValidationError as error:
-        raise CheckpointError(f"{name}: its configuration is not valid here ({str(error).splitlines()[0]})") from error
+        wrong = "; ".join(explain(error, RunConfig, about["config"], lambda path: "config"))
+        raise CheckpointError(f"{name}: its configuration is not valid here ({wrong}); fetch or export it again") from error
 
 
 def _tensors(path: Path, weights: dict[str, Any]) -> dict[str, torch.Tensor]:

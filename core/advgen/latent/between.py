@@ -180,7 +180,7 @@ def _first_layer(loaded: LoadedRun, start: int | None) -> int:
         return max(1, network.num_styles // 3)
     if not 0 < start < network.num_styles:
         raise ConfigError(
-            f"--from-layer {start}: {type(network).__name__} has {network.num_styles} layers with styles, of which both sides "
+            f"--from-layer {start}: the generator has {network.num_styles} layers with styles, of which both sides "
             f"need one at least; expected 1 to {network.num_styles - 1}"
         )
     return start

@@ -93,9 +93,7 @@ class Space:
         if pair[0] is None or pair[1] is None or torch.equal(pair[0], pair[1]):
             return nearer
         if not self.modality.mixed_labels:
-            raise ConfigError(
-                f"{type(self.generator).__name__} takes one class at a time, with nothing in between; choose one with --class C"
-            )
+            raise ConfigError("the generator takes one class at a time, with nothing in between; choose one with --class C")
         shares = self.shares(pair[0]) * (1.0 - share) + self.shares(pair[1]) * share
         return {**nearer, "label": shares}
 
@@ -113,10 +111,10 @@ def require_movable(space: Space, what: str) -> None:
     """
     modality = space.modality
     if modality.paired:
-        raise ConfigError(f"gen {what}: a sample of {type(modality).__name__} answers its condition, its latent holds nothing")
+        raise ConfigError(f"gen {what}: a sample of this run answers its condition, its latent holds nothing")
     if not (space.generator.mapped or modality.normal_noise):
         raise ConfigError(
-            f"gen {what}: {type(modality).__name__} draws its samples piece by piece, so nothing lies between two of them; "
+            f"gen {what}: the generator draws its samples piece by piece, so nothing lies between two of them; "
             "gen sample RUN --seeds shows single ones"
         )
 

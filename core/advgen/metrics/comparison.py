@@ -41,7 +41,7 @@ class FeatureSpace:
 def _listed(modality: Modality[Any]) -> str:
     known = modality.feature_spaces
     if not known:
-        return f"{type(modality).__name__} has no published features"
+        return "the plugin has none"
     return "known: " + "; ".join(f"{name} ({about})" for name, about in known.items())
 
 

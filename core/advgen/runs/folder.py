@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import math
 import os
@@ -17,9 +18,10 @@ from typing import Any
 
 from advgen.config.load import from_toml
 from advgen.config.model import RunConfig
-from advgen.errors import CheckpointError, ConfigError, nearest
+from advgen.errors import CheckpointError, ConfigError
 
 EXPORT_CONFIG, EXPORT_LIBRARY = "config.json", "advgen"
+RUNS = "runs"
 
 
 def is_export(path: Path | str) -> bool:
@@ -48,7 +50,7 @@ class RunFolder:
         """A run that is there.
 
         Raises:
-            CheckpointError: where the folder is no run, with the runs beside it.
+            CheckpointError: where the folder is no run, with the runs beside it and those in ``runs/``.
         """
         folder = cls(path)
         if not (folder.path / "run.json").is_file():
@@ -59,15 +61,14 @@ class RunFolder:
                 )
             if inside := [str(folder.path / each["name"]) for each in list_runs(folder.path)]:
                 raise CheckpointError(f"{folder.path} holds runs and is none itself; name one of them: {', '.join(inside)}")
-            around = [each["name"] for each in list_runs(folder.path.parent)]
-            raise CheckpointError(f"{folder.path} is not a run folder (no run.json); {nearest(folder.path.name, around)}")
+            raise CheckpointError(f"{folder.path} is not a run folder (no run.json); {_nearest_run(folder.path)}")
         return folder
 
     def create(self) -> None:
         """Make the folder.
 
         Raises:
-            ConfigError: where it already holds a run, or cannot be made.
+            ConfigError: where it already holds a run or anything else, hidden files apart, or cannot be made.
         """
         if (self.path / "run.json").exists():
             way = f"go on with: gen resume {self.path}"
@@ -75,6 +76,9 @@ class RunFolder:
                 way = "remove the folder, as nothing was saved in it and it cannot be resumed"
             raise ConfigError(f"{self.path} already holds a run; choose another --out, or {way}")
         try:
+            if taken := sorted(path.name for path in self._visible()):
+                names = ", ".join(taken[:3]) + (", ..." if len(taken) > 3 else "")
+                raise ConfigError(f"{self.path} holds other files ({names}); choose another --out, such as {self.path / 'run'}")
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.samples.mkdir(exist_ok=True)
         except OSError as error:
@@ -82,15 +86,18 @@ class RunFolder:
 
     @contextlib.contextmanager
     def discarded_where_nothing_is_saved(self, new: bool) -> Iterator[None]:
-        """Take a run away that ended in the block without a checkpoint: the folder if ``new``, else the file that marks it."""
+        """Take a run away that ended in the block without a checkpoint: the folder if ``new``, else what is in it."""
         try:
             yield
         except BaseException:
             if not saved_steps(self.checkpoints):
-                (self.path / "run.json").unlink(missing_ok=True)
-                if new:
-                    shutil.rmtree(self.path, ignore_errors=True)
+                for own in [self.path] if new else [*self._visible(), self.path / ".lock"]:  # nothing else was there
+                    shutil.rmtree(own, ignore_errors=True) if own.is_dir() else own.unlink(missing_ok=True)
             raise
+
+    def _visible(self) -> list[Path]:
+        """What is in the folder, hidden files apart."""
+        return [path for path in self.path.iterdir() if not path.name.startswith(".")] if self.path.is_dir() else []
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -229,12 +236,20 @@ def environment() -> dict[str, str]:
     return found
 
 
-def list_runs(folder: Path | str = "runs") -> list[dict[str, Any]]:
+def list_runs(folder: Path | str = RUNS) -> list[dict[str, Any]]:
     """Every run directly below a folder: name, plugin, last saved step. A damaged one is told as such in ``ended``."""
     root = Path(folder)
     if not root.is_dir():
         return []
     return [_described(path) for path in sorted(root.iterdir()) if (path / "run.json").is_file()]
+
+
+def _nearest_run(path: Path) -> str:
+    """Which runs there are beside a path and in ``runs/``, as paths, and whose name is the closest."""
+    runs = {Path(each["path"]).resolve(): each for place in (Path(RUNS), path.parent) for each in list_runs(place)}
+    close = difflib.get_close_matches(path.name, [each["name"] for each in runs.values()], n=1)
+    hint = "".join([f"did you mean {each['path']!r}? " for each in runs.values() if each["name"] in close][:1])
+    return f"{hint}known: {', '.join(sorted(each['path'] for each in runs.values())) or 'none'}"
 
 
 def _described(path: Path) -> dict[str, Any]:

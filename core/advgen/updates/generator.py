@@ -142,7 +142,7 @@ def _expectation(players: Players, objective: Objective, chunk: Chunk, fake: Sam
         if head.alternatives is None:
             raise ConfigError(
                 "estimator expectation needs a discriminator that scores every token in each place (Head.alternatives), which "
-                f"{type(players.judges).__name__} does not; of the text plugin: options.critic=mediator"
+                "this one does not; of the text plugin: options.critic=mediator"
             )
         cost = cost + head.weight * objective.loss.generator(real=head.alternatives, fake=head.alternatives)
     found = expected_cost(

@@ -86,8 +86,16 @@ class MelSpec(BaseModel):
         try:
             return MelSpec.model_validate(dict(facts))
         except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors())
-            raise ConfigError(f"this is no mel front end: {problems}") from error
+            raise ConfigError(f"this is no mel front end: {problems(error)}") from error
+
+
+def problems(error: ValidationError) -> str:
+    """What is wrong with a front end: each field, what came, and what was expected."""
+    said = list[str]()
+    for each in error.errors():
+        text = each["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+        said.append(f"{each['loc'][0]} = {each['input']!r}: {text}" if each["loc"] else text)
+    return "; ".join(said)
 
 
 # HiFi-GAN: Kong et al. 2020, https://arxiv.org/abs/2010.05646; BigVGAN: Lee et al. 2023, https://arxiv.org/abs/2206.04658

@@ -148,7 +148,7 @@ class VocodingModality(AudioModality):
             ConfigError: where the generator is no vocoder.
         """
         if not isinstance(generator, VocoderGenerator):
-            raise ConfigError(f"a vocoder's run holds a {type(generator).__name__}, which makes no copies")
+            raise ConfigError("the run's generator is no vocoder and makes no copies; name a run with options.task=vocode")
         return copy_files(generator.vocoder, self.spec, paths, folder, self.file_format or files.DEFAULT_FORMAT)
 
     def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:

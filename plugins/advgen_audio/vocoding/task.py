@@ -23,7 +23,7 @@ from advgen_audio.discriminators import (
     MultiScaleCritic,
     WaveformCritic,
 )
-from advgen_audio.spectra.front_ends import MelSpec, named_spec
+from advgen_audio.spectra.front_ends import MelSpec, named_spec, problems
 from advgen_audio.vocoders import (
     Bigvgan,
     Hifigan,
@@ -87,8 +87,7 @@ def mel_spec(config: AudioConfig, rate_hz: int, frames: tuple[int, int]) -> MelS
                 **more,
             )
         except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'together'}: {e['msg']}" for e in error.errors())
-            raise ConfigError(f"the options ask for a mel front end that is not possible: {problems}") from error
+            raise ConfigError(f"the options ask for a mel front end that is not possible: {problems(error)}") from error
     spec = named_spec(config.mel)
     if spec.rate_hz != rate_hz:
         raise ConfigError(
