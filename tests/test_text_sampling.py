@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from advgen import ConfigError, DataError, DataRequest
 from advgen.api import resume, train
 from advgen.cli import app, main
+from advgen.errors import CheckpointError
+from advgen.export import export_run
 from advgen.sampling import load_run, sample_run, verify_file
 from advgen_text.config import TextConfig, TextSampling
 from advgen_text.data import pieces, read_corpus
@@ -52,6 +54,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = [f"options.{text}" for text in [*SMALL, "phrase_labels=true"]]
     train("text", overrides=[*given, "train.batch_size=8"], steps=1, device="cpu", out=folder, progress=False)
     return folder
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_run(trained, "huggingface", tmp_path_factory.mktemp("exported") / "model").path
 
 
 # Choosing a token
@@ -247,9 +254,40 @@ def test_one_sample_is_one_sample(trained: Path, tmp_path: Path) -> None:
     assert gen("sample", str(trained), "-n", "2", "--out", str(tmp_path))[1].startswith("2 samples in ")
 
 
-def test_the_help_of_a_run_lists_the_options_of_its_plugin(trained: Path) -> None:
+def test_the_help_of_a_run_lists_the_options_of_its_plugin(trained: Path, exported: Path) -> None:
     assert "--top-p" in gen("sample", str(trained), "--help")[1]
+    assert "--top-p" in gen("sample", str(exported), "--help")[1]
     assert "--top-p" not in gen("sample", "--help")[1]
+
+
+def test_an_exported_folder_takes_what_its_run_takes_and_is_verified_like_it(
+    trained: Path, exported: Path, tmp_path: Path
+) -> None:
+    given = ["-n", "20", "--prompt", "the dog", "--temperature", "0.7", "--top-k", "9", "--watermark", "k"]
+    found = {}
+    for name, source in (("run", trained), ("model", exported)):
+        assert gen("sample", str(source), "--out", str(tmp_path / name), *given)[0] == 0
+        code, text = gen("verify", str(tmp_path / name / "samples.txt"), "--key", "k", "--run", str(source))
+        assert code == 0 and text.startswith("z = ")
+        found[name] = (tmp_path / name / "samples.txt").read_text(), text
+    assert found["run"] == found["model"] and found["run"][0].startswith("the dog")
+    assert gen("sample", str(exported), "--beam", "3", "-n", "3", "--class", "animal", "--out", str(tmp_path / "b"))[0] == 0
+
+
+def test_a_damaged_exported_folder_is_named_where_its_options_are_asked_for(exported: Path, tmp_path: Path) -> None:
+    about = json.loads((exported / "config.json").read_text())
+    write(tmp_path / "config.json", json.dumps({name: value for name, value in about.items() if name != "facts"}))
+    refusal = r"config\.json lacks facts; fetch or export it again"
+    with pytest.raises(CheckpointError, match=refusal):
+        CliRunner().invoke(app, ["sample", str(tmp_path)], catch_exceptions=False, standalone_mode=False)
+    with pytest.raises(CheckpointError, match=refusal):
+        verify_file(tmp_path, tmp_path / "x.txt", {"watermark": "k"})
+
+
+def test_a_prompt_longer_than_any_path_may_come_before_the_run(trained: Path) -> None:
+    words = ["sample", "--prompt", "the " * 2000, str(trained)]
+    with pytest.raises(ConfigError, match="has 2000 tokens"):
+        CliRunner().invoke(app, words, catch_exceptions=False, standalone_mode=False)
 
 
 @pytest.mark.parametrize(
