@@ -164,9 +164,15 @@ def test_z_and_p_are_those_of_the_paper() -> None:
 # Prompts
 
 
+def shown(tokenizer: Tokenizer, given: TextSampling) -> list[list[int]]:
+    prompts = read_prompts(given, tokenizer, 5)
+    assert prompts is not None
+    return prompts.tokens.tolist()
+
+
 def test_prompts_that_cannot_be_continued_are_refused(tmp_path: Path) -> None:
     tokenizer = Tokenizer.learn(["the dog sleeps"], kind="word", vocabulary_size=20, lower_case=True)
-    assert read_prompts(options(prompt="The dog"), tokenizer, 5).tolist() == [tokenizer.rows(["the dog"], 9)[0][:-1]]
+    assert shown(tokenizer, options(prompt="The dog")) == [tokenizer.rows(["the dog"], 9)[0][:-1]]
     assert read_prompts(options(), tokenizer, 5) is None
     with pytest.raises(ConfigError, match=r"prompt 1 \('the dog the dog the'\) has 5 tokens; this run writes 5"):
         read_prompts(options(prompt="the dog the dog the"), tokenizer, 5)
@@ -182,6 +188,47 @@ def test_prompts_that_cannot_be_continued_are_refused(tmp_path: Path) -> None:
         read_prompts(options(prompts=str(tmp_path / "nowhere")), tokenizer, 5)
 
 
+@pytest.mark.parametrize(
+    ("kind", "line", "parts"),
+    [
+        ("word", "The zebra 's dog, Quux!", ["zebra", "'", "s", "Quux"]),
+        ("bpe", "the d犬g Ωs", ["犬", "Ω"]),
+        ("character", "the d犬g Ωs", ["犬", "Ω"]),
+        ("byte", "the d犬g Ωs", []),
+    ],
+)
+def test_unknown_tokens_are_shown_as_they_were_written(kind: str, line: str, parts: list[str]) -> None:
+    tokenizer = Tokenizer.learn(["the dogs, they sleep!"] * 3 + ["a dog"], kind=kind, vocabulary_size=300, lower_case=True)
+    assert tokenizer.unknown_parts(line) == parts
+    tokens = tokenizer.encode([line, "the dog"], 40)
+    assert tokenizer.decode_with(tokens, [parts, []])[1] == "the dog"
+    known = tokenizer.decode_with(tokens, [parts, []])[0]
+    assert known == tokenizer.decode(tokens)[0].replace("<unk>", "{}").format(*parts)
+    assert tokenizer.decode_with(tokens, [[], []]) == tokenizer.decode(tokens)
+
+
+def test_unknown_words_of_prompts_are_warned_of_once_and_stand_in_the_samples_as_typed(
+    trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "p.txt", "the Zebra\nthe lion , Ω ß quux\nthe dog")
+    drawn = {}
+    for file_format in ("txt", "jsonl"):
+        words = ["sample", str(trained), "-n", "300", "--prompts", str(file), "--format", file_format]
+        with pytest.raises(SystemExit):
+            main([*words, "--out", str(tmp_path / file_format)])
+        errors = capfd.readouterr().err
+        assert errors.count("warning") == 1 and "know 'Zebra', 'lion', ',' and 3 more of the prompts" in errors
+        drawn[file_format] = (tmp_path / file_format / f"samples.{file_format}").read_text().splitlines()
+    assert [json.loads(line)["text"] for line in drawn["jsonl"]] == drawn["txt"]
+    starts = ("the Zebra", "the lion, Ω ß quux", "the dog")
+    assert all(line.startswith(starts[number % 3]) and "<unk>" not in line for number, line in enumerate(drawn["txt"]))
+    overview = (tmp_path / "txt" / "overview.txt").read_text().splitlines()
+    assert "the Zebra" in overview[63] and len(overview) == 64
+    with pytest.raises(SystemExit):
+        main(["sample", str(trained), "--prompt", "the dog", "--out", str(tmp_path / "known")])
+    assert "warning" not in capfd.readouterr().err
+
+
 def test_samples_start_with_their_prompts_in_turn_whatever_the_count(trained: Path, tmp_path: Path) -> None:
     file = write(tmp_path / "prompts.txt", "the dog\n\na red cat\n")
     given = {"prompts": str(file), "temperature": 0.5}
@@ -189,6 +236,8 @@ def test_samples_start_with_their_prompts_in_turn_whatever_the_count(trained: Pa
     assert [line.startswith(("the dog", "a red cat")[number % 2]) for number, line in enumerate(lines)] == [True] * 5
     more = sample_run(trained, 300, out=tmp_path / "b", options=given).files[0].read_text().splitlines()
     assert more[:5] == lines and len(set(more)) > 50
+    alone = sample_run(trained, seeds=(3, 4), out=tmp_path / "c", options=given).files[0].read_text().splitlines()
+    assert [line.startswith("the dog") for line in alone] == [True, True]
 
 
 def test_beams_give_as_many_different_samples_as_there_are_and_say_how_likely_each_is(trained: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from .bleu import bleu, self_bleu
 from .config import SampleReading, TextConfig, TextSampling
 from .critics import Mediator, TransformerCritic
 from .data import read_corpus
-from .decoding import Decoding, read_prompts, watermark_of
+from .decoding import Continued, Decoding, read_prompts, watermark_of
 from .exact import distance_to_grammar
 from .files import write_samples, write_table
 from .generators import TransformerWriter, Writer
@@ -118,9 +118,12 @@ class TextModality(Modality[TextConfig]):
         return self._decoding.draw(network, noise, condition, start)
 
     def postprocess(self, sample: Sample, condition: Mapping[str, Tensor]) -> Batch:
-        """The log-probability (B,) of a whole sample is kept beside its class, where beam search knows it."""
-        if sample.log_prob is not None:
-            condition = {**condition, "log_prob": sample.log_prob.sum(1)}
+        """The log-probability (B,) of a whole sample is kept beside its class, where beam search knows it, and so is the prompt
+        that was asked for."""
+        known = {} if sample.log_prob is None else {"log_prob": sample.log_prob.sum(1)}
+        if isinstance(sample, Continued):
+            known |= {"prompt": sample.prompt, "prompt_number": sample.prompt_number}
+        condition = {**condition, **known}
         return Batch(sample.values, sample.mask, condition)
 
     def verify(self, path: Path, options: Any) -> dict[str, float | int]:
@@ -247,7 +250,7 @@ class TextModality(Modality[TextConfig]):
 
     def rows(self, batch: Batch) -> list[dict[str, Any]]:
         """Each sample's ``text``, and its ``class`` and ``log_prob`` where known."""
-        found: list[dict[str, Any]] = [{"text": text} for text in self.tokenizer.decode(batch.values.cpu())]
+        found: list[dict[str, Any]] = [{"text": text} for text in self._texts(batch)]
         classes, label, log_prob = self.facts.get("classes") or (), *map(batch.condition.get, ("label", "log_prob"))
         for number, row in enumerate(found):
             if classes and label is not None:
@@ -255,6 +258,13 @@ class TextModality(Modality[TextConfig]):
             if log_prob is not None:
                 row["log_prob"] = round(float(log_prob[number]), 4)
         return found
+
+    def _texts(self, batch: Batch) -> list[str]:
+        """Lines, with unknown words of their prompts as they were typed."""
+        prompts, numbers = self._decoding and self._decoding.prompts, batch.condition.get("prompt_number")
+        if prompts is None or numbers is None:
+            return self.tokenizer.decode(batch.values.cpu())
+        return self.tokenizer.decode_with(batch.values.cpu(), [prompts.unknown[number] for number in numbers.tolist()])
 
 
 def copyable(row: Sequence[int]) -> list[int]:

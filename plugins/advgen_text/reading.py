@@ -20,6 +20,7 @@ CHARACTERS_PER_TOKEN = 64
 LINE_BYTES = 2**22
 BLOCK_BYTES = 2**20
 MOST_NAMED = 1000
+NUM_LISTED = 3
 
 
 class Line(NamedTuple):
@@ -81,6 +82,12 @@ class Notes:
         shared = f"{place}: {self.num_shared} lines left out of training, they are held out too"
         empty = f"{self.num_empty} empty lines skipped"
         return (*self.bad, *([shared] if self.num_shared else []), *([empty] if self.num_empty else []))
+
+
+def listed(items: Sequence[str]) -> str:
+    """The first few, and how many more there are."""
+    more = len(items) - NUM_LISTED
+    return ", ".join(items[:NUM_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def find_files(path: Path) -> list[Path]:
