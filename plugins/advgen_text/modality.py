@@ -73,6 +73,9 @@ class TextModality(Modality[TextConfig]):
         self._train: TextSource | None = None
         # A sample continues its prompt: held-out ones are asked for, and what follows is compared with what should have.
         self.paired = bool(facts.get("prompts"))
+        if self.paired:  # a block holds whole rounds of the prompts, so that each comes as often as any other
+            num_prompts = len(facts["prompts"])
+            self.sample_block = max(1, self.sample_block // num_prompts) * num_prompts
 
     @classmethod
     def read(cls, config: TextConfig, request: DataRequest) -> Corpus:
