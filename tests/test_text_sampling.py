@@ -180,8 +180,8 @@ def test_prompts_that_cannot_be_continued_are_refused(tmp_path: Path) -> None:
         read_prompts(options(prompt="zebra"), tokenizer, 5)
     with pytest.raises(ConfigError, match=r"prompt 1 \('dog \\udcff'\) is not UTF-8"):
         read_prompts(options(prompt="dog \udcff"), tokenizer, 5)
-    with pytest.raises(DataError, match="is not UTF-8 at byte 4"):
-        read_prompts(options(prompts=str(write(tmp_path / "p.txt", b"dog \xff"))), tokenizer, 5)
+    with pytest.raises(DataError, match=r"p\.txt line 2 is not UTF-8 at byte 5 of the line"):
+        read_prompts(options(prompts=str(write(tmp_path / "p.txt", b"the\ndog \xff"))), tokenizer, 5)
     with pytest.raises(DataError, match="holds no prompt"):
         read_prompts(options(prompts=str(write(tmp_path / "p.txt", "\n \n"))), tokenizer, 5)
     with pytest.raises(DataError, match="cannot be read"):

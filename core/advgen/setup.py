@@ -18,6 +18,7 @@ from advgen.config.model import PlayerConfig, RunConfig
 from advgen.contracts import Batch, Corpus, DataRequest, Discriminator, Generator, Modality, Mode, Source
 from advgen.controllers import CONTROLLERS
 from advgen.data.datasets import is_address, locate, names_set
+from advgen.data.labels import listed
 from advgen.data.resident import keep_on_device
 from advgen.engine import corrected, make_player
 from advgen.errors import ConfigError, ContractError, DataError, PluginError
@@ -297,7 +298,8 @@ def check_fits(config: RunConfig, corpus: Corpus, world: World) -> None:
         way = f"use --set train.batch_size={largest}, the largest that fits"
         if not largest:
             way = f"bring more data, as no batch of {split} fits" if parts > 1 else "bring more data"
-        raise DataError(f"{held} training samples are fewer than a batch of {train.batch_size}; {way}")
+        left_out = f"; left out: {listed(corpus.bad, mark='; ')}" if corpus.bad else ""
+        raise DataError(f"{held} training samples are fewer than a batch of {train.batch_size}; {way}{left_out}")
     if train.batch_size % parts:
         nearest = max(train.batch_size // parts * parts, parts)
         way = f"nearest: {nearest}" if nearest <= held else f"bring more data: {held} training samples are fewer"

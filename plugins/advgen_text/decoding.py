@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from advgen import ConfigError, DataError, GenError, Sample
+from advgen import ConfigError, DataError, GenError, Sample, listed
 
 from .config import TextSampling
 from .generators import Choose, Writer, inverse_draw
 from .generators.base import drawn_mask
 from .generators.drawing import NEVER
-from .reading import is_whole, listed
+from .reading import is_whole
 from .tokenizer import BOS, EOS, PAD, Tokenizer
 from .watermark import Watermark
 
@@ -184,7 +184,7 @@ def _warn_of(unknown: Mapping[str, None]) -> None:
         logging.getLogger("advgen").warning(
             "warning: this run does not know %s of the prompts and reads each as one and the same unknown word; write other "
             "words, or train with a larger options.vocabulary_size",
-            listed(list(map(repr, unknown))),
+            listed(map(repr, unknown)),
         )
 
 
@@ -192,7 +192,9 @@ def _lines(file: Path) -> list[str]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"--prompts {file} is not UTF-8 at byte {error.start}; convert the file to UTF-8") from error
+        before = error.object[: error.start].split(b"\n")
+        where = f"line {len(before)} is not UTF-8 at byte {len(before[-1]) + 1} of the line"
+        raise DataError(f"--prompts {file} {where}; convert the file to UTF-8") from error
     except OSError as error:
         raise DataError(f"--prompts {file} cannot be read: {error.strerror}") from error
     lines = [line for line in text.splitlines() if line.strip()]

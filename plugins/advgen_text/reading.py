@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from advgen import DataError, DataRequest
+from advgen import DataError, DataRequest, listed
 
 from .config import SampleReading, TextConfig
 
@@ -20,7 +20,6 @@ CHARACTERS_PER_TOKEN = 64
 LINE_BYTES = 2**22
 BLOCK_BYTES = 2**20
 MOST_NAMED = 1000
-NUM_LISTED = 3
 
 
 class Line(NamedTuple):
@@ -47,10 +46,9 @@ class Line(NamedTuple):
 
 
 class RawLine(NamedTuple):
-    """A line's number from 1, the byte where it starts, its bytes, and whether it goes on behind them."""
+    """A line's number from 1, its bytes, and whether it goes on behind them."""
 
     number: int
-    start: int
     raw: bytes
     is_cut: bool
 
@@ -75,19 +73,19 @@ class Notes:
         if len(self.bad) < MOST_NAMED:
             self.bad.append(reason)
         if self.num_refused > most:
-            raise DataError(f"{reason} ({self.num_refused} bad lines, data.max_bad allows {most})")
+            lines = "line" if self.num_refused == 1 else "lines"
+            raise DataError(f"{self.num_refused} bad {lines}, data.max_bad allows {most}{self.left_out}")
+
+    @property
+    def left_out(self) -> str:
+        """The first bad lines, to end a refusal with; empty where there are none."""
+        return f"; left out: {listed(self.bad, self.num_refused, '; ')}" if self.bad else ""
 
     def sentences(self, place: str) -> tuple[str, ...]:
         """All notes, for the run's record."""
         shared = f"{place}: {self.num_shared} lines left out of training, they are held out too"
         empty = f"{self.num_empty} empty lines skipped"
         return (*self.bad, *([shared] if self.num_shared else []), *([empty] if self.num_empty else []))
-
-
-def listed(items: Sequence[str]) -> str:
-    """The first few, and how many more there are."""
-    more = len(items) - NUM_LISTED
-    return ", ".join(items[:NUM_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def find_files(path: Path) -> list[Path]:
@@ -121,14 +119,15 @@ def read_lines(files: Sequence[Path], config: TextConfig, request: DataRequest, 
         DataError: naming file, line and byte, where more lines are bad than ``request.max_bad``.
     """
     own = None if isinstance(config, SampleReading) else test_file(files)
-    marks = frozenset() if own is None else frozenset(mark(line.whole) for line in _read_file(own, config, request, Notes()))
+    first = Notes()
+    marks = frozenset() if own is None else frozenset(mark(line.whole) for line in _read_file(own, config, request, first))
     brought = frozenset() if own is None else frozenset(["test"])
     for file in files:
         for line in () if file == own else without_shared(_read_file(file, config, request, notes), marks, notes):
             yield line._replace(own_splits=brought)
     if own is not None:
         if not marks:
-            raise DataError(f"{own} holds no text; fill it, or remove it for a split by hash")
+            raise DataError(f"{own} holds no text; fill it, or remove it for a split by hash{first.left_out}")
         yield from (line._replace(own_splits=brought, split="test") for line in _read_file(own, config, request, notes))
 
 
@@ -170,18 +169,16 @@ def _read_file(file: Path, config: TextConfig, request: DataRequest, notes: Note
 
 
 def _raw_lines(file: Path) -> Iterator[RawLine]:
-    number, start = 0, 0
+    number = 0
     try:
         with file.open("rb") as stream:
             if stream.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
                 stream.seek(0)
-            start = stream.tell()
             while raw := stream.readline(LINE_BYTES):
                 number, length, end = number + 1, len(raw), raw
                 while not end.endswith(b"\n") and (end := stream.readline(BLOCK_BYTES)):
                     length += len(end)
-                yield RawLine(number, start, raw, length > len(raw))
-                start += length
+                yield RawLine(number, raw, length > len(raw))
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from error
 
@@ -230,7 +227,7 @@ def is_whole(text: str) -> bool:
 
 def _reason(file: Path, line: RawLine, error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
-        return f"{file} line {line.number} is not UTF-8 at byte {line.start + error.start}; convert the file to UTF-8"
+        return f"{file} line {line.number} is not UTF-8 at byte {error.start + 1} of the line; convert the file to UTF-8"
     if isinstance(error, json.JSONDecodeError):
         return f"{file} line {line.number} is not JSON: {error.msg} at column {error.colno}"
     return f"{file} line {line.number} {error}"
