@@ -505,3 +505,16 @@ def test_the_direction_of_a_metric_is_the_cores_or_the_modalitys_or_lower(monkey
     modality = PointModality(None, {})
     found = [better_direction(name, modality) for name in ("coverage", "clarity", "mean_gap", "unheard_of")]
     assert found == ["higher", "higher", "lower", "lower"]
+
+
+def test_a_metric_that_is_best_as_data_have_it_says_so_in_reports_and_has_no_direction(
+    run: FakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = {"mean_gap": MetricNote("|difference|", "as held out"), "spread": MetricNote("width", "as real")}
+    monkeypatch.setattr(PointModality, "metric_notes", lambda self: notes)
+    monkeypatch.setattr(PointModality, "metrics", lambda *_: {"mean_gap": 1.0, "spread": 2.0})
+    lines = format_report(evaluate_loaded(run, 60)).splitlines()
+    for name, better in (("mean_gap", "as held out"), ("spread", "as real"), ("two_sample_accuracy", "as real")):
+        assert next(line for line in lines if line.startswith(f"{name} ")).endswith(f"  {better}")
+        with pytest.raises(ConfigError, match=rf"stop\.metric '{name}' is best {better}, .* say with stop\.better"):
+            better_direction(name, PointModality(None, {}))

@@ -55,6 +55,7 @@ def test_a_small_vocabulary_makes_real_text_no_better_than_a_large_one(rare: Pat
     assert found[12]["distinct_2"] >= found[5000]["distinct_2"]
     assert found[12]["longest_copy_held_out"] <= found[5000]["longest_copy_held_out"]
     assert found[12]["novel_share"] == 0  # training lines are no new ones, whatever of them is unknown
+    assert found[5000]["novel_share_held_out"] == 1
 
 
 def test_distinct_n_counts_different_runs_of_words_over_all_of_them() -> None:

@@ -24,6 +24,7 @@ from advgen.engine import corrected, make_player
 from advgen.errors import ConfigError, ContractError, DataError, PluginError
 from advgen.estimators import get_estimator
 from advgen.losses import LOSSES, Loss, get_loss
+from advgen.metrics.report import better_direction
 from advgen.penalties import PENALTIES, Penalty, get_penalty, plays
 from advgen.players import Chunk, Draw, Objective, Players
 from advgen.randomness import keyed_generator, sample_indices, seed_networks
@@ -111,6 +112,8 @@ def build(record: PluginRecord, config: RunConfig, world: World, new: bool = Fal
     objective = make_objective(record, config)
     modality, corpus = read_corpus(record, config, new)
     config, notes = settle(config, modality)
+    if config.stop.metric is not None and config.stop.better is None:
+        better_direction(config.stop.metric, modality)  # which refuses a metric that has none
     objective = dataclasses.replace(objective, config=config)
     check_fits(config, corpus, world)
     players = make_players(modality, config, world)

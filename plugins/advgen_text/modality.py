@@ -223,8 +223,10 @@ class TextModality(Modality[TextConfig]):
         own, others = (self._encoded_anew(batch.slice(0, MOST_COMPARED).to("cpu")) for batch in (generated, held_out))
         copies = (train.longest_copies([copyable(row) for row in rows]) for rows in (own, others))
         longest = [sum(found) / len(found) for found in copies]
+        new = [1.0 - sum(train.contains(rows)) / len(rows) for rows in (own, others)]
         return {
-            "novel_share": 1.0 - sum(train.contains(own)) / len(own),
+            "novel_share": new[0],
+            "novel_share_held_out": new[1],
             "longest_copy": longest[0],
             "longest_copy_held_out": longest[1],
         }

@@ -16,6 +16,12 @@ NOTES: dict[str, MetricNote] = {
     **{f"self_bleu_{order}": MetricNote(_SELF_BLEU.format(order), "lower") for order in ORDERS},
     **{f"distinct_{order}": MetricNote(_DISTINCT.format(order), "higher") for order in GRAMS},
     "unique_share": MetricNote("different samples over all samples", "higher"),
-    "novel_share": MetricNote("share of samples that are no training line", "higher"),
+    "novel_share": MetricNote(
+        "share of samples that are no training line; of held-out lines novel_share_held_out, of training lines 0", "as held out"
+    ),
+    "longest_copy": MetricNote(
+        "mean tokens of the longest run that stands so in some training line; of held-out lines longest_copy_held_out",
+        "as held out",
+    ),
     "distinct_parses": MetricNote("different sentences of the grammar; depends on the number of samples", "higher"),
 }

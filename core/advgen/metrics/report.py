@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from advgen.contracts import Modality
+from advgen.errors import ConfigError
 
 BETTER = {
     "frechet_distance": "lower",
@@ -26,9 +27,19 @@ AS_REAL = ("neighbour_distance_train", "neighbour_distance_within", "two_sample_
 
 
 def better_direction(metric: str, modality: Modality[Any]) -> str:
-    """``lower`` or ``higher``, as the core or the modality says; ``lower`` where nobody does."""
+    """``lower`` or ``higher``, as the core or the modality says; ``lower`` where nobody does.
+
+    Raises:
+        ConfigError: where neither is: the metric is best as data have it.
+    """
     note = modality.metric_notes().get(metric)
-    return BETTER.get(metric) or (note.better if note else "lower")
+    better = (BETTER | dict.fromkeys(AS_REAL, "as real")).get(metric) or (note.better if note else "lower")
+    if better not in ("lower", "higher"):
+        raise ConfigError(
+            f"stop.metric {metric!r} is best {better}, so neither lower nor higher is better; say with stop.better which way "
+            "this run should go, or name another metric"
+        )
+    return better
 
 
 def format_report(report: Mapping[str, Any]) -> str:
