@@ -74,6 +74,18 @@ def test_reports_have_every_distinct_n_and_know_which_way_metrics_are_better(rar
     assert {better_direction(name, text) for name in ("self_bleu_2", "nll_test", "grammar_kl", "factor_tv/class")} == {"lower"}
 
 
+def test_samples_of_unknown_words_look_varied_and_their_share_says_why(rare: Path) -> None:
+    text, corpus = modality(rare, vocabulary_size=12)
+    text.judge(corpus, Path())
+    lines = ["the zebra quux", "of quux", "zebra quux quux", "quux"] * 10
+    strange = Batch(text.tokenizer.encode(lines, text.length), None, {})
+    found, own = (text.metrics(batch, real(corpus, "test")) for batch in (strange, real(corpus, "train")))
+    assert found["self_bleu_2"] < own["self_bleu_2"] and found["distinct_2"] == 1 and found["novel_share"] == 1
+    assert found["unknown_share"] == pytest.approx(7 / 9)
+    words = text.tokenizer.words(real(corpus, "train").values)
+    assert own["unknown_share"] == pytest.approx(sum(row.count("<unk>") for row in words) / sum(map(len, words)))
+
+
 def test_an_unknown_word_matches_no_other_unknown_word() -> None:
     apart = told_apart([["<unk>", "a", "<unk>"], ["<unk>", "b"]], itertools.count())
     words = [word for row in apart for word in row]

@@ -45,7 +45,7 @@ from .making import make_critic, make_generator
 from .notes import GRAMS, NOTES
 from .reading import decode_lines
 from .store import TextSource
-from .tokenizer import EOS, PAD, UNKNOWN, Tokenizer, told_apart
+from .tokenizer import EOS, PAD, SPECIALS, UNKNOWN, Tokenizer, told_apart
 from .watermark import find
 
 # BLEU grows with the number of references and Self-BLEU with the number of samples, so both are fixed.
@@ -192,7 +192,7 @@ class TextModality(Modality[TextConfig]):
         return TextJudge(self.tokenizer, corpus)
 
     def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
-        """BLEU-2 to 5, Self-BLEU-2 to 5, distinct-1 to 4, unique, novel (once judged); of the grammar, factors read back.
+        """BLEU-2 to 5, Self-BLEU-2 to 5, distinct-1 to 4, unique, unknown, novel (once judged); of the grammar, factors.
 
         Of what follows the prompts, where there are any.
         The first 10,000 samples are compared with the first 10,000 held-out lines; Self-BLEU leaves the sample itself out.
@@ -200,13 +200,14 @@ class TextModality(Modality[TextConfig]):
         """
         tokens = [written(batch)[:MOST_COMPARED].cpu() for batch in (generated, held_out)]
         numbers = itertools.count()
-        words, references = (told_apart(self.tokenizer.words(rows), numbers) for rows in tokens)
+        read = [self.tokenizer.words(rows) for rows in tokens]
+        words, references = (told_apart(sentences, numbers) for sentences in read)
         if len(words) < 2 or not references:
             return {}
         found = {f"bleu_{order}": score for order, score in bleu(words, references).items()}
         found |= {f"self_bleu_{order}": score for order, score in self_bleu(words).items()}
         found |= {f"distinct_{order}": distinct(words, order) for order in GRAMS}
-        found |= {"unique_share": len(set(map(tuple, words))) / len(words)}
+        found |= {"unique_share": len(set(map(tuple, words))) / len(words), "unknown_share": unknown_share(read[0])}
         if self._train is not None:
             found |= self._copying(self._train, generated, held_out)
         return found | (grammar_metrics(words) if self.facts.get("grammar") else {})
@@ -281,6 +282,12 @@ def distinct(sentences: Sequence[Sequence[str]], order: int) -> float:
     """Different n-grams over all n-grams, in [0, 1]; low where samples repeat each other."""
     grams = [gram for words in sentences for gram in zip(*(words[i:] for i in range(order)), strict=False)]
     return len(set(grams)) / max(1, len(grams))
+
+
+def unknown_share(sentences: Sequence[Sequence[str]]) -> float:
+    """Share of words that are unknown, in [0, 1]; 0 of no words."""
+    unknown = [word == SPECIALS[UNKNOWN] for words in sentences for word in words]
+    return sum(unknown) / max(1, len(unknown))
 
 
 def grammar_metrics(sentences: Sequence[Sequence[str]]) -> dict[str, float]:

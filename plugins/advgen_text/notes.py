@@ -16,6 +16,9 @@ NOTES: dict[str, MetricNote] = {
     **{f"self_bleu_{order}": MetricNote(_SELF_BLEU.format(order), "lower") for order in ORDERS},
     **{f"distinct_{order}": MetricNote(_DISTINCT.format(order), "higher") for order in GRAMS},
     "unique_share": MetricNote("different samples over all samples", "higher"),
+    "unknown_share": MetricNote(
+        "unknown words over all words; they match nothing, so text with more of them than real looks varied and new"
+    ),
     "novel_share": MetricNote(
         "share of samples that are no training line; of held-out lines novel_share_held_out, of training lines 0", "as held out"
     ),
