@@ -500,6 +500,17 @@ def test_how_a_metric_is_measured_stands_below_the_table_and_what_is_missing_say
     assert next(line for line in lines if line.startswith("mean_gap ")).endswith("lower")
 
 
+def test_metrics_that_are_measured_alike_share_a_line(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {"gram_2": "n-grams", "gram_3": "n-grams", "tv/size": "variation", "tv/place_x": "variation", "odd": "n-grams"}
+    monkeypatch.setattr(PointModality, "metric_notes", lambda self: {name: MetricNote(text) for name, text in texts.items()})
+    monkeypatch.setattr(PointModality, "metrics", lambda *_: dict.fromkeys(texts, 1.0))
+    lines = format_report(evaluate_loaded(run, 60)).splitlines()
+    assert lines[-2:] == ["gram_2, gram_3, odd: n-grams", "tv/size, place_x: variation"]
+    texts.pop("odd")
+    lines = format_report(evaluate_loaded(run, 60)).splitlines()
+    assert lines[-2:] == ["gram_2, 3: n-grams", "tv/size, place_x: variation"]
+
+
 def test_the_direction_of_a_metric_is_the_cores_or_the_modalitys_or_lower(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PointModality, "metric_notes", lambda self: NOTES)
     modality = PointModality(None, {})

@@ -95,8 +95,18 @@ def _rows(generated: Mapping[str, Any], real: Mapping[str, Any], notes: Mapping[
 
 
 def _measured_lines(protocol: Mapping[str, Any]) -> list[str]:
-    notes = protocol.get("metrics", {})
-    return ["", *(f"{name}: {note['protocol']}" for name, note in notes.items())] if notes else []
+    """How each metric is measured; what is the same of several is said once."""
+    names = dict[str, list[str]]()
+    for name, note in protocol.get("metrics", {}).items():
+        names.setdefault(note["protocol"], []).append(name)
+    return ["", *(f"{_in_short(same)}: {text}" for text, same in names.items())] if names else []
+
+
+def _in_short(names: list[str]) -> str:
+    """``bleu_2, 3, 4``: what all names begin with stands once."""
+    stem = names[0][: max(map(names[0].rfind, "_/")) + 1]
+    alike = all(name.startswith(stem) for name in names)
+    return ", ".join([names[0], *(name.removeprefix(stem) if alike else name for name in names[1:])])
 
 
 def _number(value: Any) -> str:
