@@ -318,6 +318,18 @@ def test_a_missing_split_is_named_with_the_known_ones() -> None:
         real_samples(PointModality(None, corpus.facts), corpus, "tests")
 
 
+@pytest.mark.parametrize(("held", "told"), [(99, True), (100, False)])
+def test_few_held_out_samples_are_warned_of_whatever_is_generated(run: FakeRun, held: int, told: bool) -> None:
+    points = {"train": clusters(300, 3), "test": clusters(held, 4)}
+    splits = {name: ArraySource(batch.values / 10, None, batch.condition) for name, batch in points.items()}
+    run.unread = Corpus({"classes": NAMES}, splits, "0")
+    for comparison in (Comparison(), Comparison(reference="train")):
+        report = evaluate_loaded(run, 60, comparison=comparison)
+        assert ("caution" in report["protocol"]) is told
+        last = format_report(report).splitlines()[-1]
+        assert last.startswith("warning: the test split holds 99 samples, and with fewer than 100 every metric") is told
+
+
 def test_an_empty_split_is_refused(run: FakeRun) -> None:
     run.unread = Corpus({}, {"train": ArraySource(torch.ones(9, 2)), "test": ArraySource(torch.ones(0, 2))}, "0")
     with pytest.raises(DataError, match="the test split is empty"):

@@ -18,7 +18,7 @@ from advgen.config.model import PlayerConfig, RunConfig
 from advgen.contracts import Batch, Corpus, DataRequest, Discriminator, Generator, Modality, Mode, Source
 from advgen.controllers import CONTROLLERS
 from advgen.data.datasets import is_address, locate, names_set
-from advgen.data.labels import listed
+from advgen.data.labels import held_out_notes, listed
 from advgen.data.resident import keep_on_device
 from advgen.engine import corrected, make_player
 from advgen.errors import ConfigError, ContractError, DataError, PluginError
@@ -119,7 +119,8 @@ def build(record: PluginRecord, config: RunConfig, world: World, new: bool = Fal
     players = make_players(modality, config, world)
     source, kept = keep_on_device(corpus.splits["train"], world.device, config.data.device_share)
     draw = make_draw(modality, source, config, players)
-    return Setup(config, record, modality, corpus, players, objective, draw, world, (*corpus.notes, *notes, *kept))
+    few = held_out_notes(len(corpus.splits.get("test", ())))
+    return Setup(config, record, modality, corpus, players, objective, draw, world, (*corpus.notes, *few, *notes, *kept))
 
 
 def settle(config: RunConfig, modality: Modality[Any]) -> tuple[RunConfig, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""What the labels of a data set mean for a run, in sentences. Torch-free."""
+"""What the labels and the size of a data set mean for a run, in sentences. Torch-free."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 FEW_SAMPLES = 10
+FEW_HELD_OUT = 100
 NUM_NAMED = 3
 
 
@@ -35,6 +36,17 @@ def few_notes(counts: dict[str, int], unit: str) -> tuple[str, ...]:
     have = f"{len(few)} of {len(counts)} classes {'has' if len(few) == 1 else 'have'} fewer than {FEW_SAMPLES} {unit}"
     named = listed(f"{name}: {count}" for count, name in few)
     return (f"{have} ({named}), too few to learn more than copies of them; bring more, or join classes",)
+
+
+def held_out_notes(count: int) -> tuple[str, ...]:
+    """A sentence on a test split of fewer than a hundred samples; none where there is none at all, as nothing is measured."""
+    if not 0 < count < FEW_HELD_OUT:
+        return ()
+    held = f"the test split holds {count} {'sample' if count == 1 else 'samples'}"
+    return (
+        f"{held}, and with fewer than {FEW_HELD_OUT} every metric is mostly noise; bring more data, or train with a larger "
+        "data.test_share",
+    )
 
 
 def listed(names: Iterable[str], total: int | None = None, mark: str = ", ") -> str:

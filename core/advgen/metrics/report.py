@@ -54,7 +54,14 @@ def format_report(report: Mapping[str, Any]) -> str:
     changed = ["the data is not what the run was trained on: the test split may hold what training saw"]
     left_out = [f"left out: {name} ({reason})" for name, reason in report["left_out"].items()]
     after = [*_histogram_lines(report), *_measured_lines(protocol), *left_out]
-    return "\n".join([*_head(protocol), "", *table, *after, *(changed if protocol["data_changed"] else [])])
+    return "\n".join(
+        [*_head(protocol), "", *table, *after, *(changed if protocol["data_changed"] else []), *cautions(protocol)]
+    )
+
+
+def cautions(protocol: Mapping[str, Any]) -> list[str]:
+    """What readers of a report must not overlook: a line, or none."""
+    return [f"warning: {protocol['caution']}"] if "caution" in protocol else []
 
 
 def _head(protocol: Mapping[str, Any]) -> list[str]:
