@@ -107,7 +107,7 @@ def not_a_number(plugin: str, folder: Path) -> str:
 
 def invalid_utf8(plugin: str, folder: Path) -> str:
     (folder / "odd.txt").write_bytes(b"caf\xe9 au lait\n")
-    return "odd.txt line 1 is not UTF-8 at byte 3"
+    return "odd.txt line 1 is not UTF-8 at byte 4 of the line"
 
 
 Spoil = Callable[[str, Path], str]
@@ -156,8 +156,10 @@ def test_an_empty_text_file_is_refused_by_name(gen: Command, tmp_path: Path) -> 
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_a_corpus_smaller_than_a_batch_is_refused_with_a_size_that_fits(plugin: str, gen: Command, tmp_path: Path) -> None:
     folder = good(plugin, tmp_path / "data")
+    name = truncated(plugin, folder)
     code, said = gen.train(plugin, folder, "--set", "train.batch_size=64")
     assert code == 4 and "fewer than a batch of 64; use --set train.batch_size=" in said
+    assert name in said.partition("left out: ")[2]
     code, said = gen.train(plugin, good(plugin, tmp_path / "few", 2))
     assert code == 4 and "samples leave nothing for" in said and "bring more data" in said
 

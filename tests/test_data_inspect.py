@@ -233,7 +233,7 @@ def test_lines_words_and_what_cannot_be_read_are_told(inspect: Any, tmp_path: Pa
     (tmp_path / "lines.txt").write_bytes(text)
     found = inspect(tmp_path / "lines.txt")
     assert (found["plugin"], found["unit"], found["count"], found["num_bad"]) == ("text", "lines", 62, 1)
-    assert "lines.txt line 65 is not UTF-8 at byte" in found["bad"][0]
+    assert "lines.txt line 65 is not UTF-8 at byte 4 of the line" in found["bad"][0]
     details = found["details"]
     assert details["empty_lines"] == 2 and details["not_utf8_lines"] == 1
     assert details["words"] == {"min": 6, "median": 6, "mean": 6.5484, "max": 40, "total": 406}

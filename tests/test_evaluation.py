@@ -342,6 +342,18 @@ def test_a_missing_split_is_named_with_the_known_ones() -> None:
         real_samples(PointModality(None, corpus.facts), corpus, "tests")
 
 
+@pytest.mark.parametrize(("held", "told"), [(99, True), (100, False)])
+def test_few_held_out_samples_are_warned_of_whatever_is_generated(run: FakeRun, held: int, told: bool) -> None:
+    points = {"train": clusters(300, 3), "test": clusters(held, 4)}
+    splits = {name: ArraySource(batch.values / 10, None, batch.condition) for name, batch in points.items()}
+    run.unread = Corpus({"classes": NAMES}, splits, "0")
+    for comparison in (Comparison(), Comparison(reference="train")):
+        report = evaluate_loaded(run, 60, comparison=comparison)
+        assert ("caution" in report["protocol"]) is told
+        last = format_report(report).splitlines()[-1]
+        assert last.startswith("warning: the test split holds 99 samples, and with fewer than 100 every metric") is told
+
+
 def test_an_empty_split_is_refused(run: FakeRun) -> None:
     run.unread = Corpus({}, {"train": ArraySource(torch.ones(9, 2)), "test": ArraySource(torch.ones(0, 2))}, "0")
     with pytest.raises(DataError, match="the test split is empty"):
@@ -524,8 +536,32 @@ def test_how_a_metric_is_measured_stands_below_the_table_and_what_is_missing_say
     assert next(line for line in lines if line.startswith("mean_gap ")).endswith("lower")
 
 
+def test_metrics_that_are_measured_alike_share_a_line(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {"gram_2": "n-grams", "gram_3": "n-grams", "tv/size": "variation", "tv/place_x": "variation", "odd": "n-grams"}
+    monkeypatch.setattr(PointModality, "metric_notes", lambda self: {name: MetricNote(text) for name, text in texts.items()})
+    monkeypatch.setattr(PointModality, "metrics", lambda *_: dict.fromkeys(texts, 1.0))
+    lines = format_report(evaluate_loaded(run, 60)).splitlines()
+    assert lines[-2:] == ["gram_2, gram_3, odd: n-grams", "tv/size, place_x: variation"]
+    texts.pop("odd")
+    lines = format_report(evaluate_loaded(run, 60)).splitlines()
+    assert lines[-2:] == ["gram_2, 3: n-grams", "tv/size, place_x: variation"]
+
+
 def test_the_direction_of_a_metric_is_the_cores_or_the_modalitys_or_lower(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PointModality, "metric_notes", lambda self: NOTES)
     modality = PointModality(None, {})
     found = [better_direction(name, modality) for name in ("coverage", "clarity", "mean_gap", "unheard_of")]
     assert found == ["higher", "higher", "lower", "lower"]
+
+
+def test_a_metric_that_is_best_as_data_have_it_says_so_in_reports_and_has_no_direction(
+    run: FakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = {"mean_gap": MetricNote("|difference|", "as held out"), "spread": MetricNote("width", "as real")}
+    monkeypatch.setattr(PointModality, "metric_notes", lambda self: notes)
+    monkeypatch.setattr(PointModality, "metrics", lambda *_: {"mean_gap": 1.0, "spread": 2.0})
+    lines = format_report(evaluate_loaded(run, 60)).splitlines()
+    for name, better in (("mean_gap", "as held out"), ("spread", "as real"), ("two_sample_accuracy", "as real")):
+        assert next(line for line in lines if line.startswith(f"{name} ")).endswith(f"  {better}")
+        with pytest.raises(ConfigError, match=rf"stop\.metric '{name}' is best {better}, .* say with stop\.better"):
+            better_direction(name, PointModality(None, {}))

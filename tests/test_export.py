@@ -152,6 +152,16 @@ def test_every_evaluation_of_the_step_is_in_the_card_the_judges_first(trained: P
             (trained / name).unlink()
 
 
+def test_few_held_out_samples_are_told_by_training_evaluation_and_card(tmp_path: Path, capsys: Any) -> None:
+    told = "the test split holds 25 samples, and with fewer than 100 every metric is mostly noise; bring more data, or train"
+    given = [part for each in tiny("text") for part in ("--set", each)]
+    assert gen("train", "--plugin", "text", "--steps", 1, "--device", "cpu", "--out", tmp_path / "run", *given) == 0
+    assert capsys.readouterr().err.startswith(told)
+    assert gen("evaluate", tmp_path / "run", "-n", 20) == 0 and f"\nwarning: {told}" in capsys.readouterr().out
+    card = (export_run(tmp_path / "run", "huggingface", tmp_path / "model").path / "README.md").read_text()
+    assert f"\n- caution: {told}" in card
+
+
 def test_no_path_of_the_training_machine_is_shipped(tmp_path: Path) -> None:
     data = tmp_path / "secret-place" / "points"
     data.mkdir(parents=True)

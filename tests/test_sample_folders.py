@@ -164,7 +164,10 @@ def test_a_folder_needs_more_samples_than_neighbours(tmp_path: Path) -> None:
         (("runs/x", "--samples", "f", "--plugin", "image"), "leave out the run"),
         (("--samples", "f"), "say with --plugin NAME what reads them"),
         (("--samples", "f", "--plugin", "image", "--step", "3"), "leave out --step"),
-        (("--samples", "f", "--plugin", "image", "--truncation", "0.5"), "judged as it is, without a run: leave out --truncation"),
+        (
+            ("--samples", "f", "--plugin", "image", "--truncation", "0.5"),
+            "judged as it is, without a run: leave out --truncation",
+        ),
         (("runs/x", "--data", "d"), "--data goes with --samples"),
     ],
 )

@@ -92,8 +92,9 @@ def test_runs_of_other_data_are_refused(texts: list[Path], tmp_path: Path) -> No
 
 def test_columns_are_chosen_by_name(texts: list[Path]) -> None:
     report = sweep_runs(texts[:1], "temperature=1", 40, device="cpu")
-    head = format_sweep(report, ["bleu_2", "distinct_2"]).splitlines()[2]
-    assert head.split() == ["run", "temperature", "bleu_2", "distinct_2"]
+    lines = format_sweep(report, ["bleu_2", "distinct_2"]).splitlines()
+    assert lines[2].split() == ["run", "temperature", "bleu_2", "distinct_2"]
+    assert lines[-1].startswith("warning: the test split holds 25 samples")
     with pytest.raises(ConfigError, match=r"bleu_22.*bleu_2"):
         format_sweep(report, ["bleu_22"])
 

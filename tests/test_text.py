@@ -200,9 +200,29 @@ def test_json_lines_give_text_and_labels(tmp_path: Path) -> None:
 def test_bytes_that_are_not_utf8_are_named_by_line_and_byte(tmp_path: Path) -> None:
     file = write(tmp_path / "x.txt", b"good line\nbad \xff line\n" + "\n".join(LINES).encode())
     corpus = read_corpus(config(), DataRequest(file))
-    assert "line 2 is not UTF-8 at byte 14" in corpus.bad[0]
-    with pytest.raises(DataError, match="line 2 is not UTF-8 at byte 14"):
+    assert f"{file} line 2 is not UTF-8 at byte 5 of the line" in corpus.bad[0]
+    with pytest.raises(DataError, match=r"1 bad line, .* allows 0; left out: .*line 2 is not UTF-8 at byte 5 of the line"):
         read_corpus(config(), DataRequest(file, max_bad=0))
+    marked = write(tmp_path / "y.txt", b"\xef\xbb\xbfbad \xff line\n" + "\n".join(LINES).encode())
+    assert "line 1 is not UTF-8 at byte 5 of the line" in read_corpus(config(), DataRequest(marked)).bad[0]
+
+
+@pytest.mark.parametrize(
+    ("good", "max_bad", "message"),
+    [
+        ("\n".join(LINES), 4, "5 bad lines, data.max_bad allows 4"),
+        ("only one line", 10, "1 sample leaves nothing for"),
+        ("", 10, "holds no text: 0 empty lines"),
+    ],
+)
+def test_a_few_bad_lines_are_named_whatever_the_data_are_refused_for(
+    tmp_path: Path, good: str, max_bad: int, message: str
+) -> None:
+    file = write(tmp_path / "x.txt", b"".join(b"a" * number + b"\xff\n" for number in range(5)) + good.encode())
+    with pytest.raises(DataError, match=message) as refused:
+        read_corpus(config(), DataRequest(file, max_bad=max_bad))
+    found = re.findall(r"x\.txt line (\d) is not UTF-8 at byte (\d) of the line", str(refused.value))
+    assert found == [("1", "1"), ("2", "2"), ("3", "3")] and str(refused.value).endswith(" and 2 more")
 
 
 @pytest.mark.parametrize(
@@ -332,7 +352,7 @@ def test_a_failure_while_the_cache_is_written_leaves_nothing_behind(
     tmp_path: Path, nothing_in_memory: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with pytest.raises(DataError, match="is not UTF-8 at byte 3"):
+    with pytest.raises(DataError, match="is not UTF-8 at byte 4 of the line"):
         read_corpus(config(), DataRequest(write(tmp_path / "x.txt", b"bad\xff\n"), max_bad=0))
     assert list((tmp_path / "cache" / "advgen" / "text").iterdir()) == []
 

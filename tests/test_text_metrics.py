@@ -55,6 +55,7 @@ def test_a_small_vocabulary_makes_real_text_no_better_than_a_large_one(rare: Pat
     assert found[12]["distinct_2"] >= found[5000]["distinct_2"]
     assert found[12]["longest_copy_held_out"] <= found[5000]["longest_copy_held_out"]
     assert found[12]["novel_share"] == 0  # training lines are no new ones, whatever of them is unknown
+    assert found[5000]["novel_share_held_out"] == 1
 
 
 def test_distinct_n_counts_different_runs_of_words_over_all_of_them() -> None:
@@ -71,6 +72,18 @@ def test_reports_have_every_distinct_n_and_know_which_way_metrics_are_better(rar
     higher = ("bleu_5", "distinct_1", "distinct_4", "unique_share", "valid_share")
     assert {better_direction(name, text) for name in higher} == {"higher"}
     assert {better_direction(name, text) for name in ("self_bleu_2", "nll_test", "grammar_kl", "factor_tv/class")} == {"lower"}
+
+
+def test_samples_of_unknown_words_look_varied_and_their_share_says_why(rare: Path) -> None:
+    text, corpus = modality(rare, vocabulary_size=12)
+    text.judge(corpus, Path())
+    lines = ["the zebra quux", "of quux", "zebra quux quux", "quux"] * 10
+    strange = Batch(text.tokenizer.encode(lines, text.length), None, {})
+    found, own = (text.metrics(batch, real(corpus, "test")) for batch in (strange, real(corpus, "train")))
+    assert found["self_bleu_2"] < own["self_bleu_2"] and found["distinct_2"] == 1 and found["novel_share"] == 1
+    assert found["unknown_share"] == pytest.approx(7 / 9)
+    words = text.tokenizer.words(real(corpus, "train").values)
+    assert own["unknown_share"] == pytest.approx(sum(row.count("<unk>") for row in words) / sum(map(len, words)))
 
 
 def test_an_unknown_word_matches_no_other_unknown_word() -> None:

@@ -252,6 +252,19 @@ def test_samples_continue_prompts_of_the_data_or_those_asked_for(run: Path, tmp_
     )
 
 
+def test_prompts_come_in_turn_however_many_samples_there_are(run: Path, tmp_path: Path) -> None:
+    loaded = load_run(run, "cpu")
+    kept = loaded.modality.facts["prompts"]
+    assert 128 < len(kept) < 256  # no whole number of rounds in a block of 256
+    given = loaded.draw(600).condition["prompt"].tolist()
+    assert [row[: len(kept[number % len(kept)])] for number, row in enumerate(given)] == (kept * 6)[:600]
+    typed = [f"{first} and {second}" for first in [*NUMBERS, "in", "rome", "oslo"] * 7 for second in NUMBERS][:300]
+    (tmp_path / "prompts.txt").write_text("\n".join(typed))
+    loaded.modality.use_sampling(TextSampling(prompts=str(tmp_path / "prompts.txt")), 700)
+    lines = loaded.modality.rows(loaded.draw(700))
+    assert all(row["text"].startswith(typed[number % 300]) for number, row in enumerate(lines))
+
+
 def test_beams_of_prompts_of_the_data_come_best_first_for_each_prompt(run: Path) -> None:
     loaded = load_run(run, "cpu")
     loaded.modality.use_sampling(TextSampling(beam=2), 200)  # the prompts of the data are fewer, so some come twice

@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from advgen import ConfigError, DataError, DataRequest
 from advgen.api import resume, train
 from advgen.cli import app, main
+from advgen.errors import CheckpointError
+from advgen.export import export_run
 from advgen.sampling import load_run, sample_run, verify_file
 from advgen_text.config import TextConfig, TextSampling
 from advgen_text.data import pieces, read_corpus
@@ -52,6 +54,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = [f"options.{text}" for text in [*SMALL, "phrase_labels=true"]]
     train("text", overrides=[*given, "train.batch_size=8"], steps=1, device="cpu", out=folder, progress=False)
     return folder
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_run(trained, "huggingface", tmp_path_factory.mktemp("exported") / "model").path
 
 
 # Choosing a token
@@ -157,9 +164,15 @@ def test_z_and_p_are_those_of_the_paper() -> None:
 # Prompts
 
 
+def shown(tokenizer: Tokenizer, given: TextSampling) -> list[list[int]]:
+    prompts = read_prompts(given, tokenizer, 5)
+    assert prompts is not None
+    return prompts.tokens.tolist()
+
+
 def test_prompts_that_cannot_be_continued_are_refused(tmp_path: Path) -> None:
     tokenizer = Tokenizer.learn(["the dog sleeps"], kind="word", vocabulary_size=20, lower_case=True)
-    assert read_prompts(options(prompt="The dog"), tokenizer, 5).tolist() == [tokenizer.rows(["the dog"], 9)[0][:-1]]
+    assert shown(tokenizer, options(prompt="The dog")) == [tokenizer.rows(["the dog"], 9)[0][:-1]]
     assert read_prompts(options(), tokenizer, 5) is None
     with pytest.raises(ConfigError, match=r"prompt 1 \('the dog the dog the'\) has 5 tokens; this run writes 5"):
         read_prompts(options(prompt="the dog the dog the"), tokenizer, 5)
@@ -167,12 +180,53 @@ def test_prompts_that_cannot_be_continued_are_refused(tmp_path: Path) -> None:
         read_prompts(options(prompt="zebra"), tokenizer, 5)
     with pytest.raises(ConfigError, match=r"prompt 1 \('dog \\udcff'\) is not UTF-8"):
         read_prompts(options(prompt="dog \udcff"), tokenizer, 5)
-    with pytest.raises(DataError, match="is not UTF-8 at byte 4"):
-        read_prompts(options(prompts=str(write(tmp_path / "p.txt", b"dog \xff"))), tokenizer, 5)
+    with pytest.raises(DataError, match=r"p\.txt line 2 is not UTF-8 at byte 5 of the line"):
+        read_prompts(options(prompts=str(write(tmp_path / "p.txt", b"the\ndog \xff"))), tokenizer, 5)
     with pytest.raises(DataError, match="holds no prompt"):
         read_prompts(options(prompts=str(write(tmp_path / "p.txt", "\n \n"))), tokenizer, 5)
     with pytest.raises(DataError, match="cannot be read"):
         read_prompts(options(prompts=str(tmp_path / "nowhere")), tokenizer, 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "line", "parts"),
+    [
+        ("word", "The zebra 's dog, Quux!", ["zebra", "'", "s", "Quux"]),
+        ("bpe", "the d犬g Ωs", ["犬", "Ω"]),
+        ("character", "the d犬g Ωs", ["犬", "Ω"]),
+        ("byte", "the d犬g Ωs", []),
+    ],
+)
+def test_unknown_tokens_are_shown_as_they_were_written(kind: str, line: str, parts: list[str]) -> None:
+    tokenizer = Tokenizer.learn(["the dogs, they sleep!"] * 3 + ["a dog"], kind=kind, vocabulary_size=300, lower_case=True)
+    assert tokenizer.unknown_parts(line) == parts
+    tokens = tokenizer.encode([line, "the dog"], 40)
+    assert tokenizer.decode_with(tokens, [parts, []])[1] == "the dog"
+    known = tokenizer.decode_with(tokens, [parts, []])[0]
+    assert known == tokenizer.decode(tokens)[0].replace("<unk>", "{}").format(*parts)
+    assert tokenizer.decode_with(tokens, [[], []]) == tokenizer.decode(tokens)
+
+
+def test_unknown_words_of_prompts_are_warned_of_once_and_stand_in_the_samples_as_typed(
+    trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "p.txt", "the Zebra\nthe lion , Ω ß quux\nthe dog")
+    drawn = {}
+    for file_format in ("txt", "jsonl"):
+        words = ["sample", str(trained), "-n", "300", "--prompts", str(file), "--format", file_format]
+        with pytest.raises(SystemExit):
+            main([*words, "--out", str(tmp_path / file_format)])
+        errors = capfd.readouterr().err
+        assert errors.count("warning") == 1 and "know 'Zebra', 'lion', ',' and 3 more of the prompts" in errors
+        drawn[file_format] = (tmp_path / file_format / f"samples.{file_format}").read_text().splitlines()
+    assert [json.loads(line)["text"] for line in drawn["jsonl"]] == drawn["txt"]
+    starts = ("the Zebra", "the lion, Ω ß quux", "the dog")
+    assert all(line.startswith(starts[number % 3]) and "<unk>" not in line for number, line in enumerate(drawn["txt"]))
+    overview = (tmp_path / "txt" / "overview.txt").read_text().splitlines()
+    assert "the Zebra" in overview[63] and len(overview) == 64
+    with pytest.raises(SystemExit):
+        main(["sample", str(trained), "--prompt", "the dog", "--out", str(tmp_path / "known")])
+    assert "warning" not in capfd.readouterr().err
 
 
 def test_samples_start_with_their_prompts_in_turn_whatever_the_count(trained: Path, tmp_path: Path) -> None:
@@ -182,6 +236,8 @@ def test_samples_start_with_their_prompts_in_turn_whatever_the_count(trained: Pa
     assert [line.startswith(("the dog", "a red cat")[number % 2]) for number, line in enumerate(lines)] == [True] * 5
     more = sample_run(trained, 300, out=tmp_path / "b", options=given).files[0].read_text().splitlines()
     assert more[:5] == lines and len(set(more)) > 50
+    alone = sample_run(trained, seeds=(3, 4), out=tmp_path / "c", options=given).files[0].read_text().splitlines()
+    assert [line.startswith("the dog") for line in alone] == [True, True]
 
 
 def test_beams_give_as_many_different_samples_as_there_are_and_say_how_likely_each_is(trained: Path, tmp_path: Path) -> None:
@@ -247,9 +303,40 @@ def test_one_sample_is_one_sample(trained: Path, tmp_path: Path) -> None:
     assert gen("sample", str(trained), "-n", "2", "--out", str(tmp_path))[1].startswith("2 samples in ")
 
 
-def test_the_help_of_a_run_lists_the_options_of_its_plugin(trained: Path) -> None:
+def test_the_help_of_a_run_lists_the_options_of_its_plugin(trained: Path, exported: Path) -> None:
     assert "--top-p" in gen("sample", str(trained), "--help")[1]
+    assert "--top-p" in gen("sample", str(exported), "--help")[1]
     assert "--top-p" not in gen("sample", "--help")[1]
+
+
+def test_an_exported_folder_takes_what_its_run_takes_and_is_verified_like_it(
+    trained: Path, exported: Path, tmp_path: Path
+) -> None:
+    given = ["-n", "20", "--prompt", "the dog", "--temperature", "0.7", "--top-k", "9", "--watermark", "k"]
+    found = {}
+    for name, source in (("run", trained), ("model", exported)):
+        assert gen("sample", str(source), "--out", str(tmp_path / name), *given)[0] == 0
+        code, text = gen("verify", str(tmp_path / name / "samples.txt"), "--key", "k", "--run", str(source))
+        assert code == 0 and text.startswith("z = ")
+        found[name] = (tmp_path / name / "samples.txt").read_text(), text
+    assert found["run"] == found["model"] and found["run"][0].startswith("the dog")
+    assert gen("sample", str(exported), "--beam", "3", "-n", "3", "--class", "animal", "--out", str(tmp_path / "b"))[0] == 0
+
+
+def test_a_damaged_exported_folder_is_named_where_its_options_are_asked_for(exported: Path, tmp_path: Path) -> None:
+    about = json.loads((exported / "config.json").read_text())
+    write(tmp_path / "config.json", json.dumps({name: value for name, value in about.items() if name != "facts"}))
+    refusal = r"config\.json lacks facts; fetch or export it again"
+    with pytest.raises(CheckpointError, match=refusal):
+        CliRunner().invoke(app, ["sample", str(tmp_path)], catch_exceptions=False, standalone_mode=False)
+    with pytest.raises(CheckpointError, match=refusal):
+        verify_file(tmp_path, tmp_path / "x.txt", {"watermark": "k"})
+
+
+def test_a_prompt_longer_than_any_path_may_come_before_the_run(trained: Path) -> None:
+    words = ["sample", "--prompt", "the " * 2000, str(trained)]
+    with pytest.raises(ConfigError, match="has 2000 tokens"):
+        CliRunner().invoke(app, words, catch_exceptions=False, standalone_mode=False)
 
 
 @pytest.mark.parametrize(

@@ -300,6 +300,15 @@ def test_a_batch_larger_than_the_corpus_is_refused_with_a_size_that_fits(tmp_pat
         run("text", tmp_path / "run", "train.batch_size=5000", steps=1)
 
 
+def test_a_stop_metric_without_a_direction_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    more = ["train.evaluate_every=1", "stop.metric='novel_share'"]
+    with pytest.raises(advgen.ConfigError, match=r"'novel_share' is best as held out.*stop\.better"):
+        run("text", tmp_path / "run", *more, steps=1)
+    assert not (tmp_path / "run").exists()
+    result = run("text", tmp_path / "run", *more, "stop.better='higher'", "stop.target=0.5", steps=9)
+    assert result.reason.startswith("novel_share 1.0000 reached the target 0.5 at step 1")
+
+
 def test_a_share_stops_where_it_is_high_and_the_highest_is_kept(tmp_path: Path) -> None:
     more = ["train.evaluate_every=1", "stop={metric='recall', target=1.1}"]
     result = run("text", tmp_path / "run", *more, steps=3)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from advgen.cache import cache_folder
 from advgen.contracts import Batch, Corpus, Judge, Modality
+from advgen.data.labels import held_out_notes
 from advgen.errors import ConfigError, DataError, GenError
 from advgen.metrics.comparison import TEST, TRAIN, USUAL, Comparison
 from advgen.metrics.judging import View, blocks_of, compare, compare_views, judge_accuracy, score_name, see
@@ -204,6 +205,7 @@ def judged(run: LoadedRun | SampleFolder, real: RealSide, metrics: Mapping[str, 
 def _protocol(real: RealSide, num_generated: int) -> dict[str, Any]:
     """What decides the numbers: features, counts, and which real samples they are compared with."""
     judge, own, comparison = real.judge, dict(getattr(real.judge, "protocol", {})), real.comparison
+    few = held_out_notes(len(split_of(real.corpus, TEST)))
     elsewhere = {} if comparison.reference == TEST else {"modality": {"split": TEST, "real_column": TRAIN}}
     score = {"score": {"name": score_name(judge), "splits": SPLITS}} if real.view.logits is not None else {}
     return {
@@ -220,6 +222,7 @@ def _protocol(real: RealSide, num_generated: int) -> dict[str, Any]:
         "kernel": comparison.kernel,
         "real_content": content_of(blocks_of(real.compared)),
         "real_features": content_of([Batch(real.view.seen)]),
+        **({"caution": few[0]} if few else {}),
         **({"judge": own} if own else {}),
         **score,
     }

@@ -22,8 +22,8 @@ from advgen.latent.space import Space
 from advgen.metrics.likelihood import likelihood_metrics
 from advgen.registry import PluginRecord
 from advgen.runs import RunFolder, checkpoint, warning_of_divergence
-from advgen.runs.folder import is_export
-from advgen.runs.plugin import find_run_plugin
+from advgen.runs.folder import is_export, read_export
+from advgen.runs.plugin import find_plugin_at
 from advgen.setup import modality_class, read_corpus
 from advgen.state import load_network
 from advgen.wanted import Drawn, Wanted, draw_wanted
@@ -117,9 +117,8 @@ def load_run(path: Path | str, device: str = "auto", plugin: str | None = None, 
 
         return load_export(Path(path), device, plugin, step)
     folder, chosen = RunFolder.existing(path), pick_device(device)
-    config, record = folder.config(), find_run_plugin(RunFolder.existing(path), plugin)
+    config, record, modality = open_modality(path, plugin)
     about = folder.read_json("run.json")
-    modality = modality_class(record)(options_of(record, config), folder.read_json("facts.json"))
     parts, manifest, problems = checkpoint.load_chosen(folder.checkpoints, step)
     log = logging.getLogger("advgen")
     for problem in problems:
@@ -136,6 +135,25 @@ def load_run(path: Path | str, device: str = "auto", plugin: str | None = None, 
         refresh_statistics(generator, modality, chosen)
     known = manifest["step"], about["fingerprint"], manifest["files"][part]["sha256"]
     return LoadedRun(folder.path, config, record, modality, generator, chosen, *known)
+
+
+def open_modality(path: Path | str, plugin: str | None = None) -> tuple[RunConfig, PluginRecord, Modality[Any]]:
+    """What is known of the samples of a run, or of an exported folder, without its weights.
+
+    Raises:
+        CheckpointError: where it is neither, or is damaged.
+        PluginError: where its plugin is not installed, or its plugin file is not named.
+    """
+    record = find_plugin_at(path, plugin)
+    if is_export(path):
+        from advgen.export.reading import config_of
+
+        about = read_export(path)
+        config, facts = config_of(about, Path(path)), about["facts"]
+    else:
+        folder = RunFolder.existing(path)
+        config, facts = folder.config(), folder.read_json("facts.json")
+    return config, record, modality_class(record)(options_of(record, config), facts)
 
 
 @dataclass
@@ -228,14 +246,12 @@ def written_anew(folder: Path) -> Iterator[tuple[Written, list[Path]]]:
 def verify_file(
     run: Path | str, path: Path, options: Mapping[str, Any], plugin: str | None = None
 ) -> Mapping[str, float | int]:
-    """What a file says of the watermark that ``options`` of a run's sampling describe.
+    """What a file says of the watermark that ``options`` of the sampling of a run, or of an exported folder, describe.
 
     Raises:
         GenError: where the run's plugin knows no watermark, or the file cannot be read.
     """
-    folder = RunFolder.existing(run)
-    record = find_run_plugin(folder, plugin)
-    modality = modality_class(record)(options_of(record, folder.config()), folder.read_json("facts.json"))
+    _, record, modality = open_modality(run, plugin)
     return modality.verify(path, sampling_options(record, options))
 
 

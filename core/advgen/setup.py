@@ -18,11 +18,13 @@ from advgen.config.model import PlayerConfig, RunConfig
 from advgen.contracts import Batch, Corpus, DataRequest, Discriminator, Generator, Modality, Mode, Source
 from advgen.controllers import CONTROLLERS
 from advgen.data.datasets import is_address, locate, names_set, nearest_set
+from advgen.data.labels import held_out_notes, listed
 from advgen.data.resident import keep_on_device
 from advgen.engine import corrected, make_player
 from advgen.errors import ConfigError, ContractError, DataError, PluginError
 from advgen.estimators import get_estimator
 from advgen.losses import LOSSES, Loss, get_loss
+from advgen.metrics.report import better_direction
 from advgen.penalties import PENALTIES, Penalty, get_penalty, plays
 from advgen.players import Chunk, Draw, Objective, Players
 from advgen.randomness import keyed_generator, sample_indices, seed_networks
@@ -111,12 +113,15 @@ def build(record: PluginRecord, config: RunConfig, world: World, new: bool = Fal
     objective = make_objective(record, config)
     modality, corpus = read_corpus(record, config, new)
     config, notes = settle(config, modality)
+    if config.stop.metric is not None and config.stop.better is None:
+        better_direction(config.stop.metric, modality)  # which refuses a metric that has none
     objective = dataclasses.replace(objective, config=config)
     check_fits(config, corpus, world)
     players = make_players(modality, config, world)
     source, kept = keep_on_device(corpus.splits["train"], world.device, config.data.device_share)
     draw = make_draw(modality, source, config, players)
-    return Setup(config, record, modality, corpus, players, objective, draw, world, (*corpus.notes, *notes, *kept))
+    few = held_out_notes(len(corpus.splits.get("test", ())))
+    return Setup(config, record, modality, corpus, players, objective, draw, world, (*corpus.notes, *few, *notes, *kept))
 
 
 def settle(config: RunConfig, modality: Modality[Any]) -> tuple[RunConfig, tuple[str, ...]]:
@@ -298,7 +303,8 @@ def check_fits(config: RunConfig, corpus: Corpus, world: World) -> None:
         way = f"use --set train.batch_size={largest}, the largest that fits"
         if not largest:
             way = f"bring more data, as no batch of {split} fits" if parts > 1 else "bring more data"
-        raise DataError(f"{held} training samples are fewer than a batch of {train.batch_size}; {way}")
+        left_out = f"; left out: {listed(corpus.bad, mark='; ')}" if corpus.bad else ""
+        raise DataError(f"{held} training samples are fewer than a batch of {train.batch_size}; {way}{left_out}")
     if train.batch_size % parts:
         nearest = max(train.batch_size // parts * parts, parts)
         way = f"nearest: {nearest}" if nearest <= held else f"bring more data: {held} training samples are fewer"

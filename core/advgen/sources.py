@@ -89,10 +89,11 @@ class MetricNote:
 
     Args:
         protocol: how it is measured: what is compared, window, rate, unit.
-        better: its direction.
+        better: its direction, or what it is best equal to: the column real, or what held-out samples have, which another metric
+            says (``NAME_held_out``); a stop rule asks for ``stop.better`` then.
         missing: why it cannot be measured here and what to do about it; empty where it can.
     """
 
     protocol: str
-    better: Literal["lower", "higher"] = "lower"
+    better: Literal["lower", "higher", "as real", "as held out"] = "lower"
     missing: str = ""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from advgen.config.load import sampling_options
 from advgen.errors import ConfigError, nearest
 from advgen.evaluation import judged, real_side, write_report
+from advgen.metrics.report import cautions
 from advgen.metrics.table import plugin_metrics
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def format_sweep(report: Mapping[str, Any], metrics: Sequence[str] = ()) -> str:
         f"{protocol['num_generated']} generated against {protocol['num_real']} real samples of the {protocol['split']} split "
         f"(seed {protocol['seed']}); features: {protocol['features']}"
     )
-    return "\n".join([head, "", *(_line(row, widths) for row in rows)])
+    return "\n".join([head, "", *(_line(row, widths) for row in rows), *cautions(protocol)])
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -61,7 +61,7 @@ class _Findings:
                 raise BadImage(f"damaged: {error}") from error
             self._look(row.name, image, header.colour)
             # Transparency of 16-bit pictures is not kept.
-            opaque = header.alpha and (header.deep or image.convert("RGBA").getextrema()[3][0] == 255)
+            opaque = header.alpha and (header.deep or image.convert("RGBA").getchannel("A").getextrema()[0] == 255)
         self.num += 1
         self.sizes[f"{header.height}x{header.width}"] += 1
         self.heights.add(header.height)

@@ -157,7 +157,7 @@ def metric_texts() -> dict[str, str]:
     """How each metric of the shapes is measured, in a few words."""
     texts = {"valid_share": "share of images with one shape of one full colour and a known outline"}
     for name in FACTORS:
-        texts[f"factor_tv/{name}"] = f"total variation of {name} among valid images from the corpus's histogram"
+        texts[f"factor_tv/{name}"] = "total variation of the factor among valid images from the corpus's histogram"
     texts["hue_between"] = f"share of valid images whose hue is over {HUE_TOLERANCE} turns from each of the {NUM_HUES} hues"
     return texts | {"shape_as_asked": "share of all images that are valid and have the shape that was asked for"}
 

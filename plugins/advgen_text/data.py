@@ -155,17 +155,15 @@ class Survey:
     def check(self, notes: Notes) -> None:
         """Refuse a corpus without text or with an empty split."""
         if not self.counts.total():
-            bad = f"; left out: {notes.bad[0]}" if notes.bad else ""
-            raise DataError(
-                f"{named(self.request)} holds no text: {notes.num_empty} empty lines, expected a sample a line{bad}"
-            )
+            lines = f"{notes.num_empty} empty lines, expected a sample a line"
+            raise DataError(f"{named(self.request)} holds no text: {lines}{notes.left_out}")
         shares = {"train": 1.0, "validation": self.request.validation_share, "test": self.request.test_share}
         empty = [name for name, share in shares.items() if share and not self.counts[name]]
         if empty:
             raise DataError(
                 f"{self.counts.total()} {'samples leave' if self.counts.total() > 1 else 'sample leaves'} nothing for "
                 f"{' and '.join(empty)}, as equal lines share a split; bring more data that differ, or change "
-                "data.validation_share and data.test_share"
+                f"data.validation_share and data.test_share{notes.left_out}"
             )
 
 

@@ -5,8 +5,9 @@ Legend: B batch, K beams, L tokens, P tokens of a prompt, V vocabulary.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from advgen import ConfigError, DataError, GenError, Sample
+from advgen import ConfigError, DataError, GenError, Sample, listed
 
 from .config import TextSampling
 from .generators import Choose, Writer, inverse_draw
@@ -125,8 +126,32 @@ def _advance(beams: _Beams, rows: Tensor, place: int) -> Tensor:
     return (parent + torch.arange(num_rows, device=rows.device).unsqueeze(1) * num_beams).flatten()
 
 
-def read_prompts(options: TextSampling, tokenizer: Tokenizer, length: int) -> Tensor | None:
-    """All prompts (N, P) int64, <pad> behind; None without any.
+@dataclass(frozen=True)
+class Prompts:
+    """How samples start.
+
+    Args:
+        tokens: (N, P) int64, <pad> behind.
+        unknown: of each what its unknown tokens stand for, as it was typed.
+    """
+
+    tokens: Tensor
+    unknown: Sequence[Sequence[str]]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continued(Sample):
+    """A sample that knows what it continues: its prompt (B, P), and the number of that (B,)."""
+
+    prompt: Tensor
+    prompt_number: Tensor
+
+
+def read_prompts(options: TextSampling, tokenizer: Tokenizer, length: int) -> Prompts | None:
+    """All prompts; None without any. Words that the run does not know are warned of.
 
     Raises:
         DataError: where the file cannot be read or is empty.
@@ -148,15 +173,28 @@ def read_prompts(options: TextSampling, tokenizer: Tokenizer, length: int) -> Te
             raise ConfigError(f"prompt {number} ({shown!r}) has {len(row)} tokens; this run writes {length}, expected fewer")
         if tokenizer.knows_nothing_of(row):
             raise ConfigError(f"prompt {number} ({shown!r}) holds only words that this run has never seen; choose others")
-    width = max(1, *map(len, rows))
-    return torch.tensor([[*row, *[PAD] * (width - len(row))] for row in rows], dtype=torch.int64)
+    unknown, width = [tokenizer.unknown_parts(line) for line in lines], max(1, *map(len, rows))
+    _warn_of(dict.fromkeys(part for parts in unknown for part in parts))
+    return Prompts(torch.tensor([[*row, *[PAD] * (width - len(row))] for row in rows], dtype=torch.int64), unknown)
+
+
+def _warn_of(unknown: Mapping[str, None]) -> None:
+    """Say which words no sample can be a continuation of."""
+    if unknown:
+        logging.getLogger("advgen").warning(
+            "warning: this run does not know %s of the prompts and reads each as one and the same unknown word; write other "
+            "words, or train with a larger options.vocabulary_size",
+            listed(map(repr, unknown)),
+        )
 
 
 def _lines(file: Path) -> list[str]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"--prompts {file} is not UTF-8 at byte {error.start}; convert the file to UTF-8") from error
+        before = error.object[: error.start].split(b"\n")
+        where = f"line {len(before)} is not UTF-8 at byte {len(before[-1]) + 1} of the line"
+        raise DataError(f"--prompts {file} {where}; convert the file to UTF-8") from error
     except OSError as error:
         raise DataError(f"--prompts {file} cannot be read: {error.strerror}") from error
     lines = [line for line in text.splitlines() if line.strip()]
@@ -170,12 +208,11 @@ class Decoding:
     """What one ``gen sample`` asks for.
 
     Args:
-        prompts: (N, P), or None.
         num_samples: how many will be looked at; blocks are drawn whole.
     """
 
     options: TextSampling
-    prompts: Tensor | None
+    prompts: Prompts | None
     num_samples: int = 0
     _times: Counter[tuple[float, ...]] = field(default_factory=Counter, init=False)
 
@@ -196,9 +233,14 @@ class Decoding:
         """Samples ``start`` and on: sample i has prompt i, from the first on again. Blocks come in order, from 0 on."""
         if not isinstance(network, Writer):
             raise GenError(f"sampling options need a generator of the text plugin, got {type(network).__name__}")
-        if self.prompts is not None:
-            numbers = torch.arange(start, start + len(noise))
-            condition = {**condition, "prompt": self.prompts[numbers % len(self.prompts)].to(noise.device)}
+        if self.prompts is None:
+            return self._drawn(network, noise, condition, start)
+        numbers = torch.arange(start, start + len(noise)) % len(self.prompts)
+        own = {"prompt": self.prompts.tokens[numbers].to(noise.device)}
+        sample = self._drawn(network, noise, {**condition, **own}, start)
+        return Continued(**vars(sample), **own, prompt_number=numbers.to(noise.device))
+
+    def _drawn(self, network: Writer, noise: Tensor, condition: Mapping[str, Tensor], start: int) -> Sample:
         if self.options.beam is not None:
             return self._best(network, condition, len(noise), start)
         values = network.draw(noise, condition, choose=chooser(self.options))

@@ -34,7 +34,7 @@ from .bleu import bleu, self_bleu
 from .config import SampleReading, TextConfig, TextSampling
 from .critics import Mediator, TransformerCritic
 from .data import read_corpus
-from .decoding import Decoding, read_prompts, watermark_of
+from .decoding import Continued, Decoding, read_prompts, watermark_of
 from .exact import distance_to_grammar
 from .files import write_samples, write_table
 from .generators import TransformerWriter, Writer
@@ -45,7 +45,7 @@ from .making import make_critic, make_generator
 from .notes import GRAMS, NOTES
 from .reading import decode_lines
 from .store import TextSource
-from .tokenizer import EOS, PAD, UNKNOWN, Tokenizer, told_apart
+from .tokenizer import EOS, PAD, SPECIALS, UNKNOWN, Tokenizer, told_apart
 from .watermark import find
 
 # BLEU grows with the number of references and Self-BLEU with the number of samples, so both are fixed.
@@ -73,6 +73,9 @@ class TextModality(Modality[TextConfig]):
         self._train: TextSource | None = None
         # A sample continues its prompt: held-out ones are asked for, and what follows is compared with what should have.
         self.paired = bool(facts.get("prompts"))
+        if self.paired:  # a block holds whole rounds of the prompts, so that each comes as often as any other
+            num_prompts = len(facts["prompts"])
+            self.sample_block = max(1, self.sample_block // num_prompts) * num_prompts
 
     @classmethod
     def read(cls, config: TextConfig, request: DataRequest) -> Corpus:
@@ -118,9 +121,12 @@ class TextModality(Modality[TextConfig]):
         return self._decoding.draw(network, noise, condition, start)
 
     def postprocess(self, sample: Sample, condition: Mapping[str, Tensor]) -> Batch:
-        """The log-probability (B,) of a whole sample is kept beside its class, where beam search knows it."""
-        if sample.log_prob is not None:
-            condition = {**condition, "log_prob": sample.log_prob.sum(1)}
+        """The log-probability (B,) of a whole sample is kept beside its class, where beam search knows it, and so is the prompt
+        that was asked for."""
+        known = {} if sample.log_prob is None else {"log_prob": sample.log_prob.sum(1)}
+        if isinstance(sample, Continued):
+            known |= {"prompt": sample.prompt, "prompt_number": sample.prompt_number}
+        condition = {**condition, **known}
         return Batch(sample.values, sample.mask, condition)
 
     def verify(self, path: Path, options: Any) -> dict[str, float | int]:
@@ -186,7 +192,7 @@ class TextModality(Modality[TextConfig]):
         return TextJudge(self.tokenizer, corpus)
 
     def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
-        """BLEU-2 to 5, Self-BLEU-2 to 5, distinct-1 to 4, unique, novel (once judged); of the grammar, factors read back.
+        """BLEU-2 to 5, Self-BLEU-2 to 5, distinct-1 to 4, unique, unknown, novel (once judged); of the grammar, factors.
 
         Of what follows the prompts, where there are any.
         The first 10,000 samples are compared with the first 10,000 held-out lines; Self-BLEU leaves the sample itself out.
@@ -194,13 +200,14 @@ class TextModality(Modality[TextConfig]):
         """
         tokens = [written(batch)[:MOST_COMPARED].cpu() for batch in (generated, held_out)]
         numbers = itertools.count()
-        words, references = (told_apart(self.tokenizer.words(rows), numbers) for rows in tokens)
+        read = [self.tokenizer.words(rows) for rows in tokens]
+        words, references = (told_apart(sentences, numbers) for sentences in read)
         if len(words) < 2 or not references:
             return {}
         found = {f"bleu_{order}": score for order, score in bleu(words, references).items()}
         found |= {f"self_bleu_{order}": score for order, score in self_bleu(words).items()}
         found |= {f"distinct_{order}": distinct(words, order) for order in GRAMS}
-        found |= {"unique_share": len(set(map(tuple, words))) / len(words)}
+        found |= {"unique_share": len(set(map(tuple, words))) / len(words), "unknown_share": unknown_share(read[0])}
         if self._train is not None:
             found |= self._copying(self._train, generated, held_out)
         return found | (grammar_metrics(words) if self.facts.get("grammar") else {})
@@ -217,8 +224,10 @@ class TextModality(Modality[TextConfig]):
         own, others = (self._encoded_anew(batch.slice(0, MOST_COMPARED).to("cpu")) for batch in (generated, held_out))
         copies = (train.longest_copies([copyable(row) for row in rows]) for rows in (own, others))
         longest = [sum(found) / len(found) for found in copies]
+        new = [1.0 - sum(train.contains(rows)) / len(rows) for rows in (own, others)]
         return {
-            "novel_share": 1.0 - sum(train.contains(own)) / len(own),
+            "novel_share": new[0],
+            "novel_share_held_out": new[1],
             "longest_copy": longest[0],
             "longest_copy_held_out": longest[1],
         }
@@ -247,7 +256,7 @@ class TextModality(Modality[TextConfig]):
 
     def rows(self, batch: Batch) -> list[dict[str, Any]]:
         """Each sample's ``text``, and its ``class`` and ``log_prob`` where known."""
-        found: list[dict[str, Any]] = [{"text": text} for text in self.tokenizer.decode(batch.values.cpu())]
+        found: list[dict[str, Any]] = [{"text": text} for text in self._texts(batch)]
         classes, label, log_prob = self.facts.get("classes") or (), *map(batch.condition.get, ("label", "log_prob"))
         for number, row in enumerate(found):
             if classes and label is not None:
@@ -255,6 +264,14 @@ class TextModality(Modality[TextConfig]):
             if log_prob is not None:
                 row["log_prob"] = round(float(log_prob[number]), 4)
         return found
+
+    def _texts(self, batch: Batch) -> list[str]:
+        """Lines, with unknown words of their prompts as they were typed."""
+        prompts = None if self._decoding is None else self._decoding.prompts
+        numbers = batch.condition.get("prompt_number")
+        if prompts is None or numbers is None:
+            return self.tokenizer.decode(batch.values.cpu())
+        return self.tokenizer.decode_with(batch.values.cpu(), [prompts.unknown[number] for number in numbers.tolist()])
 
 
 def copyable(row: Sequence[int]) -> list[int]:
@@ -266,6 +283,12 @@ def distinct(sentences: Sequence[Sequence[str]], order: int) -> float:
     """Different n-grams over all n-grams, in [0, 1]; low where samples repeat each other."""
     grams = [gram for words in sentences for gram in zip(*(words[i:] for i in range(order)), strict=False)]
     return len(set(grams)) / max(1, len(grams))
+
+
+def unknown_share(sentences: Sequence[Sequence[str]]) -> float:
+    """Share of words that are unknown, in [0, 1]; 0 of no words."""
+    unknown = [word == SPECIALS[UNKNOWN] for words in sentences for word in words]
+    return sum(unknown) / max(1, len(unknown))
 
 
 def grammar_metrics(sentences: Sequence[Sequence[str]]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from advgen import DataError, DataRequest
+from advgen import DataError, DataRequest, listed
 
 from .config import SampleReading, TextConfig
 
@@ -50,10 +50,9 @@ class Line(NamedTuple):
 
 
 class RawLine(NamedTuple):
-    """A line's number from 1, the byte where it starts, its bytes, and whether it goes on behind them."""
+    """A line's number from 1, its bytes, and whether it goes on behind them."""
 
     number: int
-    start: int
     raw: bytes
     is_cut: bool
 
@@ -78,7 +77,13 @@ class Notes:
         if len(self.bad) < MOST_NAMED:
             self.bad.append(reason)
         if self.num_refused > most:
-            raise DataError(f"{reason} ({self.num_refused} bad lines, data.max_bad allows {most})")
+            lines = "line" if self.num_refused == 1 else "lines"
+            raise DataError(f"{self.num_refused} bad {lines}, data.max_bad allows {most}{self.left_out}")
+
+    @property
+    def left_out(self) -> str:
+        """The first bad lines, to end a refusal with; empty where there are none."""
+        return f"; left out: {listed(self.bad, self.num_refused, '; ')}" if self.bad else ""
 
     def sentences(self, place: str) -> tuple[str, ...]:
         """All notes, for the run's record."""
@@ -118,14 +123,15 @@ def read_lines(files: Sequence[Path], config: TextConfig, request: DataRequest, 
         DataError: naming file, line and byte, where more lines are bad than ``request.max_bad``.
     """
     own = None if isinstance(config, SampleReading) else test_file(files)
-    marks = frozenset() if own is None else frozenset(mark(line.whole) for line in _read_file(own, config, request, Notes()))
+    first = Notes()
+    marks = frozenset() if own is None else frozenset(mark(line.whole) for line in _read_file(own, config, request, first))
     brought = frozenset() if own is None else frozenset(["test"])
     for file in files:
         for line in () if file == own else without_shared(_read_file(file, config, request, notes), marks, notes):
             yield line._replace(own_splits=brought)
     if own is not None:
         if not marks:
-            raise DataError(f"{own} holds no text; fill it, or remove it for a split by hash")
+            raise DataError(f"{own} holds no text; fill it, or remove it for a split by hash{first.left_out}")
         yield from (line._replace(own_splits=brought, split="test") for line in _read_file(own, config, request, notes))
 
 
@@ -167,18 +173,16 @@ def _read_file(file: Path, config: TextConfig, request: DataRequest, notes: Note
 
 
 def _raw_lines(file: Path) -> Iterator[RawLine]:
-    number, start = 0, 0
+    number = 0
     try:
         with file.open("rb") as stream:
             if stream.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
                 stream.seek(0)
-            start = stream.tell()
             while raw := stream.readline(LINE_BYTES):
                 number, length, end = number + 1, len(raw), raw
                 while not end.endswith(b"\n") and (end := stream.readline(BLOCK_BYTES)):
                     length += len(end)
-                yield RawLine(number, start, raw, length > len(raw))
-                start += length
+                yield RawLine(number, raw, length > len(raw))
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from error
 
@@ -227,7 +231,7 @@ def is_whole(text: str) -> bool:
 
 def _reason(file: Path, line: RawLine, error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
-        return f"{file} line {line.number} is not UTF-8 at byte {line.start + error.start}; convert the file to UTF-8"
+        return f"{file} line {line.number} is not UTF-8 at byte {error.start + 1} of the line; convert the file to UTF-8"
     if isinstance(error, json.JSONDecodeError):
         return f"{file} line {line.number} is not JSON: {error.msg} at column {error.colno}"
     return f"{file} line {line.number} {error}"

@@ -72,6 +72,12 @@ class Tokenizer:
         """Whether there are tokens, and all of them unknown."""
         return len(row) > 0 and set(row) == {UNKNOWN}
 
+    def unknown_parts(self, line: str) -> list[str]:
+        """What each unknown token of a line stands for, as written there: a word, or a character."""
+        found = self._inner.encode(line, add_special_tokens=False)
+        pairs = zip(found.ids, found.offsets, strict=True)
+        return [line[start:end] for number, (start, end) in pairs if number + self._first == UNKNOWN]
+
     def to_json(self) -> str:
         """The tokenizer as one JSON string."""
         return self._inner.to_str()
@@ -113,6 +119,11 @@ class Tokenizer:
         """Tokens (N, L) to lines without line breaks; punctuation is joined to the word it belongs to."""
         return self._joined(tokens, SPECIALS[UNKNOWN])
 
+    def decode_with(self, tokens: Tensor, parts: Iterable[Sequence[str]]) -> list[str]:
+        """As ``decode``, with what ``unknown_parts`` of each row's line has in the place of its unknown tokens."""
+        lines = [_filled(line, known) for line, known in zip(self.with_holes(tokens), parts, strict=True)]
+        return [join_words(line.split()) for line in lines] if self.is_word else lines
+
     def _joined(self, tokens: Tensor, unknown: str) -> list[str]:
         """Lines with ``unknown`` in the place of each unknown token."""
         rows, names = _content(tokens), [*self._names[:UNKNOWN], unknown, *self._names[UNKNOWN + 1 :]]
@@ -149,6 +160,13 @@ def split_words(line: str) -> list[str]:
 def join_words(words: Sequence[str]) -> str:
     """One readable line: ``["a", "dog", "."]`` to ``"a dog."``; Chinese and Japanese without spaces."""
     return _AFTER_MARK.sub(r"\1", _BEFORE_MARK.sub(r"\1", _BETWEEN_WIDE.sub("", " ".join(words))))
+
+
+def _filled(line: str, parts: Sequence[str]) -> str:
+    """A line with its holes filled in order, the further ones with <unk>."""
+    for part in parts:
+        line = line.replace(_HOLE, part, 1)
+    return " ".join(line.replace(_HOLE, SPECIALS[UNKNOWN]).split())
 
 
 def _content(tokens: Tensor) -> list[list[int]]:

@@ -101,7 +101,7 @@ def _refuse_beside_files(asked: dict[str, Any]) -> None:
 
 def verify(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What may have been sampled with a watermark.")],
-    run: Annotated[Path, typer.Option("--run", metavar="RUN", help="The run that it would be from.")],
+    run: Annotated[Path, typer.Option("--run", metavar="RUN", help="The run or exported folder that it would be from.")],
     key: Annotated[str, typer.Option("--key", metavar="KEY", help="The key of the watermark.")],
     share: Annotated[
         float | None, typer.Option("--share", metavar="SHARE", help="As --watermark-share of gen sample; default as there.")
@@ -134,19 +134,20 @@ class SampleCommand(TyperCommand):
 
 
 def _plugin_in(args: list[str]) -> PluginRecord | None:
-    """The plugin of the run that is among the arguments; None where there is none, or its file is not named."""
-    run = next((arg for arg in args if not arg.startswith("-") and (Path(arg) / "run.json").is_file()), None)
+    """The plugin of the run or exported folder among the arguments; None where there is none, or its file is not named."""
+    from advgen.runs.folder import is_export, is_run
+
+    run = next((arg for arg in args if not arg.startswith("-") and (is_run(arg) or is_export(arg))), None)
     named = values_of(args, "--plugin", "-p")
     return None if run is None else _plugin_of(Path(run), named[-1] if named else None)
 
 
 def _plugin_of(run: Path, plugin: str | None) -> PluginRecord | None:
     from advgen.errors import GenError
-    from advgen.runs import RunFolder
-    from advgen.runs.plugin import find_run_plugin
+    from advgen.runs.plugin import find_plugin_at
 
     try:
-        return find_run_plugin(RunFolder.existing(run), plugin)
+        return find_plugin_at(run, plugin)
     except GenError:
         return None  # sampling says why
 

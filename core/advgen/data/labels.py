@@ -1,4 +1,4 @@
-"""What the labels of a data set mean for a run, in sentences. Torch-free."""
+"""What the labels and the size of a data set mean for a run, in sentences. Torch-free."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 FEW_SAMPLES = 10
+FEW_HELD_OUT = 100
 NUM_NAMED = 3
 
 
@@ -22,7 +23,7 @@ def class_notes(labels: Sequence[str | None], names: Sequence[str], unit: str, w
     without = [name for name, label in zip(names, labels, strict=True) if label is None]
     if without and counts:
         have = "has" if len(without) == 1 else "have"
-        some = f"{len(without)} of {len(labels)} {unit} {have} no class ({_listed(without)})"
+        some = f"{len(without)} of {len(labels)} {unit} {have} no class ({listed(without)})"
         return (f"{some}, so the run is unconditional; {way}",)
     return few_notes(counts, unit)
 
@@ -33,12 +34,28 @@ def few_notes(counts: dict[str, int], unit: str) -> tuple[str, ...]:
     if not few or len(counts) < 2:
         return ()
     have = f"{len(few)} of {len(counts)} classes {'has' if len(few) == 1 else 'have'} fewer than {FEW_SAMPLES} {unit}"
-    listed = _listed(f"{name}: {count}" for count, name in few)
-    return (f"{have} ({listed}), too few to learn more than copies of them; bring more, or join classes",)
+    named = listed(f"{name}: {count}" for count, name in few)
+    return (f"{have} ({named}), too few to learn more than copies of them; bring more, or join classes",)
 
 
-def _listed(names: Iterable[str]) -> str:
-    """The first few, each once, and how many more there are."""
+def held_out_notes(count: int) -> tuple[str, ...]:
+    """A sentence on a test split of fewer than a hundred samples; none where there is none at all, as nothing is measured."""
+    if not 0 < count < FEW_HELD_OUT:
+        return ()
+    held = f"the test split holds {count} {'sample' if count == 1 else 'samples'}"
+    return (
+        f"{held}, and with fewer than {FEW_HELD_OUT} every metric is mostly noise; bring more data, or train with a larger "
+        "data.test_share",
+    )
+
+
+def listed(names: Iterable[str], total: int | None = None, mark: str = ", ") -> str:
+    """The first few, each once, and how many more there are.
+
+    Args:
+        total: how many there are, where not all are named.
+        mark: what stands between two.
+    """
     each = list(dict.fromkeys(names))
-    more = len(each) - NUM_NAMED
-    return ", ".join(each[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = (len(each) if total is None else total) - NUM_NAMED
+    return mark.join(each[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -16,10 +16,9 @@ from advgen.config.model import RunConfig
 from advgen.errors import CheckpointError, ConfigError
 from advgen.export import ExportRequest, ExportResult
 from advgen.export.card import CardFacts, write_card
-from advgen.runs.folder import EXPORT_CONFIG, EXPORT_LIBRARY, RunFolder, is_export
+from advgen.runs.folder import EXPORT_CONFIG, EXPORT_LIBRARY, EXPORT_SCHEMA, RunFolder, is_export
 from advgen.sampling import LoadedRun
 
-SCHEMA = 1
 WEIGHTS = "model.safetensors"
 SHOWN = 8
 EMBEDDED = "the corpus that the plugin makes itself"
@@ -93,7 +92,7 @@ def _write_config(draft: Path, run: LoadedRun, config: RunConfig) -> None:
     about = origin(run)
     content = {
         "library_name": EXPORT_LIBRARY,
-        "schema": SCHEMA,
+        "schema": EXPORT_SCHEMA,
         "advgen_version": __version__,
         **{
             name: about.get(name)

@@ -12,14 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from advgen.config.explain import explain
-from advgen.config.load import options_of
 from advgen.config.model import RunConfig
 from advgen.errors import CheckpointError
-from advgen.export.folder import SCHEMA
-from advgen.runs.folder import EXPORT_CONFIG, RunFolder
-from advgen.runs.plugin import find_plugin_of
-from advgen.sampling import LoadedRun
-from advgen.setup import modality_class
+from advgen.runs.folder import EXPORT_CONFIG, read_export
+from advgen.sampling import LoadedRun, open_modality
 from advgen.state import load_network
 from advgen.world import pick_device
 
@@ -31,12 +27,10 @@ def load_export(path: Path, device: str = "auto", plugin: str | None = None, ste
         CheckpointError: where the folder is damaged, or another step is asked for.
         PluginError: where its plugin is not installed, or its plugin file is not named.
     """
-    about = RunFolder(path).read_json(EXPORT_CONFIG)
-    config = _config(about, path)
+    about = read_export(path)
+    config, record, modality = open_modality(path, plugin)
     if step is not None and step != about["step"]:
         raise CheckpointError(f"{path} is an exported generator of step {about['step']} alone; leave --step out")
-    record = find_plugin_of(about, path, plugin)
-    modality = modality_class(record)(options_of(record, config), about["facts"])
     chosen = pick_device(device)
     tensors = _tensors(path, about["weights"])
     with torch.random.fork_rng(devices=[]):
@@ -47,17 +41,19 @@ def load_export(path: Path, device: str = "auto", plugin: str | None = None, ste
     return LoadedRun(path, config, record, modality, generator, chosen, about["step"], about["fingerprint"])
 
 
-def _config(about: dict[str, Any], path: Path) -> RunConfig:
-    name = path / EXPORT_CONFIG
-    if about.get("schema") != SCHEMA:
-        raise CheckpointError(f"{name} has schema {about.get('schema')}, this advgen reads {SCHEMA}")
-    if missing := [key for key in ("plugin", "config", "facts", "weights", "step", "fingerprint") if key not in about]:
-        raise CheckpointError(f"{name} lacks {' and '.join(missing)}; fetch or export it again")
+def config_of(about: dict[str, Any], path: Path) -> RunConfig:
+    """The configuration of the run that a folder was exported from.
+
+    Raises:
+        CheckpointError: where this version does not take it.
+    """
     try:
         return RunConfig.model_validate(about["config"])
     except ValidationError as error:
         wrong = "; ".join(explain(error, RunConfig, about["config"], lambda path: "config"))
-        raise CheckpointError(f"{name}: its configuration is not valid here ({wrong}); fetch or export it again") from error
+        raise CheckpointError(
+            f"{path / EXPORT_CONFIG}: its configuration is not valid here ({wrong}); fetch or export it again"
+        ) from error
 
 
 def _tensors(path: Path, weights: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from advgen.contracts import Modality
+from advgen.errors import ConfigError
 
 BETTER = {
     "frechet_distance": "lower",
@@ -26,9 +27,19 @@ AS_REAL = ("neighbour_distance_train", "neighbour_distance_within", "two_sample_
 
 
 def better_direction(metric: str, modality: Modality[Any]) -> str:
-    """``lower`` or ``higher``, as the core or the modality says; ``lower`` where nobody does."""
+    """``lower`` or ``higher``, as the core or the modality says; ``lower`` where nobody does.
+
+    Raises:
+        ConfigError: where neither is: the metric is best as data have it.
+    """
     note = modality.metric_notes().get(metric)
-    return BETTER.get(metric) or (note.better if note else "lower")
+    better = (BETTER | dict.fromkeys(AS_REAL, "as real")).get(metric) or (note.better if note else "lower")
+    if better not in ("lower", "higher"):
+        raise ConfigError(
+            f"stop.metric {metric!r} is best {better}, so neither lower nor higher is better; say with stop.better which way "
+            "this run should go, or name another metric"
+        )
+    return better
 
 
 def format_report(report: Mapping[str, Any]) -> str:
@@ -43,7 +54,14 @@ def format_report(report: Mapping[str, Any]) -> str:
     changed = ["the data is not what the run was trained on: the test split may hold what training saw"]
     left_out = [f"left out: {name} ({reason})" for name, reason in report["left_out"].items()]
     after = [*_histogram_lines(report), *_measured_lines(protocol), *left_out]
-    return "\n".join([*_head(protocol), "", *table, *after, *(changed if protocol["data_changed"] else [])])
+    return "\n".join(
+        [*_head(protocol), "", *table, *after, *(changed if protocol["data_changed"] else []), *cautions(protocol)]
+    )
+
+
+def cautions(protocol: Mapping[str, Any]) -> list[str]:
+    """What readers of a report must not overlook: a line, or none."""
+    return [f"warning: {protocol['caution']}"] if "caution" in protocol else []
 
 
 def _head(protocol: Mapping[str, Any]) -> list[str]:
@@ -84,8 +102,18 @@ def _rows(generated: Mapping[str, Any], real: Mapping[str, Any], notes: Mapping[
 
 
 def _measured_lines(protocol: Mapping[str, Any]) -> list[str]:
-    notes = protocol.get("metrics", {})
-    return ["", *(f"{name}: {note['protocol']}" for name, note in notes.items())] if notes else []
+    """How each metric is measured; what is the same of several is said once."""
+    names = dict[str, list[str]]()
+    for name, note in protocol.get("metrics", {}).items():
+        names.setdefault(note["protocol"], []).append(name)
+    return ["", *(f"{_in_short(same)}: {text}" for text, same in names.items())] if names else []
+
+
+def _in_short(names: list[str]) -> str:
+    """``bleu_2, 3, 4``: what all names begin with stands once."""
+    stem = names[0][: max(map(names[0].rfind, "_/")) + 1]
+    alike = all(name.startswith(stem) for name in names)
+    return ", ".join([names[0], *(name.removeprefix(stem) if alike else name for name in names[1:])])
 
 
 def _number(value: Any) -> str:

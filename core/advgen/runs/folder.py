@@ -20,19 +20,39 @@ from advgen.config.load import from_toml
 from advgen.config.model import RunConfig
 from advgen.errors import CheckpointError, ConfigError
 
-EXPORT_CONFIG, EXPORT_LIBRARY = "config.json", "advgen"
+EXPORT_CONFIG, EXPORT_LIBRARY, EXPORT_SCHEMA = "config.json", "advgen", 1
 RUNS = "runs"
+EXPORT_NEEDS = ("plugin", "config", "facts", "weights", "step", "fingerprint")
+
+
+def is_run(path: Path | str) -> bool:
+    """Whether a folder is a run; any text may be asked about."""
+    return os.path.isfile(Path(path) / "run.json")
 
 
 def is_export(path: Path | str) -> bool:
     """Whether a folder is what ``gen export --format huggingface`` made: a generator alone."""
-    if (Path(path) / "run.json").is_file():
+    if is_run(path):
         return False
     try:
         content = json.loads((Path(path) / EXPORT_CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and content.get("library_name") == EXPORT_LIBRARY
+
+
+def read_export(path: Path | str) -> dict[str, Any]:
+    """What an exported folder says of its generator.
+
+    Raises:
+        CheckpointError: where it is damaged, or of another version.
+    """
+    about, name = RunFolder(path).read_json(EXPORT_CONFIG), Path(path) / EXPORT_CONFIG
+    if about.get("schema") != EXPORT_SCHEMA:
+        raise CheckpointError(f"{name} has schema {about.get('schema')}, this advgen reads {EXPORT_SCHEMA}")
+    if missing := [key for key in EXPORT_NEEDS if key not in about]:
+        raise CheckpointError(f"{name} lacks {' and '.join(missing)}; fetch or export it again")
+    return about
 
 
 class RunFolder:
@@ -53,11 +73,11 @@ class RunFolder:
             CheckpointError: where the folder is no run, with the runs beside it and those in ``runs/``.
         """
         folder = cls(path)
-        if not (folder.path / "run.json").is_file():
+        if not is_run(folder.path):
             if is_export(folder.path):
                 raise CheckpointError(
-                    f"{folder.path} is an exported generator, which has neither data nor training state; gen sample and "
-                    "gen export take it, anything else the run that it was exported from"
+                    f"{folder.path} is an exported generator, which has neither data nor training state; gen sample, "
+                    "gen verify and gen export take it, this needs the run that it was exported from"
                 )
             if inside := [str(folder.path / each["name"]) for each in list_runs(folder.path)]:
                 raise CheckpointError(f"{folder.path} holds runs and is none itself; name one of them: {', '.join(inside)}")

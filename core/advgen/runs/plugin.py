@@ -8,7 +8,19 @@ from typing import Any
 
 from advgen.errors import PluginError
 from advgen.registry import PluginRecord, find_plugin
-from advgen.runs.folder import RunFolder
+from advgen.runs.folder import RunFolder, is_export, read_export
+
+
+def find_plugin_at(path: Path | str, plugin: str | None) -> PluginRecord:
+    """The plugin of a run, or of an exported generator.
+
+    Raises:
+        CheckpointError: where the folder is neither, or is damaged.
+        PluginError: as ``find_run_plugin``.
+    """
+    if is_export(path):
+        return find_plugin_of(read_export(path), Path(path), plugin)
+    return find_run_plugin(RunFolder.existing(path), plugin)
 
 
 def find_run_plugin(folder: RunFolder, plugin: str | None) -> PluginRecord:
