@@ -151,7 +151,7 @@ def test_reflection_equals_numpys_also_where_the_clip_is_shorter_than_the_paddin
 def test_a_spec_survives_json_and_names_what_is_wrong():
     for spec in SPECS.values():
         assert MelSpec.from_facts(json.loads(json.dumps(spec.to_facts()))) == spec
-    with pytest.raises(ConfigError, match=r"hop: .*; hopp: "):
+    with pytest.raises(ConfigError, match="hop is missing; hopp is not known"):
         MelSpec.from_facts({"rate_hz": 8000, "n_fft": 256, "num_mels": 40, "hopp": 64})
 
 

@@ -93,8 +93,10 @@ def problems(error: ValidationError) -> str:
     """What is wrong with a front end: each field, what came, and what was expected."""
     said = list[str]()
     for each in error.errors():
+        name = each["loc"][0] if each["loc"] else None
         text = each["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-        said.append(f"{each['loc'][0]} = {each['input']!r}: {text}" if each["loc"] else text)
+        plain = {"missing": f"{name} is missing", "extra_forbidden": f"{name} is not known"}
+        said.append(plain.get(each["type"]) or (text if name is None else f"{name} = {each['input']!r}: {text}"))
     return "; ".join(said)
 
 
