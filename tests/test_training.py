@@ -110,9 +110,10 @@ def test_the_last_step_of_a_run_is_logged_once_also_where_it_was_stopped_on_the_
         more = [*more, *(["train.evaluate_every=3"] if name == "metric" else [])]
         for every, logged in ((50, [3]), (2, [2, 3]), (3, [3])) if name == "plan" else ((50, [3]),):
             out = tmp_path / f"{name}{every}"
-            run("image", out, f"train.log_every={every}", *more, steps=3 if name == "plan" else 9)
+            plugin = "text" if name == "metric" else "image"  # its judge is not trained
+            run(plugin, out, f"train.log_every={every}", *more, steps=3 if name == "plan" else 9)
             rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-            assert [row["step"] for row in rows if "generator/loss" in row] == logged, out
+            assert [row["step"] for row in rows if any(key.startswith("generator/") for key in row)] == logged, out
     run("image", tmp_path / "parts", "train.log_every=50", steps=3, stop_after=2)
     assert not (tmp_path / "parts" / "metrics.jsonl").exists()
     advgen.resume(tmp_path / "parts", progress=False, device="cpu")
