@@ -220,6 +220,7 @@ def run(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
     given = [f"options.{name}={value}" for name, value in SMALL.items()]
     given += ["phases=[{kind='likelihood'}]", "generator.learning_rate=0.02", "average.half_life_steps=5"]
+    given += ["options.dropout=0.0"]
     train("text", overrides=given, data=file, steps=500, device="cpu", out=folder, progress=False)
     return folder
 

@@ -9,6 +9,7 @@ _SCHEDULES = {
     "discriminator.learning_rate": {"kind": "cosine", "start": 1.0, "end": 0.05},
 }
 _DEFAULT = {
+    "options": {"dropout": 0.2},
     "loss": "relativistic",
     "penalties": {"r1": {"weight": 0.1}, "r2": {"weight": 0.1}},
     "estimator": {"name": "score_function", "rewards": "dense", "discount": 0.5},
@@ -22,6 +23,7 @@ _DEFAULT = {
 }
 _CLASSIC_PLAYER = {"learning_rate": 2e-4, "betas": (0.5, 0.999), "clip": {"kind": "none"}}
 _CLASSIC = {
+    "options": {"dropout": 0.0},
     "loss": "nonsaturating",
     "penalties": {},
     "generator": _CLASSIC_PLAYER,
@@ -45,7 +47,13 @@ _GPT = {
 # The published algorithms with their published numbers, where the plan allows; shares of a plan stand for counts of epochs.
 _STRICT = {"kind": "norm", "limit": 5.0}
 _RELGAN = {
-    "options": {"generator": "relational", "critic": "multi", "generator_embedding": 32, "critic_embedding": 64},
+    "options": {
+        "generator": "relational",
+        "critic": "multi",
+        "generator_embedding": 32,
+        "critic_embedding": 64,
+        "dropout": 0.0,
+    },
     "penalties": {},
     "estimator": {"name": "straight_through", "temperature": 1.0},
     "auxiliary": {},
@@ -59,7 +67,7 @@ _RELGAN = {
     },
 }
 _SEQGAN = {
-    "options": {"generator": "lstm", "critic": "cnn", "generator_embedding": 32, "generator_hidden": 32},
+    "options": {"generator": "lstm", "critic": "cnn", "generator_embedding": 32, "generator_hidden": 32, "dropout": 0.0},
     "loss": "bounded",
     "penalties": {},
     "estimator": {"name": "score_function", "rewards": "rollout", "rollouts": 16},
@@ -79,7 +87,7 @@ _MALIGAN = _SEQGAN | {
     "generator": {"learning_rate": 1e-3, "betas": (0.9, 0.999), "clip": _STRICT},
 }
 _SCRATCHGAN = {
-    "options": {"generator": "lstm", "critic": "recurrent", "generator_hidden": 512, "critic_hidden": 512},
+    "options": {"generator": "lstm", "critic": "recurrent", "generator_hidden": 512, "critic_hidden": 512, "dropout": 0.0},
     "loss": "bounded",
     "penalties": {},
     "estimator": {"name": "score_function", "rewards": "dense", "discount": 0.23, "baseline_decay": 0.08},
@@ -91,7 +99,7 @@ _SCRATCHGAN = {
     "train": {"batch_size": 512},
 }
 _COT = {
-    "options": {"generator": "lstm", "critic": "mediator", "generator_embedding": 32, "generator_hidden": 32},
+    "options": {"generator": "lstm", "critic": "mediator", "generator_embedding": 32, "generator_hidden": 32, "dropout": 0.0},
     "loss": "cooperative",
     "penalties": {},
     "estimator": {"name": "expectation", "entropy_weight": 1.0},
