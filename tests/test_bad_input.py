@@ -378,9 +378,9 @@ def test_resuming_on_changed_data_is_answered_with_a_command_that_works(gen: Com
     assert gen.train("image", data, "--set", "train.steps=2", "--stop-after", 1)[0] == 0
     picture(data / "more.png", 999)
     code, said = gen("resume", run, "--device", "cpu")
-    assert code == 5 and f"gen train --plugin image --data {data} --from {run}" in said, said
+    assert code == 5 and f"gen train --config {run / 'config.toml'} --data {data} --from {run}" in said, said
     anew = said.split("start anew with: gen ")[1].split()
-    code, said = gen.train("image", data, *anew[3:], "--out", tmp_path / "anew")
+    code, said = gen.train("image", data, *anew[1:], "--out", tmp_path / "anew")
     assert code == 0, said
 
 

@@ -65,7 +65,8 @@ def test_a_diverged_run_says_so_where_it_is_sampled_evaluated_resumed_and_shown(
     _, out, said = gen("runs", "list", run.parent)
     assert said == f"warning: {run} diverged; gen runs show RUN tells what to use instead\n" and "diverged at step 3" in out
     code, _, said = gen("resume", run, "--stop-after", 4)
-    assert code == 0 and f"{told}the checkpoint before that is taken anew by: gen train --plugin text --from {run}" in said
+    anew = f"gen train --config {run / 'config.toml'} --from {run}"
+    assert code == 0 and f"{told}the checkpoint before that is taken anew by: {anew}" in said
 
 
 def test_the_best_checkpoint_is_named_and_can_be_used(run: Path, gen: Command) -> None:

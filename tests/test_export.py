@@ -216,12 +216,14 @@ def test_a_model_of_a_missing_plugin_says_so(trained: Path, tmp_path: Path) -> N
 
 def test_bad_requests_are_refused_with_their_exit_codes(trained: Path, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "taken").mkdir()
+    (tmp_path / "mine.json").write_text("{}")
     empty = tmp_path / "empty"
     (empty / "checkpoints").mkdir(parents=True)
     for name in ("run.json", "config.toml", "facts.json"):
         (empty / name).write_bytes((trained / name).read_bytes())
     cases = [
         ((trained, "--format", "huggingface", "--out", tmp_path / "taken"), 2, "exists; remove it"),
+        ((trained, "--format", "onnx", "--out", tmp_path / "mine.onnx"), 2, "mine.json exists; remove it"),
         ((trained, "--format", "onxx"), 2, "did you mean 'onnx'"),
         ((empty, "--format", "huggingface"), 5, "no whole checkpoint"),
         ((tmp_path / "nowhere", "--format", "huggingface"), 5, "is not a run folder"),

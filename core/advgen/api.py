@@ -138,9 +138,7 @@ def resume(
 
 def _finished(folder: RunFolder, record: PluginRecord, step: int) -> RunResult:
     """What there is to say of a run that is at its plan's end; nothing of it is touched."""
-    plugin = f"--plugin {record.path} " if record.path is not None and record.sha256 else ""
-    way = f"gen train {plugin}--config {folder.path / 'config.toml'} --from {folder.path} --steps N"
-    reason = f"the plan was complete already; a new run goes on from it: {way}"
+    reason = f"the plan was complete already; a new run goes on from it: {start_anew(record, None, str(folder.path))} --steps N"
     return RunResult(folder.path, step, reason, best=describe_run(folder.path)["best"])
 
 

@@ -95,9 +95,9 @@ def read_corpus(record: PluginRecord, config: RunConfig, new: bool = False) -> t
 
 
 def start_anew(record: PluginRecord, data: str | None, run: str) -> str:
-    """The command that takes a run's weights to other data, or for None to the embedded corpus."""
-    plugin = record.path if record.path is not None and record.sha256 else record.name
-    return f"gen train --plugin {plugin}{f' --data {data}' if data else ''} --from {run}"
+    """The command that takes a run's weights and configuration on, to other data or for None to its own."""
+    plugin = f" --plugin {record.path}" if record.path is not None and record.sha256 else ""
+    return f"gen train{plugin} --config {Path(run) / 'config.toml'}{f' --data {data}' if data else ''} --from {run}"
 
 
 def _way_out(record: PluginRecord, new: bool) -> str:

@@ -72,8 +72,9 @@ def export_run(
 
     write, name = _format(kind)
     target = Path(out) if out is not None else Path(run) / "export" / (name or Path(run).resolve().name)
-    if target.exists():
-        raise ConfigError(f"{target} exists; remove it, or choose another place with --out")
+    for made in (target, *([target.with_suffix(".json")] if kind == "onnx" else [])):
+        if made.exists():
+            raise ConfigError(f"{made} exists; remove it, or choose another place with --out")
     if tolerance <= 0:
         raise ConfigError(f"--tolerance {tolerance}: expected a number above 0")
     loaded = load_run(run, device, plugin, step)
