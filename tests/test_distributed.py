@@ -27,7 +27,9 @@ VOCODER = [
     "penalties=none",
     "schedules=none",
 ]
-SCORED = ["options.max_length=6", "phases=[{kind='critic', share=0.4}, {kind='adversarial', share=0.6}]"]
+# Every rank draws the same dropout, where one process has another for each sample.
+WHOLE = "options.dropout=0.0"
+SCORED = [WHOLE, "options.max_length=6", "phases=[{kind='critic', share=0.4}, {kind='adversarial', share=0.6}]"]
 CASES = {
     "r1_r2_every_step": ("image", NO_NORM),
     "lazy_penalty": ("image", [*NO_NORM, "penalties.r1.interval=2", "penalties.r2.interval=2"]),
@@ -62,14 +64,14 @@ CASES = {
     "mediator": (
         "text",
         [
+            WHOLE,
             "penalties=none",
             "options.critic=mediator",
             "loss='cooperative'",
             "estimator={name='expectation', entropy_weight=1.0}",
         ],
     ),
-    # Every rank draws the same dropout, where one process has another for each sample.
-    "text": ("text", ["options.dropout=0.0", "phases=[{kind='likelihood', share=0.4}, {kind='adversarial', share=0.6}]"]),
+    "text": ("text", [WHOLE, "phases=[{kind='likelihood', share=0.4}, {kind='adversarial', share=0.6}]"]),
 }
 
 STYLES = """

@@ -155,12 +155,13 @@ def test_mean_style_is_followed_in_training_and_saved(runs: Callable[[str], Path
 def test_followed_mean_is_that_of_the_mapping_where_weights_stand_still(runs: Callable[[str], Path]) -> None:
     generator = load_run(runs("styled"), "cpu").generator
     generator.get_buffer("followed").zero_()
-    noise, condition = torch.randn(64, 8), {"label": torch.ones(64, dtype=torch.int64)}
+    rng = torch.Generator().manual_seed(0)
+    noise, condition = torch.randn(64, 8, generator=rng), {"label": torch.ones(64, dtype=torch.int64)}
     estimated = generator.mean_latent(generator.latent(noise, condition), condition)[0]
     for _ in range(40):
-        generator.follow(torch.randn(64, 8), condition)
+        generator.follow(torch.randn(64, 8, generator=rng), condition)
     assert generator.get_buffer("followed").tolist() == [0, 40, 0]
-    assert torch.allclose(generator.get_buffer("means")[1], estimated, atol=0.05)
+    assert torch.allclose(generator.get_buffer("means")[1], estimated, rtol=0.03, atol=0.05)
 
 
 @pytest.mark.parametrize("further", [["train.accumulate=4"], ["penalties.path_length={weight=2.0, interval=1}"]])
