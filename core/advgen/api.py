@@ -105,7 +105,7 @@ def _place(record: PluginRecord, data: Path | str | None) -> str | None:
 def resume(
     run: Path | str, *, stop_after: int | None = None, device: str = "auto", plugin: str | None = None, progress: bool = True
 ) -> RunResult:
-    """Go on with a run to its plan's end, bit-exactly on a CPU; one that is there is left as it is.
+    """Go on with a run to its plan's end, bit-exactly on a CPU; a run that has reached it is left as it is.
 
     Raises:
         CheckpointError: where the run or its data is not what it was.

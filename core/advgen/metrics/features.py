@@ -14,7 +14,8 @@ from advgen.errors import DataError
 
 KERNEL = "(x.y/F + 1)^3, unbiased, whole sets"
 """How ``kernel_distance`` is computed by default; its size follows the sixth power of the features' scale."""
-_ROWS = 256
+ROWS = 256
+"""Rows of one block of a large matrix."""
 
 
 def kernel_over_blocks(block: int) -> str:
@@ -126,8 +127,8 @@ def _squared_discrepancy(x: Tensor, y: Tensor) -> float:
 
 
 def _kernel_sum(x: Tensor, y: Tensor) -> float:
-    starts = range(0, len(x), _ROWS)
-    return float(sum(float((x[i : i + _ROWS] @ y.T / x.shape[1] + 1.0).pow(3).sum()) for i in starts))
+    starts = range(0, len(x), ROWS)
+    return float(sum(float((x[i : i + ROWS] @ y.T / x.shape[1] + 1.0).pow(3).sum()) for i in starts))
 
 
 def _kernel_diagonal(x: Tensor) -> float:

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from advgen.errors import DataError
-from advgen.metrics.features import check_features, check_pair
+from advgen.metrics.features import ROWS, check_features, check_pair
 
 NEIGHBOURS = 5
-_ROWS = 256
-_MOST_NEAR = 16 * _ROWS
+_MOST_NEAR = 16 * ROWS
 _NEAR = 1e-6
 _ALIKE = 1 + 1e-8
 """Distances whose ratio lies below this are equal: rounding of a product, of at most 1e-15 of squares above ``_NEAR``, does not
@@ -29,8 +28,8 @@ def _distances(x: Tensor, y: Tensor) -> Iterator[tuple[int, Tensor]]:
     centre = y.mean(dim=0)
     centred = y - centre
     lengths = centred.square().sum(dim=1)
-    for start in range(0, len(x), _ROWS):
-        rows = x[start : start + _ROWS]
+    for start in range(0, len(x), ROWS):
+        rows = x[start : start + ROWS]
         moved = rows - centre
         own = moved.square().sum(dim=1, keepdim=True)
         squares = torch.addmm(lengths, moved, centred.T, alpha=-2).add_(own)
