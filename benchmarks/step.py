@@ -1,6 +1,7 @@
 """Training speed of advgen against a plain hand-written loop of the same networks, in alternating pairs.
 
     python benchmarks/step.py --plugin image --pairs 30
+    python benchmarks/step.py --device cuda --pairs 30 --steps 10
 
 The plain loop has the same networks, loss, penalties, optimizer and batch, no checks, no keyed randomness, no logging and
 no host sync. Printed: samples per second of both, the median ratio, and a 95 % bootstrap interval of the median.
@@ -64,6 +65,7 @@ class PlainLoop:
 
     def __init__(self, setup: Setup) -> None:
         self.modality, self.config = setup.modality, setup.config
+        self.device, self.precision = setup.world.device, setup.players.precision
         self.generator = copy.deepcopy(setup.players.generator.network)
         self.critic = copy.deepcopy(setup.players.discriminator.network)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
@@ -84,16 +86,21 @@ class PlainLoop:
             self.order, self.at = torch.randperm(len(self.source)), 0
         indices = self.order[self.at : self.at + self.size]
         self.at += self.size
-        return self.modality.prepare(self.source.batch(indices, self.rng))
+        return self.modality.prepare(self.source.batch(indices, self.rng).to(self.device))
+
+    def noise(self, mode: str = "values") -> Tensor:
+        """For a batch of generated samples."""
+        return self.modality.noise(self.size, self.rng, mode=mode).to(self.device)
 
     def discriminator_step(self) -> None:
         """D on real and on generated samples, one pass each, and the slope of each."""
         real, critic = self.batch(), self.critic
-        with torch.no_grad():
-            fake = self.generator(self.modality.noise(self.size, self.rng), real.condition)
-        seen = critic.embed(Sample(real.values, mask=real.mask)), critic.embed(fake)
-        seen_real, seen_fake = (x if x.requires_grad else x.requires_grad_() for x in seen)
-        on_real, on_fake = critic(seen_real, real.condition, real.mask), critic(seen_fake, real.condition, fake.mask)
+        with torch.no_grad(), self.precision():
+            fake = self.generator(self.noise(), real.condition)
+        with self.precision():
+            seen = critic.embed(Sample(real.values, mask=real.mask)), critic.embed(fake)
+            seen_real, seen_fake = (x if x.requires_grad else x.requires_grad_() for x in seen)
+            on_real, on_fake = critic(seen_real, real.condition, real.mask), critic(seen_fake, real.condition, fake.mask)
         cost = pair_cost(on_real, on_fake)
         if self.config.discriminator.mismatch:
             others = {name: tensor.roll(-1, 0) for name, tensor in real.condition.items()}
@@ -110,7 +117,9 @@ class PlainLoop:
     def generator_step(self) -> None:
         """G on a fresh draw, and its average."""
         self.critic.requires_grad_(False)
-        cost = self.generator_cost(self.batch())
+        real = self.batch()
+        with self.precision():
+            cost = self.generator_cost(real)
         self.optimizers[0].zero_grad(set_to_none=True)
         cost.backward()
         clip(self.generator, self.config.generator)
@@ -123,7 +132,7 @@ class PlainLoop:
         """The pairing cost, or that of dense rewards with the likelihood anchor."""
         critic, dense = self.critic, self.config.estimator.name == "score_function"
         mode = "log_prob" if dense else "values"
-        fake = self.generator(self.modality.noise(self.size, self.rng, mode=mode), real.condition, mode=mode)
+        fake = self.generator(self.noise(mode), real.condition, mode=mode)
         with torch.no_grad():
             on_real = critic(critic.embed(Sample(real.values, mask=real.mask)), real.condition, real.mask)
         with torch.set_grad_enabled(not dense):
@@ -142,7 +151,7 @@ class PlainLoop:
         known = mean if self.baseline is None else self.baseline
         self.baseline = known.lerp(mean, 0.05)
         centred = (reward - known) * mask
-        gained, tail = torch.zeros_like(reward), torch.zeros(len(reward))
+        gained, tail = torch.zeros_like(reward), reward.new_zeros(len(reward))
         for position in reversed(range(reward.shape[1])):
             tail = centred[:, position] + discount * tail
             gained[:, position] = tail
@@ -227,11 +236,11 @@ def line(row: dict[str, object], name: str) -> str:
     )
 
 
-def measure(plugin: str, pairs: int, steps: int, overrides: list[str]) -> dict[str, object]:
+def measure(plugin: str, pairs: int, steps: int, overrides: list[str], device: str) -> dict[str, object]:
     """Ratio advgen / plain of samples per second for one plugin's default."""
     record = find_plugin(plugin)
     config = load_config(record, overrides=overrides, cli={"train.steps": 1000}).config
-    setup = build(record, config, join_world("cpu"))
+    setup = build(record, config, join_world(device))
     times = alternate(own_step(setup), PlainLoop(setup), pairs, steps)
     return {"plugin": plugin, **summary(times, config.train.batch_size, steps)}
 
@@ -243,10 +252,11 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=30)
     parser.add_argument("--steps", type=int, default=5, help="steps a turn")
     parser.add_argument("--set", action="append", default=[], dest="overrides")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (cpu)")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     plugins = arguments.plugin or ("image", "audio", "text")
-    rows = [measure(plugin, arguments.pairs, arguments.steps, arguments.overrides) for plugin in plugins]
+    rows = [measure(plugin, arguments.pairs, arguments.steps, arguments.overrides, arguments.device) for plugin in plugins]
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return
