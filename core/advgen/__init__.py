@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from advgen.losses import Loss
     from advgen.penalties import Penalty
     from advgen.spec import API_VERSION, DataSet, PluginConfig, PluginSpec, RemoteFile
+    from advgen.transfer import to_device
     from advgen.unpickling import read_pickled
 
 __version__ = "0.1.0"
@@ -74,6 +75,7 @@ _HOME = {
     "advgen.penalties": ("Penalty",),
     "advgen.data.report": ("DataReport", "Repeats", "Show", "Spread", "Tally", "most_common"),
     "advgen.spec": ("API_VERSION", "DataSet", "PluginConfig", "PluginSpec", "RemoteFile"),
+    "advgen.transfer": ("to_device",),
     "advgen.unpickling": ("read_pickled",),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
@@ -134,6 +136,7 @@ __all__ = [
     "split_indices",
     "split_of",
     "straight_through",
+    "to_device",
     "train",
     "unpacked",
 ]

@@ -47,6 +47,10 @@ class Generator(nn.Module, ABC):
     num_styles: int = 0
     """How many layers take a latent each, the coarsest first, for ``mix``; 0: none do."""
 
+    recordable: bool = True
+    """Whether every call does the same to its tensors, so that a GPU may record it: False where Python decides by something
+    that changes from call to call, such as a counter."""
+
     @abstractmethod
     def forward(
         self, noise: Tensor, condition: Mapping[str, Tensor], *, mode: Mode = "values", temperature: float = 1.0
@@ -126,6 +130,9 @@ class Discriminator(nn.Module, ABC):
     batch_group: int = 1
     """How many consecutive samples are judged together (minibatch deviation); every micro-batch must hold whole groups, so
     that several processes equal one. 1: each sample is judged alone."""
+
+    recordable: bool = True
+    """As ``Generator.recordable``."""
 
     augmentation_scale: float = 1.0
     """Multiplies the probability of augmentation; the schedule of ``discriminator.augmentation`` sets it at each step."""

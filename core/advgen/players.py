@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from advgen.engine import Player
 from advgen.losses import Loss
 from advgen.penalties import Penalty
 from advgen.world import World
+
+if TYPE_CHECKING:
+    from advgen.recording import Recorder
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ class Players:
     state: dict[str, Tensor] = field(default_factory=dict)
     reference: Generator | None = None
     """G as the adversarial phase found it, where the estimator holds G near it."""
+    recorder: Recorder | None = None
+    """What replays updates instead of asking Python again."""
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         """bf16 autocast where it is on."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from advgen.errors import ContractError
+from advgen.transfer import to_device
 
 Mode = Literal["values", "relaxed", "log_prob"]
 
@@ -37,9 +38,9 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device; no copy when it is there already."""
         return Batch(
-            self.values.to(device, non_blocking=True),
-            None if self.mask is None else self.mask.to(device, non_blocking=True),
-            {name: tensor.to(device, non_blocking=True) for name, tensor in self.condition.items()},
+            to_device(self.values, device),
+            None if self.mask is None else to_device(self.mask, device),
+            {name: to_device(tensor, device) for name, tensor in self.condition.items()},
         )
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from advgen.config.model import RunConfig, ScheduleConfig
 from advgen.errors import ConfigError, nearest
@@ -68,8 +68,8 @@ def multiplier(schedule: ScheduleConfig, progress: float) -> float:
     return schedule.start + share * (schedule.end - schedule.start)
 
 
-def make_scale(config: RunConfig) -> Callable[[str, float], float]:
-    """path, progress -> multiplier; 1 where nothing is scheduled.
+def schedules_of(config: RunConfig) -> dict[str, ScheduleConfig]:
+    """The schedule of each scheduled scalar, by its path.
 
     Raises:
         ConfigError: for a path that no schedule can drive.
@@ -79,5 +79,10 @@ def make_scale(config: RunConfig) -> Callable[[str, float], float]:
     for path in named:
         if path not in known:
             raise ConfigError(f"schedules.{path!r}: no such scalar; {nearest(path, [*known, BURN_IN])}")
-    schedules: Mapping[str, ScheduleConfig] = (burn_in(config) if BURN_IN in config.schedules else {}) | named
+    return (burn_in(config) if BURN_IN in config.schedules else {}) | named
+
+
+def make_scale(config: RunConfig) -> Callable[[str, float], float]:
+    """path, progress -> multiplier; 1 where nothing is scheduled. Raises as ``schedules_of``."""
+    schedules = schedules_of(config)
     return lambda path, progress: multiplier(schedules[path], progress) if path in schedules else 1.0

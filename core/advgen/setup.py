@@ -28,8 +28,10 @@ from advgen.metrics.report import better_direction
 from advgen.penalties import PENALTIES, Penalty, get_penalty, plays
 from advgen.players import Chunk, Draw, Objective, Players
 from advgen.randomness import keyed_generator, sample_indices, seed_networks
+from advgen.recording import make_recorder
 from advgen.registry import PluginRecord, resolve
 from advgen.schedules import make_scale
+from advgen.transfer import to_device
 from advgen.updates.judging import mixes_samples
 from advgen.world import World
 
@@ -118,6 +120,7 @@ def build(record: PluginRecord, config: RunConfig, world: World, new: bool = Fal
     objective = dataclasses.replace(objective, config=config)
     check_fits(config, corpus, world)
     players = make_players(modality, config, world)
+    players.recorder = make_recorder(players, config)
     source, kept = keep_on_device(corpus.splits["train"], world.device, config.data.device_share)
     draw = make_draw(modality, source, config, players)
     few = held_out_notes(len(corpus.splits.get("test", ())))
@@ -250,11 +253,11 @@ def make_draw(modality: Modality[Any], source: Source, config: RunConfig, player
 
         def uniform(cut: slice, shape: tuple[int, ...]) -> torch.Tensor:
             rng = keyed_generator(train.seed, "uniform", stream, update)
-            return torch.rand(train.batch_size, *shape, generator=rng, dtype=players.dtype)[cut].to(world.device)
+            return to_device(torch.rand(train.batch_size, *shape, generator=rng, dtype=players.dtype)[cut], world.device)
 
         def more_noise(cut: slice, turn: int, samples: torch.Tensor, count: int) -> torch.Tensor:
             drawn = _noise_in_blocks(modality, (train.seed, "rollouts", stream, update, turn), samples + cut.start, count)
-            return drawn.to(world.device, players.dtype if drawn.is_floating_point() else drawn.dtype)
+            return to_device(drawn, world.device, players.dtype if drawn.is_floating_point() else drawn.dtype)
 
         others = batch.rolled() if mistakes and stream == "discriminator" else None
         random = (noise, mixing, uniform, more_noise)
@@ -287,8 +290,7 @@ def _chunk(
     if real.values.is_floating_point() and real.values.dtype is not dtype:
         real = Batch(real.values.to(dtype), real.mask, real.condition)
     kind = dtype if noise.is_floating_point() else noise.dtype
-    own_noise = noise[cut].to(device, kind, non_blocking=True)
-    own_mixing = mixing[cut].to(device, dtype)
+    own_noise, own_mixing = to_device(noise[cut], device, kind), to_device(mixing[cut], device, dtype)
     bound = functools.partial(uniform, cut), functools.partial(more_noise, cut)
     return Chunk(real, own_noise, own_mixing, bound[0], cut.start, mismatched, bound[1])
 

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from advgen.config.model import RunConfig
-from advgen.engine import Terms, apply_update, set_second_beta
-from advgen.players import Draw, Objective, Players
+from advgen.engine import apply_update, set_second_beta
+from advgen.players import Chunk, Draw, Objective, Players
 from advgen.randomness import seed_networks
+from advgen.recording import Update, Worked, recorded
 from advgen.updates.discriminator import update_discriminator
 from advgen.updates.generator import update_generator
 from advgen.updates.policy import update_policy
-from advgen.updates.shared import add, follow_draws, likelihood_cost, mean_positions
+from advgen.updates.shared import follow_draws, likelihood_gradients
 
 
 def train_step(players: Players, objective: Objective, draw: Draw, step: int, progress: float) -> dict[str, Tensor]:
@@ -36,15 +37,13 @@ def likelihood_step(players: Players, objective: Objective, draw: Draw, step: in
     """Train G alone on data by likelihood, then the average."""
     seed_networks(objective.config.train.seed, "likelihood", step, *players.world.own_key)
     _schedule(players, objective, progress)
-    terms, chunks = Terms(), draw("generator", step)
-    positions = mean_positions(players.world, chunks)
-    for chunk in chunks:
-        with players.precision():
-            cost = likelihood_cost(players, chunk.real, positions)
-        cost.div(len(chunks)).backward(inputs=players.generator.parameters)
-        add(terms.costs, "likelihood", cost, len(chunks))
-    scale = objective.scale("generator.learning_rate", progress)
-    logs = apply_update(players.generator, terms, scale, players.world)
+    player, chunks = players.generator, draw("generator", step)
+
+    def work(objective: Objective, chunks: list[Chunk]) -> Worked:
+        return Worked(likelihood_gradients(players, chunks))
+
+    terms = recorded(Update(("likelihood",), players, player, objective, chunks, progress, work)).terms
+    logs = apply_update(player, terms, objective.scale("generator.learning_rate", progress), players.world)
     update_average(players, objective.config, step, objective.scale("average.half_life_steps", progress))
     return logs | {f"generator/{name}": value for name, value in terms.costs.items()}
 

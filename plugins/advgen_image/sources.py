@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from advgen import Batch
+from advgen import Batch, to_device
 
 BLOCK = 1024
 
@@ -78,7 +78,7 @@ class TensorStore:
 
     def take(self, rows: Tensor) -> Tensor:
         """Gathered on the device."""
-        return widened(self.values[rows.to(self.values.device)])
+        return widened(self.values[to_device(rows, self.values.device)])
 
     def to(self, device: torch.device) -> TensorStore:
         """Copied there."""
@@ -120,7 +120,7 @@ class ImageSource:
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
         """Samples at ``indices``; mirrors and windows are drawn on the CPU by ``generator`` and applied where images are."""
         values = self.store.take(indices)
-        condition = {} if self.labels is None else {"label": self.labels[indices.to(self.labels.device)]}
+        condition = {} if self.labels is None else {"label": self.labels[to_device(indices, self.labels.device)]}
         return Batch(viewed(values, self.view, generator), condition=condition)
 
     @property

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from advgen.contracts import Batch, DataRequest
 from advgen.errors import DataError
+from advgen.transfer import to_device
 
 
 def content_hash(parts: Iterable[bytes | memoryview]) -> str:
@@ -74,7 +75,7 @@ class ArraySource:
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
         """Rows at ``indices``; nothing random."""
-        indices = indices.to(self.values.device)
+        indices = to_device(indices, self.values.device)
         return Batch(
             self.values[indices],
             None if self.mask is None else self.mask[indices],

@@ -15,6 +15,7 @@ from advgen.losses import LOSSES
 from advgen.penalties import Penalty
 from advgen.players import Chunk, Objective, Players
 from advgen.randomness import seed_networks
+from advgen.recording import Update, Worked, recorded
 from advgen.updates.judging import Side, judge, judge_apart, judge_both
 from advgen.updates.penalising import due_penalties, is_due, one_sided, penalty_costs, penalty_weight
 from advgen.updates.shared import add, apply_own, backward, draw_temperature, global_means, mean_positions
@@ -25,26 +26,40 @@ def update_discriminator(
 ) -> dict[str, Tensor]:
     """One update of D; G is untouched."""
     seed_networks(objective.config.train.seed, "discriminator", update, *players.world.own_key)
-    terms, seen_scores = Terms(), list[tuple[Tensor, Tensor]]()
+    player, scale = players.discriminator, objective.scale("discriminator.learning_rate", progress)
+
+    def own_work(objective: Objective, chunks: list[Chunk]) -> Worked:
+        own = Terms()
+        for chunk in chunks:
+            backward(players, player, own, own_penalty_costs(players, objective, chunk, update, progress), len(chunks))
+        return Worked(own)
+
+    def work(objective: Objective, chunks: list[Chunk]) -> Worked:
+        return _gradients(players, objective, chunks, update, progress)
+
+    due = sorted(name for name in objective.config.penalties if is_due(objective, name, update))
+    worked = recorded(Update(("discriminator", *due), players, player, objective, chunks, progress, work))
+    costs, logs = worked.terms.costs, apply_update(player, worked.terms, scale, players.world)
+    if due := sorted(due_penalties(objective, update, own_step=True)):
+        key = ("discriminator's penalties", *due)
+        own = recorded(Update(key, players, player, objective, chunks, progress, own_work)).terms
+        logs |= apply_own(players, player, own, scale)
+        costs = costs | own.costs
+    seen = worked.terms.logs | _remember(players, objective, worked.pairs)
+    return logs | {f"discriminator/{name}": value for name, value in (costs | seen).items()}
+
+
+def _gradients(players: Players, objective: Objective, chunks: list[Chunk], update: int, progress: float) -> Worked:
+    """Those of all costs but the penalties that take an update of their own, with the scores (B,) of both sides."""
+    worked = Worked(Terms())
     positions = mean_positions(players.world, chunks) if objective.loss.positions_alike else None
     for chunk in chunks:
         costs, scores = discriminator_costs(players, objective, chunk, update, progress, positions)
-        backward(players, players.discriminator, terms, costs, len(chunks))
-        seen_scores.append((scores["real_score"], scores["fake_score"]))
+        backward(players, players.discriminator, worked.terms, costs, len(chunks))
+        worked.pairs.append((scores["real_score"], scores["fake_score"]))
         for name, value in scores.items():
-            add(terms.logs, name, value.mean(), len(chunks))
-    scale = objective.scale("discriminator.learning_rate", progress)
-    logs = apply_update(players.discriminator, terms, scale, players.world)
-    if due_penalties(objective, update, own_step=True):
-        own = Terms()
-        for chunk in chunks:
-            backward(
-                players, players.discriminator, own, own_penalty_costs(players, objective, chunk, update, progress), len(chunks)
-            )
-        logs |= apply_own(players, players.discriminator, own, scale)
-        terms.costs |= own.costs
-    terms.logs |= _remember(players, objective, seen_scores)
-    return logs | {f"discriminator/{name}": value for name, value in (terms.costs | terms.logs).items()}
+            add(worked.terms.logs, name, value.mean(), len(chunks))
+    return worked
 
 
 def discriminator_costs(

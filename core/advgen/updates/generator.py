@@ -16,6 +16,7 @@ from advgen.errors import ConfigError
 from advgen.estimators import ESTIMATORS, score_function_cost
 from advgen.players import Chunk, Objective, Players, Turn
 from advgen.randomness import seed_networks
+from advgen.recording import Update, Worked, recorded
 from advgen.updates.crediting import credited_cost, drawn_places, opinion_of
 from advgen.updates.judging import judge_sample
 from advgen.updates.penalising import is_due, penalty_weight
@@ -38,8 +39,34 @@ def update_generator(
 ) -> dict[str, Tensor]:
     """One update of G; D is untouched."""
     seed_networks(objective.config.train.seed, "generator", update, *players.world.own_key)
-    terms, turn, pulls = Terms(), Turn(mean_positions(players.world, chunks)), list[Pull]()
+    player, scale = players.generator, objective.scale("generator.learning_rate", progress)
     joined, own_step = (is_due(objective, "path_length", update, own) for own in (False, True))
+
+    def own_work(objective: Objective, chunks: list[Chunk]) -> Worked:
+        own = Worked(Terms())
+        for chunk in chunks:
+            backward(players, player, own.terms, _path_length(players, objective, chunk, progress, own.lengths), len(chunks))
+        return own
+
+    def work(objective: Objective, chunks: list[Chunk]) -> Worked:
+        return _gradients(players, objective, chunks, joined, progress)
+
+    worked = recorded(Update(("generator", joined), players, player, objective, chunks, progress, work))
+    logs = apply_update(player, worked.terms, scale, players.world)
+    costs, lengths = worked.terms.costs, worked.lengths
+    if own_step:
+        own = recorded(Update(("path lengths",), players, player, objective, chunks, progress, own_work))
+        logs |= apply_own(players, player, own.terms, scale)
+        costs, lengths = costs | own.terms.costs, lengths + own.lengths
+    if lengths:
+        follow_lengths(players.state, torch.cat(lengths), players.world)
+    follow_baseline(players, objective, worked.pairs)
+    return logs | {f"generator/{name}": value for name, value in costs.items()}
+
+
+def _gradients(players: Players, objective: Objective, chunks: list[Chunk], joined: bool, progress: float) -> Worked:
+    """Those of all costs, that of path lengths too where it is ``joined``; with rewards and their masks (B, L)."""
+    terms, turn, pulls = Terms(), Turn(mean_positions(players.world, chunks)), list[Pull]()
     lengths, parts = list[Tensor](), len(chunks)
     with frozen(players.discriminator.network):
         for chunk in chunks:
@@ -56,18 +83,7 @@ def update_generator(
                 backward(players, players.generator, terms, _path_length(players, objective, chunk, progress, lengths), parts)
         for cost in balanced_costs(players, pulls, objective.shares(progress)) if pulls else ():
             cost.div(parts).backward()
-    scale = objective.scale("generator.learning_rate", progress)
-    logs = apply_update(players.generator, terms, scale, players.world)
-    if own_step:
-        own = Terms()
-        for chunk in chunks:
-            backward(players, players.generator, own, _path_length(players, objective, chunk, progress, lengths), parts)
-        logs |= apply_own(players, players.generator, own, scale)
-        terms.costs |= own.costs
-    if lengths:
-        follow_lengths(players.state, torch.cat(lengths), players.world)
-    follow_baseline(players, objective, turn.gains)
-    return logs | {f"generator/{name}": value for name, value in terms.costs.items()}
+    return Worked(terms, turn.gains, lengths)
 
 
 def generated(players: Players, objective: Objective, chunk: Chunk, progress: float) -> Sample:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -112,7 +113,6 @@ def _measured(
         return Measured(sides, chunk.real.condition, chunk.mixing)
     batch_size = objective.config.train.batch_size
     rows, total = _rows(chunk, share, batch_size, name)
-    rows = rows.to(players.world.device, non_blocking=True)
     condition = {key: value[rows] for key, value in chunk.real.condition.items()}
     part = batch_size * len(rows) / (len(chunk.real) * total)
     return Measured((_chosen(sides[0], rows), _chosen(sides[1], rows)), condition, chunk.mixing[rows], rows, part)
@@ -134,8 +134,14 @@ def _rows(chunk: Chunk, share: float, batch_size: int, name: str) -> tuple[Tenso
         raise ConfigError(
             f"penalties.{name}.share={share} of a batch of {batch_size} is no sample; expected {1 / batch_size:.3g} or more"
         )
-    places = torch.arange(total) * batch_size // total - chunk.start
-    return places[(places >= 0) & (places < len(chunk.real))], total
+    return _places(chunk.start, len(chunk.real), total, batch_size, chunk.mixing.device), total
+
+
+@lru_cache(maxsize=64)
+def _places(start: int, size: int, total: int, batch_size: int, device: torch.device) -> Tensor:
+    """Of ``total`` samples of the batch those among ``size`` from ``start`` on; only the first copy waits for the device."""
+    places = torch.arange(total) * batch_size // total - start
+    return places[(places >= 0) & (places < size)].to(device)
 
 
 def _chosen(side: Side, rows: Tensor) -> Side:

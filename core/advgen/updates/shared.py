@@ -25,6 +25,17 @@ def likelihood_cost(players: Players, real: Batch, positions: Tensor) -> Tensor:
     return torch.where(real.mask, nats, torch.zeros_like(nats)).sum() / (len(real) * positions)
 
 
+def likelihood_gradients(players: Players, chunks: list[Chunk]) -> Terms:
+    """Gradients of G's likelihood cost over all micro-batches."""
+    terms, positions = Terms(), mean_positions(players.world, chunks)
+    for chunk in chunks:
+        with players.precision():
+            cost = likelihood_cost(players, chunk.real, positions)
+        cost.div(len(chunks)).backward(inputs=players.generator.parameters)
+        add(terms.costs, "likelihood", cost, len(chunks))
+    return terms
+
+
 def mean_positions(world: World, chunks: list[Chunk]) -> Tensor:
     """Valid positions of a mean real sample over all micro-batches and ranks, a scalar; all of them without a mask."""
     masks = [chunk.real.mask for chunk in chunks if chunk.real.mask is not None]

@@ -64,8 +64,18 @@ def shuffle_phase(hidden: Tensor, largest: int) -> Tensor:
     largest = min(largest, hidden.shape[-1] - 1)
     if largest < 1:
         return hidden
-    shift = int(torch.randint(-largest, largest + 1, ()))
-    return F.pad(hidden, (largest, largest), mode="reflect")[..., largest + shift : largest + shift + hidden.shape[-1]]
+    shift = torch.randint(-largest, largest + 1, (), device=hidden.device)
+    if hidden.is_cuda:  # asking for the number would wait for the device
+        return shifted(hidden, shift)
+    start = largest + int(shift)
+    return F.pad(hidden, (largest, largest), mode="reflect")[..., start : start + hidden.shape[-1]]
+
+
+def shifted(hidden: Tensor, shift: Tensor) -> Tensor:
+    """(B, C, T) from place ``shift`` on, a scalar int64 in (-T, T), with reflected edges."""
+    last = hidden.shape[-1] - 1
+    place = (torch.arange(last + 1, device=hidden.device) + shift).abs()
+    return hidden[..., last - (last - place).abs()]
 
 
 class WaveCritic(nn.Module):

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from advgen_image.augmentation.masks import cut_out, on_colour, per_image
-from advgen_image.augmentation.resample import moved
+from advgen_image.augmentation.resample import constant, moved
 
 LARGEST_SHIFT = 0.125
 SCALE_DEVIATION = 0.2
 BRIGHTNESS_DEVIATION, CONTRAST_DEVIATION, SATURATION_DEVIATION = 0.2, 0.5, 1.0
 NOISE_DEVIATION = 0.1
 CUT_SHARE = 0.5
+SWAP = ((0.0, -1.0, 1.0), (1.0, 0.0, -1.0), (-1.0, 1.0, 0.0))
 
 
 class AdaptiveAugmentation(nn.Module):
@@ -138,7 +139,7 @@ def _colour(draw: Draw, share: Tensor) -> tuple[Tensor, Tensor]:
     brightness = draw.normal(share) * BRIGHTNESS_DEVIATION
     flip = torch.eye(3, device=draw.device) - 2 * along * draw.whole(share, 2)[:, None, None]
     angle = draw.uniform(share, -math.pi, math.pi)[:, None, None]
-    swap = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=draw.device) * 3**-0.5
+    swap = constant(SWAP, draw.device) * 3**-0.5
     hue = along + across * angle.cos() + swap * angle.sin()
     saturation = along + across * torch.exp2(draw.normal(share) * SATURATION_DEVIATION)[:, None, None]
     matrix = saturation @ hue @ flip

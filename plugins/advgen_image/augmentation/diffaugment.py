@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from advgen_image.augmentation.masks import cut_out, on_colour, per_image
-from advgen_image.augmentation.resample import moved
+from advgen_image.augmentation.resample import constant, moved
 
 LARGEST_SHIFT = 0.125
 CUT_SHARE = 0.5
@@ -60,7 +60,7 @@ def _coloured(images: Tensor, chosen: Tensor) -> Tensor:
 def _translated(images: Tensor, chosen: Tensor) -> Tensor:
     """By whole pixels, up to an eighth of each side; zeros come in from outside."""
     height, width = images.shape[-2:]
-    sides = torch.tensor([width, height], device=images.device)
+    sides = constant(((float(width), float(height)),), images.device)[0]
     largest = (sides * LARGEST_SHIFT + 0.5).long()
     drawn = torch.rand(len(images), 2, device=images.device) * (2 * largest + 1)
     shift = (drawn.long() - largest) * chosen[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,6 +11,12 @@ from torch.nn import functional as F
 
 PADDINGS = ("zeros", "border", "reflection")  # in the order of torch's kernels
 BILINEAR = 0
+
+
+@lru_cache(maxsize=64)
+def constant(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
+    """A table of numbers on a device; only its first copy waits for it."""
+    return torch.tensor(rows, device=device)
 
 
 class _Sample(torch.autograd.Function):
@@ -63,7 +70,7 @@ def moved(images: Tensor, inverse: Tensor, padding: str) -> Tensor:
         float32 at the least, as those of bfloat16 are off by fractions of a pixel.
     """
     height, width = images.shape[-2:]
-    unit = inverse.new_tensor([width / 2, height / 2, 1.0])
+    unit = constant(((width / 2, height / 2, 1.0),), inverse.device)[0].to(inverse.dtype)
     scaled = inverse * unit / unit[:, None]
     exact = torch.promote_types(images.dtype, torch.float32)
     grid = F.affine_grid(scaled[:, :2].to(exact), list(images.shape), align_corners=False)

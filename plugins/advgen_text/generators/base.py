@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from advgen import Generator, GenError, Mode, Sample, gumbel, straight_through
 
 from ..tokenizer import BOS, EOS, PAD, UNKNOWN
-from .drawing import NEVER, Choose, content, content_mask, longest, plain
+from .drawing import NEVER, Choose, being_recorded, content, content_mask, keeps_shapes, longest, plain
 
 # On a GPU, whether all sentences have ended is asked once in so many tokens: each answer waits for the device.
 ASK_EVERY = 32
@@ -179,7 +179,7 @@ class Writer(Generator):
 
         The output layer is most of the work, so on a CPU only rows that draw have it; a GPU would wait to know which.
         """
-        if given is not None and not given.is_cuda:
+        if given is not None and not keeps_shapes(given):
             free = given == PAD
             if not bool(free.all()):
                 token = given.clone()
@@ -194,17 +194,17 @@ class Writer(Generator):
         On a CPU in blocks whose logits stay in its cache: rows of 5,000 words then take a quarter of the time.
         """
         count = len(rows[0])
-        most = count if rows[0].is_cuda else max(1, CACHED // self.vocabulary)
+        most = count if keeps_shapes(rows[0]) else max(1, CACHED // self.vocabulary)
         parts = zip(*(each.split(max(most, 1)) for each in rows), strict=True)
         found = [choose(self.logits(states, temperature, True), before, uniform) for states, before, uniform in parts]
         return found[0] if len(found) == 1 else torch.cat(found)
 
     def _compacted(self, rows: Rows, going: Tensor, place: int) -> tuple[Rows, Tensor]:
         """Without the sentences that have ended, where dropping them pays."""
-        if going.is_cuda:
-            # Shapes stay as they are, so that the device never waits; only an end of all is worth asking for.
-            done = place % ASK_EVERY == ASK_EVERY - 1 and not bool(going.any())
-            return rows, going[:0] if done else going
+        if keeps_shapes(going):
+            # Only an end of all is worth asking for, and a recording cannot ask.
+            asks = place % ASK_EVERY == ASK_EVERY - 1 and place + 1 < self.length and not being_recorded(going)
+            return rows, going[:0] if asks and not bool(going.any()) else going
         left = int(going.sum())
         if left == len(going) or left > self.compact_below * len(going):
             return rows, going

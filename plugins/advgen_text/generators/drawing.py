@@ -55,12 +55,19 @@ def written(batch: Batch) -> Tensor:
     return batch.values if given is None else batch.values.masked_fill(given, PAD)
 
 
-def longest(mask: Tensor) -> int:
-    """Places up to the last that counts in any sample, at least 1: none behind need be computed.
+def keeps_shapes(tensor: Tensor) -> bool:
+    """Whether work on it must not depend on its numbers: asking a GPU for one would wait for it, and cannot be recorded."""
+    return tensor.is_cuda
 
-    Asking a GPU would wait for it, so there it is all of them.
-    """
-    if mask.is_cuda:
+
+def being_recorded(tensor: Tensor) -> bool:
+    """Whether a GPU records its kernels."""
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def longest(mask: Tensor) -> int:
+    """Places up to the last that counts in any sample, at least 1: none behind need be computed; all where shapes are kept."""
+    if keeps_shapes(mask):
         return mask.shape[1]
     places = mask.any(0).nonzero()
     return int(places[-1]) + 1 if len(places) else 1
@@ -69,9 +76,9 @@ def longest(mask: Tensor) -> int:
 def content(mask: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
     """How to take the places that count out of (B, L, ...) as rows, and to put values (N,) back with 0 elsewhere.
 
-    The output layer over a large vocabulary is most of the cost, and half of a batch may be padding. On a GPU counting
-    the places would wait for the device, so there every place is a row.
+    The output layer over a large vocabulary is most of the cost, and half of a batch may be padding. Where shapes are kept,
+    every place is a row.
     """
-    if mask.is_cuda:
+    if keeps_shapes(mask):
         return lambda x: x.flatten(0, 1), lambda values: values.view(mask.shape).masked_fill(~mask, 0)
     return lambda x: x[mask[:, : x.shape[1]]], lambda values: values.new_zeros(mask.shape).masked_scatter(mask, values)

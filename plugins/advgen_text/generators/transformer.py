@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..backbone import Body, cache_argument, load_pretrained, make_body
 from ..tokenizer import BOS, EOS, SPECIALS
 from .base import Sizes, Writer
+from .drawing import keeps_shapes
 
 
 class KeyValues:
@@ -123,8 +124,14 @@ class TransformerWriter(Writer):
     def read(self, inputs: Tensor, dropout: float) -> Tensor:
         """All places in one pass; padding stands behind, where causal attention does not look."""
         self._set_dropout(dropout)
-        where = torch.arange(inputs.shape[1], device=inputs.device).unsqueeze(0)
-        states: Tensor = self.body(inputs_embeds=inputs, position_ids=where, use_cache=False).last_hidden_state
+        length, device = inputs.shape[1], inputs.device
+        where = torch.arange(length, device=device).unsqueeze(0)
+        # Without a mask the package asks whether the places are of one sentence, for which a GPU would wait.
+        causal = None
+        if keeps_shapes(inputs):
+            causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
+        found = self.body(inputs_embeds=inputs, position_ids=where, attention_mask=causal, use_cache=False)
+        states: Tensor = found.last_hidden_state
         return states
 
     def keep(self, state: KeyValues, rows: Tensor) -> KeyValues:

@@ -1,0 +1,19 @@
+"""Copies between main memory and a device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def to_device(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:
+    """The tensor on a device, in another type where one is given; no copy when it is there already.
+
+    To a GPU by way of page-locked memory, so that nobody waits for the copy. From one, the call waits: memory that can be read
+    before the copy has come would hold anything.
+    """
+    target = torch.device(device)
+    tensor = tensor if dtype is None else tensor.to(dtype)
+    if target.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(target, non_blocking=True)
+    return tensor.to(target)

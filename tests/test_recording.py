@@ -1,0 +1,201 @@
+"""Recorded updates: a replay does what the update would have done, though Python is not asked again."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from advgen import recording
+from advgen.config.load import load_config
+from advgen.recording import Recorder
+from advgen.registry import find_plugin
+from advgen.setup import Setup, build
+from advgen.step import critic_step, likelihood_step, train_step
+from advgen.world import World
+from advgen_audio.networks import critics
+from advgen_text.generators import base, drawing
+
+sys.path.insert(0, str(Path(__file__).parent))
+from conftest import TINY
+
+CPU = torch.device("cpu")
+STEPS = {"adversarial": train_step, "likelihood": likelihood_step, "critic": critic_step}
+
+
+class Traced:
+    """Records tensor operations alone, with every number of Python's as it was: as blind as a GPU's graph.
+
+    Recording runs the work, which a GPU's graph does not, so what it has moved in networks and chance is put back.
+    """
+
+    def __init__(self, *networks: torch.nn.Module) -> None:
+        self.networks, self.count, self.replays = networks, 0, 0
+
+    def record(self, work: Callable[[], list[Tensor]]) -> Callable[[], None]:
+        kept: list[Tensor] = []
+
+        def once() -> list[Tensor]:
+            kept[:] = work()
+            return list(kept)
+
+        before = [{name: value.clone() for name, value in each.state_dict().items()} for each in self.networks]
+        with torch.random.fork_rng(devices=[]):
+            graph = make_fx(once)()
+        for network, values in zip(self.networks, before, strict=True):
+            network.load_state_dict(values)
+        self.count += 1
+
+        def replay() -> None:
+            self.replays += 1
+            with torch.no_grad():
+                for own, new in zip(kept, graph(), strict=True):
+                    own.copy_(new)
+
+        return replay
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.contextmanager
+def without_mkldnn() -> Iterator[None]:
+    """Its recurrent layers cannot be traced."""
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
+
+
+def device_shuffle(hidden: Tensor, largest: int) -> Tensor:
+    """Phase shuffle as on a GPU."""
+    largest = min(largest, hidden.shape[-1] - 1)
+    return critics.shifted(hidden, torch.randint(-largest, largest + 1, ())) if largest > 0 else hidden
+
+
+def setup_of(plugin: str, preset: str, overrides: list[str]) -> Setup:
+    record = find_plugin(plugin)
+    config = load_config(record, preset=preset, overrides=overrides, cli={"train.steps": 1000}).config
+    return build(record, config, World(0, 1, CPU))
+
+
+def weights(setup: Setup) -> dict[str, Tensor]:
+    players = setup.players
+    named = {"generator": players.generator.network, "discriminator": players.discriminator.network}
+    found = {f"{name}.{key}": value for name, network in named.items() for key, value in network.state_dict().items()}
+    return found | {f"state.{key}": value for key, value in players.state.items()}
+
+
+@pytest.mark.parametrize(
+    ("plugin", "preset", "more"),
+    [
+        ("image", "default", []),
+        ("image", "default", ["options.augment=ada", "schedules.burn_in.until=0.5"]),
+        ("image", "default", ["penalties.lecam.weight=0.1", "penalties.r1.interval=2"]),
+        ("image", "default", ["penalties={dragan={weight=1}}"]),
+        ("image", "default", ["train.accumulate=2", "discriminator.steps=2"]),
+        ("image", "classic", []),
+        ("image", "stylegan2-small", []),
+        ("text", "default", []),
+        ("text", "cot", []),
+        ("audio", "default", []),
+    ],
+)
+def test_replayed_updates_leave_the_weights_that_plain_updates_leave(
+    plugin: str, preset: str, more: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on a GPU: networks draw from the device's numbers, and shapes do not depend on samples.
+    monkeypatch.setattr(recording, "host_randomness", lambda: ())
+    for module in (drawing, base):
+        monkeypatch.setattr(module, "keeps_shapes", lambda tensor: True)
+    monkeypatch.setattr(critics, "shuffle_phase", device_shuffle)
+    given = [*TINY[plugin], "train.batch_size=4", *more]
+    plain, recorded = (setup_of(plugin, preset, given) for _ in range(2))
+    players = recorded.players
+    backend = Traced(players.generator.network, players.discriminator.network)
+    recorded.players.recorder = Recorder(backend)
+    kinds = [phase.kind for phase in plain.config.phases]
+    for step in range(10):
+        kind = kinds[step % len(kinds)]
+        with without_mkldnn():
+            logs = [STEPS[kind](each.players, each.objective, each.draw, step, step / 10) for each in (plain, recorded)]
+        assert logs[0].keys() == logs[1].keys()
+        for name, value in logs[0].items():
+            torch.testing.assert_close(value, logs[1][name], msg=lambda text, at=(name, step): f"{at}: {text}")
+    one, other = weights(plain), weights(recorded)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], msg=lambda text, name=name: f"{name}: {text}")
+    assert backend.count >= 2 and backend.replays >= 4 and not recorded.players.recorder.refusals
+
+
+def test_a_shift_on_the_device_is_the_slice_of_a_reflected_pad() -> None:
+    hidden = torch.arange(12.0).view(1, 2, 6)
+    for shift in range(-3, 4):
+        padded = torch.nn.functional.pad(hidden, (3, 3), mode="reflect")[..., 3 + shift : 9 + shift]
+        assert torch.equal(critics.shifted(hidden, torch.tensor(shift)), padded)
+
+
+def test_an_update_that_cannot_be_recorded_goes_on_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = [*TINY["image"], "train.batch_size=4"]
+    plain, other = (setup_of("image", "default", given) for _ in range(2))
+    backend = Traced(other.players.generator.network, other.players.discriminator.network)
+    monkeypatch.setattr(backend, "record", lambda work: work() and fail("CUDA error: operation not permitted\nwhen capturing"))
+    other.players.recorder = Recorder(backend)
+    for step in range(4):
+        for each in (plain, other):
+            train_step(each.players, each.objective, each.draw, step, 0.0)
+    assert all(torch.equal(value, weights(other)[name]) for name, value in weights(plain).items())
+    refused = "CUDA error: operation not permitted"
+    assert other.players.recorder.refusals == {"generator": refused, "discriminator": refused}
+
+
+def test_an_update_that_waits_for_the_device_is_run_again_and_never_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = [*TINY["text"], "train.batch_size=4"]
+    plain, other = (setup_of("text", "default", given) for _ in range(2))
+    backend = Traced(other.players.generator.network, other.players.discriminator.network)
+
+    @contextlib.contextmanager
+    def waits() -> Iterator[None]:
+        yield
+        fail("called a synchronizing CUDA operation")
+
+    monkeypatch.setattr(backend, "watched", waits)
+    other.players.recorder = Recorder(backend)
+    for step in range(4):
+        for each in (plain, other):
+            train_step(each.players, each.objective, each.draw, step, 0.0)
+    assert all(torch.equal(value, weights(other)[name]) for name, value in weights(plain).items())
+    assert backend.count == 0 and set(other.players.recorder.refusals.values()) == {"it waits for the device"}
+
+
+def test_an_update_whose_networks_draw_on_the_cpu_is_never_recorded() -> None:
+    setup = setup_of("audio", "default", [*TINY["audio"], "train.batch_size=4"])
+    backend = Traced(setup.players.generator.network, setup.players.discriminator.network)
+    setup.players.recorder = Recorder(backend)
+    for step in range(4):
+        train_step(setup.players, setup.objective, setup.draw, step, 0.0)
+    refused = "random numbers are drawn on the CPU"
+    assert backend.count == 0 and setup.players.recorder.refusals == {"discriminator": refused, "generator": refused}
+
+
+def test_other_errors_of_an_update_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = setup_of("image", "default", [*TINY["image"], "train.batch_size=4"])
+    setup.players.recorder = Recorder(Traced())
+    train_step(setup.players, setup.objective, setup.draw, 0, 0.0)
+    monkeypatch.setattr(setup.players.judges, "forward", lambda *given: fail("out of memory"))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train_step(setup.players, setup.objective, setup.draw, 1, 0.0)
+
+
+def fail(text: str) -> None:
+    raise RuntimeError(text)
