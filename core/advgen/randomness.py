@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any
@@ -28,6 +29,16 @@ def seed_networks(seed: int, *parts: str | int) -> None:
     torch.default_generator.manual_seed(number)  # torch.manual_seed looks at every backend: 0.5 ms a call
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(number)
+
+
+def repeat_exactly() -> None:
+    """Let a GPU's kernels be those that repeat to the bit, from now on in this process; one that has none warns once.
+
+    torch reads the variable when it first multiplies matrices on the GPU.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def untouched(device: torch.device) -> AbstractContextManager[Any]:

@@ -12,7 +12,7 @@ the CPU, cannot be recorded, and goes on as it is. Values are those of the same 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
@@ -39,26 +39,35 @@ OUTSIDE = ("generator.learning_rate", "discriminator.learning_rate", "generator.
 
 @dataclass(frozen=True)
 class Worked:
-    """What an update found out beside its gradients; read, never written to: a replay fills the same tensors again.
+    """What an update found out beside its gradients.
 
     Args:
         terms: costs and logs.
         pairs: of each micro-batch, such as the scores of both sides.
-        lengths: of each micro-batch.
+        tensors: whatever else.
     """
 
     terms: Terms
     pairs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    lengths: list[Tensor] = field(default_factory=list)
+    tensors: list[Tensor] = field(default_factory=list)
 
-    def tensors(self) -> list[Tensor]:
-        """All of them."""
-        scalars = [*self.terms.costs.values(), *self.terms.logs.values()]
-        return [*scalars, *(each for pair in self.pairs for each in pair), *self.lengths]
+    def flat(self) -> list[Tensor]:
+        """All of it: the scalars as one tensor, float64, then the others."""
+        scalars = [each.double() for each in (*self.terms.costs.values(), *self.terms.logs.values())]
+        others = [*(each for pair in self.pairs for each in pair), *self.tensors]
+        return [torch.stack(scalars), *others] if scalars else others
+
+    def unflatten(self, flat: list[Tensor]) -> Worked:
+        """Of the same names and shapes, from what ``flat`` gave."""
+        names = (*self.terms.costs, *self.terms.logs)
+        scalars, others = (flat[0].unbind(), flat[1:]) if names else ((), flat)
+        count, pairs = len(self.terms.costs), 2 * len(self.pairs)
+        costs, logs = (dict(zip(names[cut], scalars[cut], strict=True)) for cut in (slice(count), slice(count, None)))
+        return Worked(Terms(costs, logs), list(zip(others[:pairs:2], others[1:pairs:2], strict=True)), others[pairs:])
 
 
-Work = Callable[[Objective, list[Chunk]], Worked]
-"""Costs of some micro-batches, with their gradients left at the player's parameters."""
+Work = Callable[..., Worked]
+"""Objective, micro-batches, inputs: their costs, with the gradients left at the player's parameters."""
 
 
 class Backend(Protocol):
@@ -74,7 +83,10 @@ class Backend(Protocol):
 
 
 class CudaGraphs:
-    """Backend of CUDA devices; all recordings share one pool of memory, as they never run at the same time."""
+    """Backend of CUDA devices.
+
+    All recordings share one pool of memory, as they never run at the same time: what one leaves holds until another runs.
+    """
 
     def __init__(self) -> None:
         self.pool: Any = None
@@ -125,27 +137,31 @@ class Recording:
 
     Args:
         chunks: micro-batches whose tensors are buffers.
+        inputs: buffers.
         uniforms: buffers of what their ``uniform`` is asked for.
         objective: with the buffers of scheduled scalars.
         before: buffers of the players' state.
         after: the state as the work leaves it; what it did not touch is the buffer itself.
         gradients: of the player's parameters.
-        worked: what the work returned.
+        worked: what the work returned, and ``flat`` the same as tensors, which every replay fills.
     """
 
     chunks: list[Chunk]
+    inputs: list[Tensor]
     uniforms: dict[Asked, Tensor]
     objective: Buffered
     before: dict[str, Tensor]
     after: dict[str, Tensor]
     gradients: list[Tensor | None]
     worked: Worked
+    flat: list[Tensor]
     replay: Callable[[], None]
 
     def play(self, update: Update) -> Worked:
         """Fill the buffers, run the kernels, and leave everything where the work would have."""
         state, given = update.players.state, update.chunks
-        for buffer, value in zip(tensors_of(self.chunks), tensors_of(given), strict=True):
+        own = zip([*tensors_of(self.chunks), *self.inputs], [*tensors_of(given), *update.inputs], strict=True)
+        for buffer, value in own:
             buffer.copy_(value)
         for name, buffer in self.before.items():
             buffer.copy_(state[name])
@@ -157,7 +173,8 @@ class Recording:
         for parameter, gradient in zip(update.player.parameters, self.gradients, strict=True):
             parameter.grad = gradient
         state.update({name: value.clone() for name, value in self.after.items() if value is not self.before.get(name)})
-        return self.worked
+        # Another recording's replay may write over these: they share their memory.
+        return self.worked.unflatten([each.clone() for each in self.flat])
 
 
 @dataclass(frozen=True)
@@ -168,6 +185,7 @@ class Update:
         key: whatever decides in Python which kernels it has; its first entry is a name for people.
         player: whose gradients are wanted; it has none before.
         progress: of the plan, at which schedules stand.
+        inputs: what the work is given beside micro-batches.
     """
 
     key: Key
@@ -177,10 +195,17 @@ class Update:
     chunks: list[Chunk]
     progress: float
     work: Work
+    inputs: Sequence[Tensor] = ()
 
     def run(self, chunks: list[Chunk] | None = None) -> Worked:
         """As it is."""
-        return self.work(self.objective, self.chunks if chunks is None else chunks)
+        return self.work(self.objective, self.chunks if chunks is None else chunks, *self.inputs)
+
+    def shapes(self) -> tuple[Any, ...]:
+        """What decides the kernels beside the key: shapes and kinds of tensors, places in the batch, what is remembered."""
+        tensors = [*tensors_of(self.chunks), *self.inputs]
+        places = (chunk.start for chunk in self.chunks)
+        return (*((tuple(each.shape), each.dtype) for each in tensors), *places, *sorted(self.players.state))
 
     def undo(self, state: dict[str, Tensor]) -> None:
         """Take back what an attempt has left; running statistics have moved once more than they should."""
@@ -213,7 +238,7 @@ class Recorder:
 
     def run(self, update: Update) -> Worked:
         """The update's work, recorded from its third time on."""
-        known = self.known.setdefault((*update.key, *shapes_of(update.chunks), *sorted(update.players.state)), Known())
+        known = self.known.setdefault((*update.key, *update.shapes()), Known())
         known.runs += 1
         if known.refused or known.runs < WATCHED:
             return update.run(spied(update.chunks, known.asked))
@@ -248,16 +273,18 @@ class Recorder:
         state, device = players.state, players.world.device
         before = {name: value.clone() for name, value in state.items() if value.device.type == device.type}
         chunks = [held(chunk, torch.clone) for chunk in update.chunks]
+        inputs = [each.clone() for each in update.inputs]
         uniforms = {asked: update.chunks[asked[0]].uniform(asked[1]).clone() for asked in sorted(known.asked)}
         paths = [path for path in schedules_of(config) if path not in OUTSIDE]
         buffers = {path: torch.ones((), dtype=players.dtype, device=device) for path in paths}
         given = {each.name: getattr(update.objective, each.name) for each in fields(Objective)}
-        objective, box = Buffered(**given, buffers=buffers), list[Worked]()
+        objective, worked, flat = Buffered(**given, buffers=buffers), list[Worked](), list[Tensor]()
 
         def once() -> list[Tensor]:
-            box[:] = [update.work(objective, served(chunks, uniforms))]
+            worked[:] = [update.work(objective, served(chunks, uniforms), *inputs)]
+            flat[:] = worked[0].flat()
             gradients = [each.grad for each in update.player.parameters if each.grad is not None]
-            return [*gradients, *box[0].tensors(), *players.state.values()]
+            return [*gradients, *flat, *players.state.values()]
 
         players.state = dict(before)
         try:
@@ -272,7 +299,7 @@ class Recorder:
         finally:
             players.state = state
         gradients = [parameter.grad for parameter in update.player.parameters]
-        return Recording(chunks, uniforms, objective, before, after, gradients, box[0], replay)
+        return Recording(chunks, inputs, uniforms, objective, before, after, gradients, worked[0], flat, replay)
 
 
 @contextmanager
@@ -309,11 +336,6 @@ def tensors_of(chunks: list[Chunk]) -> list[Tensor]:
     for chunk in chunks:
         held(chunk, keep)
     return found
-
-
-def shapes_of(chunks: list[Chunk]) -> tuple[Any, ...]:
-    """What decides the kernels of micro-batches: shapes and kinds of their tensors, and their places in the batch."""
-    return (*((tuple(each.shape), each.dtype) for each in tensors_of(chunks)), *(chunk.start for chunk in chunks))
 
 
 def spied(chunks: list[Chunk], asked: set[Asked]) -> list[Chunk]:

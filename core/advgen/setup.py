@@ -27,7 +27,7 @@ from advgen.losses import LOSSES, Loss, get_loss
 from advgen.metrics.report import better_direction
 from advgen.penalties import PENALTIES, Penalty, get_penalty, plays
 from advgen.players import Chunk, Draw, Objective, Players
-from advgen.randomness import keyed_generator, sample_indices, seed_networks
+from advgen.randomness import keyed_generator, repeat_exactly, sample_indices, seed_networks
 from advgen.recording import make_recorder
 from advgen.registry import PluginRecord, resolve
 from advgen.schedules import make_scale
@@ -112,6 +112,8 @@ def _way_out(record: PluginRecord, new: bool) -> str:
 
 def build(record: PluginRecord, config: RunConfig, world: World, new: bool = False) -> Setup:
     """Read data, make networks, optimizers and objective; refuse what cannot work before the first step."""
+    if config.train.deterministic and world.device.type == "cuda":
+        repeat_exactly()
     objective = make_objective(record, config)
     modality, corpus = read_corpus(record, config, new)
     config, notes = settle(config, modality)

@@ -101,6 +101,7 @@ class Trainer:
         self.entered: int | None = None
         self.beside: Batch | None = None
         self.watch = OverfittingWatch(setup)
+        self.told = set[str]()
         self.best: dict[str, Any] | None = folder.read_json("best.json") if (folder.path / "best.json").exists() else None
         self.logged_at, self.logged_step = time.monotonic(), clock.step
         self.saved_step = clock.step if checkpoint.steps(folder.checkpoints) else -1
@@ -202,10 +203,19 @@ class Trainer:
             self.loggers.log(step, row)
             self.progress.update(step, self.clock.progress, row)
             self._tell(self.watch.warning(step, self.folder) or "")
+            self._tell_refusals()
         for player in (self.setup.players.generator, self.setup.players.discriminator):
             if row.get(f"{player.name}/non_finite"):
                 own = {name.partition("/")[2]: value for name, value in logs.items() if name.startswith(f"{player.name}/")}
                 raise diverged(player.name, {name: value for name, value in own.items() if name not in NOT_COSTS})
+
+    def _tell_refusals(self) -> None:
+        """Say once of each kind of update why it is not recorded."""
+        recorder = self.setup.players.recorder
+        for name, reason in ({} if recorder is None else recorder.refusals).items():
+            if name not in self.told:
+                self.told.add(name)
+                self._tell(f"updates of {name} run without a CUDA graph, more slowly: {reason}")
 
     def _tell(self, line: str) -> None:
         """Say something, unless it is empty, and keep it in the run's log."""

@@ -180,6 +180,7 @@ class TrainConfig(Section):
     seed: int = Field(0, ge=0)
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     channels_last: bool = Field(False, description="Keep weights of 2-D convolutions with their channels last.")
+    deterministic: bool = Field(False, description="On a GPU: algorithms that repeat to the bit, where there are any; slower.")
     cuda_graphs: bool = Field(True, description="On one GPU: record each kind of update once and replay it.")
     log_every: int = Field(50, ge=1)
     sample_every: int = Field(500, ge=1)

@@ -45,7 +45,7 @@ def update_generator(
     def own_work(objective: Objective, chunks: list[Chunk]) -> Worked:
         own = Worked(Terms())
         for chunk in chunks:
-            backward(players, player, own.terms, _path_length(players, objective, chunk, progress, own.lengths), len(chunks))
+            backward(players, player, own.terms, _path_length(players, objective, chunk, progress, own.tensors), len(chunks))
         return own
 
     def work(objective: Objective, chunks: list[Chunk]) -> Worked:
@@ -53,11 +53,11 @@ def update_generator(
 
     worked = recorded(Update(("generator", joined), players, player, objective, chunks, progress, work))
     logs = apply_update(player, worked.terms, scale, players.world)
-    costs, lengths = worked.terms.costs, worked.lengths
+    costs, lengths = worked.terms.costs, worked.tensors
     if own_step:
         own = recorded(Update(("path lengths",), players, player, objective, chunks, progress, own_work))
         logs |= apply_own(players, player, own.terms, scale)
-        costs, lengths = costs | own.terms.costs, lengths + own.lengths
+        costs, lengths = costs | own.terms.costs, lengths + own.tensors
     if lengths:
         follow_lengths(players.state, torch.cat(lengths), players.world)
     follow_baseline(players, objective, worked.pairs)

@@ -5,7 +5,9 @@ Legend: B samples of a micro-batch, L tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from advgen.engine import Terms, apply_update
 from advgen.estimators import advantages, gains, zero_outside
 from advgen.players import Chunk, Objective, Players, Turn
 from advgen.randomness import seed_networks
+from advgen.recording import Update, Worked, recorded
 from advgen.updates.crediting import credited_cost, drawn_places, opinion_of
 from advgen.updates.generator import generated
 from advgen.updates.policies import chosen, clipped_cost, divergence, entropies
@@ -55,6 +58,10 @@ class Played:
     entropy: Tensor
     advantage: Tensor
 
+    def tensors(self) -> list[Tensor]:
+        """All but the micro-batch, in the order of the fields."""
+        return [self.values, self.mask, self.is_real, self.drawn_at, self.entropy, self.advantage]
+
 
 def update_policy(
     players: Players, objective: Objective, chunks: list[Chunk], update: int, progress: float
@@ -67,20 +74,42 @@ def update_policy(
     settings, seed, logs = objective.config.estimator, objective.config.train.seed, dict[str, Tensor]()
     seed_networks(seed, "generator", update, *players.world.own_key)
     _take_reference(players)
-    turn = Turn(mean_positions(players.world, chunks))
-    played = _scaled(players, objective, [_play(players, objective, chunk, progress, turn) for chunk in chunks], turn, progress)
-    entropy_weight = _entropy_weight(players, objective, played)
-    follow_baseline(players, objective, turn.gains)
+    player, scale = players.generator, objective.scale("generator.learning_rate", progress)
+
+    def draws(objective: Objective, chunks: list[Chunk]) -> Worked:
+        return _draws(players, objective, chunks, progress)
+
+    def work(objective: Objective, chunks: list[Chunk], *drawn: Tensor) -> Worked:
+        return _gradients(players, objective, chunks, drawn, progress)
+
+    drawn = recorded(Update(("draws of the policy",), players, player, objective, chunks, progress, draws))
+    follow_baseline(players, objective, drawn.pairs)
     for epoch in range(settings.epochs):
         seed_networks(seed, "generator", update, epoch, *players.world.own_key)
-        terms = Terms()
-        for each in played:
-            costs, moved = _costs(players, objective, each, turn, entropy_weight, progress)
-            backward(players, players.generator, terms, costs, len(played))
-            add(terms.logs, "clipped_share", moved, len(played))
-        logs = apply_update(players.generator, terms, objective.scale("generator.learning_rate", progress), players.world)
+        terms = recorded(Update(("policy",), players, player, objective, chunks, progress, work, drawn.tensors)).terms
+        logs = apply_update(player, terms, scale, players.world)
         logs |= {f"generator/{name}": value for name, value in (terms.costs | terms.logs).items()}
     return logs
+
+
+def _draws(players: Players, objective: Objective, chunks: list[Chunk], progress: float) -> Worked:
+    """What the updates need of samples and their credit: rewards and masks (B, L), then all tensors of what was played."""
+    turn = Turn(mean_positions(players.world, chunks))
+    played = _scaled(players, objective, [_play(players, objective, chunk, progress, turn) for chunk in chunks], turn, progress)
+    shared = [turn.positions, _entropy_weight(players, objective, played)]
+    return Worked(Terms(), turn.gains, [*shared, *(tensor for each in played for tensor in each.tensors())])
+
+
+def _gradients(players: Players, objective: Objective, chunks: list[Chunk], drawn: Sequence[Tensor], progress: float) -> Worked:
+    """Those of one update over what was played, as ``_draws`` gave it."""
+    worked, turn, entropy_weight, rest = Worked(Terms()), Turn(drawn[0]), drawn[1], drawn[2:]
+    size = len(rest) // len(chunks)
+    for index, chunk in enumerate(chunks):
+        played = Played(chunk, *rest[index * size : (index + 1) * size])
+        costs, moved = _costs(players, objective, played, turn, entropy_weight, progress)
+        backward(players, players.generator, worked.terms, costs, len(chunks))
+        add(worked.terms.logs, "clipped_share", moved, len(chunks))
+    return worked
 
 
 def _take_reference(players: Players) -> None:
@@ -99,7 +128,7 @@ def _play(players: Players, objective: Objective, chunk: Chunk, progress: float,
         mask = drawn_places(fake)
         opinion = opinion_of(players, objective, chunk, fake, turn.positions)
         gained = gains(credited_cost(players, objective, chunk, fake, opinion, progress), mask, settings.rewards)
-        is_real = _real_places(chunk, settings.real_share, mask.device)
+        is_real = _real_places(chunk.start, len(real), settings.real_share, mask.device)
         advantage = advantages(
             gained,
             mask,
@@ -117,9 +146,10 @@ def _play(players: Players, objective: Objective, chunk: Chunk, progress: float,
     return Played(chunk, values, mask & (drawn_at > IMPOSSIBLE), is_real, drawn_at, entropies(log_probs), advantage)
 
 
-def _real_places(chunk: Chunk, share: float, device: torch.device) -> Tensor:
-    """(B, 1) bool: a share of the global batch, evenly spread over it."""
-    index = torch.arange(chunk.start, chunk.start + len(chunk.real), dtype=torch.float64)
+@lru_cache(maxsize=64)
+def _real_places(start: int, size: int, share: float, device: torch.device) -> Tensor:
+    """(B, 1) bool of ``size`` samples from ``start`` on: a share of the global batch, evenly spread over it."""
+    index = torch.arange(start, start + size, dtype=torch.float64)
     return (((index + 1) * share).floor() > (index * share).floor()).unsqueeze(1).to(device)
 
 
@@ -149,11 +179,11 @@ def _scaled(players: Players, objective: Objective, played: list[Played], turn: 
     ]
 
 
-def _entropy_weight(players: Players, objective: Objective, played: list[Played]) -> Tensor | float:
-    """The reward for entropy; nothing while its mean over the drawn tokens of the global batch is above the floor."""
+def _entropy_weight(players: Players, objective: Objective, played: list[Played]) -> Tensor:
+    """The reward for entropy, a scalar; nothing while its mean over the global batch's drawn tokens is above the floor."""
     settings = objective.config.estimator
     if settings.entropy_floor == 0:
-        return settings.entropy_weight
+        return torch.full((), settings.entropy_weight, dtype=players.dtype, device=players.world.device)
     kept = [(each.entropy, each.mask & ~each.is_real) for each in played]
     total = players.world.total(torch.stack([zero_outside(entropy, mask).double().sum() for entropy, mask in kept]).sum())
     count = players.world.total(torch.stack([mask.sum() for _, mask in kept]).sum().double()).clamp(min=1)
@@ -161,7 +191,7 @@ def _entropy_weight(players: Players, objective: Objective, played: list[Played]
 
 
 def _costs(
-    players: Players, objective: Objective, played: Played, turn: Turn, entropy_weight: Tensor | float, progress: float
+    players: Players, objective: Objective, played: Played, turn: Turn, entropy_weight: Tensor, progress: float
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Named scalar costs of G on one micro-batch, and the share of its tokens that are beyond the clip."""
     settings, mask, condition = objective.config.estimator, played.mask, played.chunk.real.condition
