@@ -240,9 +240,32 @@ def test_lines_words_and_what_cannot_be_read_are_told(inspect: Any, tmp_path: Pa
     assert details["vocabulary"]["words"] == 37 and details["most_frequent"]["the"] == 61
     assert found["duplicates"]["count"] == 1
     assert found["duplicates"]["pairs"] == [["lines.txt line 62 (the cat in row 0 sleeps)", "lines.txt line 1"]]
-    assert found["remarks"] == ["1 lines are longer than options.max_length 32 and would be cut"]
+    assert found["remarks"] == ["1 line is longer than options.max_length 32 and would be cut"]
     corpus = TextModality.read(TextConfig(), DataRequest(tmp_path / "lines.txt"))
     assert found["splits"] == {name: len(source) for name, source in corpus.splits.items()}
+
+
+@pytest.mark.parametrize("way", ["cut", "pack"])
+def test_lines_are_measured_as_they_are_however_training_would_cut_them(way: str, inspect: Any, tmp_path: Path) -> None:
+    lines = [f"line {number} is short" for number in range(38)] + ["word " * 4999 + f"end{number}" for number in range(2)]
+    (tmp_path / "lines.txt").write_text("\n".join(lines))
+    found = inspect(tmp_path / "lines.txt", "--set", f"options.long_lines={way}")
+    details = found["details"]
+    assert details["words"]["max"] == 5000 and details["words"]["mean"] == (38 * 4 + 2 * 5000) / 40
+    assert details["characters"]["max"] == 24_999 and details["most_frequent"]["word"] == 2 * 4999
+    what = "cut" if way == "cut" else "packed into several samples"
+    assert details["long_lines"] == 2
+    assert found["remarks"] == [f"2 lines are longer than options.max_length 32 and would be {what}"]
+    assert found["duplicates"]["count"] == (1 if way == "cut" else 0)  # what is left of them is the same
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("word", ""), ("bpe", ""), ("character", "1 line is"), ("byte", "2 lines are")])
+def test_how_long_a_line_is_depends_on_the_tokenizer(kind: str, expected: str, inspect: Any, tmp_path: Path) -> None:
+    lines = [f"row {number}" for number in range(40)] + ["a" * 32, "é" * 16]
+    (tmp_path / "lines.txt").write_text("\n".join(lines))
+    given = ["--set", f"options.tokenizer={kind}", "--set", "options.vocabulary_size=300"]
+    remarks = [remark for remark in inspect(tmp_path / "lines.txt", *given)["remarks"] if "longer" in remark]
+    assert remarks == ([f"{expected} longer than options.max_length 32 and would be cut"] if expected else [])
 
 
 def test_labels_of_json_lines_are_counted(inspect: Any, tmp_path: Path) -> None:

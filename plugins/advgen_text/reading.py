@@ -33,6 +33,7 @@ class Line(NamedTuple):
         prompt: how the sample starts, spaces single; None without.
         place: what the number counts in, such as ``captions.txt line``.
         number: of the line from 1, or of a table's row from 0.
+        uncut: prompt and text as long as they are, where ``Notes.uncut`` asks for them.
     """
 
     text: str
@@ -42,6 +43,7 @@ class Line(NamedTuple):
     prompt: str | None = None
     place: str = ""
     number: int = 0
+    uncut: str = ""
 
     @property
     def whole(self) -> str:
@@ -59,8 +61,13 @@ class RawLine(NamedTuple):
 
 @dataclass
 class Notes:
-    """What one reading left out."""
+    """What one reading left out.
 
+    Args:
+        uncut: whether lines are wanted as long as they are, too; then they may be large.
+    """
+
+    uncut: bool = False
     bad: list[str] = field(default_factory=list)
     num_refused: int = 0
     num_not_utf8: int = 0
@@ -167,9 +174,15 @@ def _read_file(file: Path, config: TextConfig, request: DataRequest, notes: Note
         text = " ".join(found.text[:most].split())
         if text:
             prompt = None if found.prompt is None else " ".join(found.prompt[-most:].split())
-            yield found._replace(text=text, prompt=prompt, place=place, number=raw.number)
+            uncut = single_spaced(found.prompt, found.text) if notes.uncut else ""
+            yield found._replace(text=text, prompt=prompt, place=place, number=raw.number, uncut=uncut)
         else:
             notes.num_empty += 1
+
+
+def single_spaced(prompt: str | None, text: str) -> str:
+    """Prompt and text as one line."""
+    return " ".join(f"{prompt or ''} {text}".split())
 
 
 def _raw_lines(file: Path) -> Iterator[RawLine]:
