@@ -166,7 +166,10 @@ def test_a_folder_is_judged_in_published_features_where_asked(
 
 
 def test_a_folder_needs_more_samples_than_neighbours(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds 8 samples, the metrics need more than 9"):
+    with pytest.raises(
+        DataError,
+        match="holds 8 samples, the metrics need more than 9 samples for 9 neighbours; bring more, or take fewer --neigh",
+    ):
         evaluate_samples(write_shapes(tmp_path, 8), "image", comparison=Comparison(neighbours=9))
 
 

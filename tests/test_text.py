@@ -230,8 +230,12 @@ def test_a_few_bad_lines_are_named_whatever_the_data_are_refused_for(
     [
         ("x.txt", "", "holds no text"),
         ("x.txt", "\n \n", "2 empty lines"),
-        ("x.txt", "only one line", "1 sample leaves nothing for"),
-        ("x.txt", "the same line\n" * 500, "500 samples leave nothing for .*, as equal lines share a split"),
+        ("x.txt", "only one line", "1 sample leaves nothing for validation and test; bring more data$"),
+        (
+            "x.txt",
+            "the same line\n" * 500,
+            "500 samples leave nothing for .*, as equal lines share a split; bring .*, or change data.v",
+        ),
         ("x.csv", "a,b", "reads .txt and .jsonl"),
         ("x.jsonl", '{"other": 1}', "has no field 'text'"),
         ("x.jsonl", '{"text": 1}', "expected text"),

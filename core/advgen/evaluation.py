@@ -233,12 +233,12 @@ def _count(num_samples: int | None, sizes: Mapping[str, int], comparison: Compar
         DataError: too few on either side.
     """
     held, neighbours, block = sizes[TEST], comparison.neighbours, comparison.kid_block
+    need, fewer = comparison.need
     if num_samples is not None and num_samples <= neighbours:
-        raise DataError(f"-n {num_samples}: the metrics need more than {neighbours} samples; ask for more")
+        raise DataError(f"-n {num_samples}: {need}; ask for more{fewer}")
     if held <= neighbours:
         raise DataError(
-            f"the test split holds {held} samples, the metrics need more than {neighbours}; "
-            "bring more data, or train with a larger data.test_share"
+            f"the test split holds {held} samples, {need}; bring more data, or train with a larger data.test_share{fewer}"
         )
     count = min(MAX_SAMPLES, held) if num_samples is None else num_samples
     if block is not None and block > min(count, *sizes.values()):

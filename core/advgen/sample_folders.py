@@ -122,7 +122,8 @@ def evaluate_samples(
     held = len(opened.data.splits["test"]) if "test" in opened.data.splits else 0
     fewest = comparison.neighbours + 1
     if len(opened) < fewest:
-        raise DataError(f"{samples} holds {len(opened)} samples, the metrics need more than {fewest - 1}; bring more")
+        need, fewer = comparison.need
+        raise DataError(f"{samples} holds {len(opened)} samples, {need}; bring more{fewer}")
     count = min(len(opened), num_samples or min(MAX_SAMPLES, max(held, fewest)))
     metrics, left_out = plugin_metrics(find_plugin(plugin))
     report = evaluate_loaded(opened, count, seed, metrics, comparison)

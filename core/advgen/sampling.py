@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from advgen import interrupts
-from advgen.config.load import options_of, sampling_options
+from advgen.config.load import options_of
 from advgen.config.model import RunConfig
+from advgen.config.sampling import plugins_with, sampling_model, sampling_options
 from advgen.contracts import Batch, Corpus, Generator, Modality
 from advgen.drawing import answer, draw_samples, refresh_statistics
 from advgen.errors import CheckpointError, ConfigError, DataError, nearest
@@ -30,6 +31,8 @@ from advgen.world import pick_device
 from advgen.written import Draft, writing, written_anew
 
 WRITE_BLOCK = 16
+WATERMARK = "watermark"
+VERIFY_FLAGS = {WATERMARK: "--key", "watermark_share": "--share"}
 
 
 @dataclass
@@ -236,7 +239,11 @@ def verify_file(
         GenError: where the run's plugin knows no watermark, or the file cannot be read.
     """
     _, record, modality = open_modality(run, plugin)
-    return modality.verify(path, sampling_options(record, options))
+    model = sampling_model(record)
+    if model is None or WATERMARK not in model.model_fields:
+        others = ", ".join(plugins_with(WATERMARK)) or "no plugin that is installed"
+        raise ConfigError(f"--run {run}: samples of plugin {record.name!r} have no watermark, those of {others} have")
+    return modality.verify(path, sampling_options(record, options, VERIFY_FLAGS))
 
 
 def _write(modality: Modality[Any], drawn: Drawn, draft: Draft) -> list[Path]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advgen.config.load import sampling_options
+from advgen.config.sampling import sampling_options
 from advgen.errors import ConfigError, nearest
 from advgen.evaluation import judged, real_side
 from advgen.metrics.filing import chosen_protocol, keep_report

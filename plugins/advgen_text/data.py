@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -160,11 +160,9 @@ class Survey:
         shares = {"train": 1.0, "validation": self.request.validation_share, "test": self.request.test_share}
         empty = [name for name, share in shares.items() if share and not self.counts[name]]
         if empty:
-            raise DataError(
-                f"{self.counts.total()} {'samples leave' if self.counts.total() > 1 else 'sample leaves'} nothing for "
-                f"{' and '.join(empty)}, as equal lines share a split; bring more data that differ, or change "
-                f"data.validation_share and data.test_share{notes.left_out}"
-            )
+            count = self.counts.total()
+            leave = "1 sample leaves" if count == 1 else f"{count} samples leave"
+            raise DataError(f"{leave} nothing for {without(empty, count)}{notes.left_out}")
 
 
 def split_of(line: Line, request: DataRequest) -> tuple[str, float]:
@@ -179,6 +177,13 @@ def split_of(line: Line, request: DataRequest) -> tuple[str, float]:
     if line.split is not None:
         return line.split, second
     return ("train" if name in line.own_splits else name), second
+
+
+def without(empty: Sequence[str], count: int) -> str:
+    """Which splits so many lines leave nothing for, why, and the way out."""
+    shares = ", or change data.validation_share and data.test_share" if count >= len(SPLITS) else ""
+    equal = ", as equal lines share a split; bring more data that differ" if count > 1 else "; bring more data"
+    return f"{' and '.join(empty)}{equal}{shares}"
 
 
 def named(request: DataRequest) -> str:

@@ -10,7 +10,7 @@ from itertools import islice
 from advgen import DataReport, DataRequest, Repeats, Show, Spread, most_common
 
 from .config import TextConfig
-from .data import SPLITS, split_of
+from .data import SPLITS, split_of, without
 from .origins import find_origin
 from .reading import Notes, mark
 from .tokenizer import split_words
@@ -59,7 +59,9 @@ def inspect_lines(config: TextConfig, request: DataRequest, show: Show) -> DataR
         "vocabulary": {"words": len(vocabulary), "once": sum(number == 1 for number in vocabulary.values())},
         "most_frequent": most_common(vocabulary, 10),
     }
-    report.remarks = _remarks(config, notes, len(vocabulary), num_long, [name for name in SPLITS if not splits[name]])
+    report.remarks = _remarks(config, notes, len(vocabulary), num_long)
+    if empty := [name for name in SPLITS if not splits[name]]:
+        report.remarks.append(f"nothing is left for {without(empty, report.count)}")
     return report
 
 
@@ -69,7 +71,7 @@ def _tokens(config: TextConfig) -> Callable[[str, Sequence[str]], int]:
     return kinds.get("word" if config.pretrained is not None else config.tokenizer, lambda line, words: len(words))
 
 
-def _remarks(config: TextConfig, notes: Notes, num_words: int, num_long: int, empty: list[str]) -> list[str]:
+def _remarks(config: TextConfig, notes: Notes, num_words: int, num_long: int) -> list[str]:
     found = []
     if num_words >= MOST_WORDS:
         found.append(f"words after the first {MOST_WORDS:,} different ones are not counted")
@@ -82,9 +84,4 @@ def _remarks(config: TextConfig, notes: Notes, num_words: int, num_long: int, em
         found.append(f"{lines} longer than options.max_length {config.max_length} and would be {what}")
     if notes.num_shared:
         found.append(f"{notes.num_shared} lines are left out of training, they are held out too")
-    if empty:
-        found.append(
-            f"nothing is left for {' and '.join(empty)}, as equal lines share a split; bring more data that differ, or change "
-            "data.validation_share and data.test_share"
-        )
     return found

@@ -155,7 +155,7 @@ def _plugin_of(run: Path, plugin: str | None) -> PluginRecord | None:
 def _fields(record: PluginRecord | None) -> dict[str, Any]:
     if record is None:
         return {}
-    from advgen.config.load import sampling_model
+    from advgen.config.sampling import sampling_model
 
     model = sampling_model(record)
     return {} if model is None else dict(model.model_fields)
