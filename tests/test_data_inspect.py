@@ -259,6 +259,14 @@ def test_lines_are_measured_as_they_are_however_training_would_cut_them(way: str
     assert found["duplicates"]["count"] == (1 if way == "cut" else 0)  # what is left of them is the same
 
 
+def test_a_vocabulary_that_is_too_small_is_told_with_the_share_that_it_lacks(inspect: Any, tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("\n".join(f"same word {number}x" for number in range(100)))
+    remarks = inspect(tmp_path / "lines.txt", "--set", "options.vocabulary_size=8")["remarks"]
+    assert remarks == [
+        "options.vocabulary_size 8 holds the most frequent of 102 words alone; 32.7% of the text would be unknown"
+    ]
+
+
 @pytest.mark.parametrize(("kind", "expected"), [("word", ""), ("bpe", ""), ("character", "1 line is"), ("byte", "2 lines are")])
 def test_how_long_a_line_is_depends_on_the_tokenizer(kind: str, expected: str, inspect: Any, tmp_path: Path) -> None:
     lines = [f"row {number}" for number in range(40)] + ["a" * 32, "é" * 16]

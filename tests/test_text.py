@@ -207,6 +207,15 @@ def test_bytes_that_are_not_utf8_are_named_by_line_and_byte(tmp_path: Path) -> N
     assert "line 1 is not UTF-8 at byte 5 of the line" in read_corpus(config(), DataRequest(marked)).bad[0]
 
 
+def test_text_that_the_tokenizer_hardly_knows_is_told_with_the_share_and_the_way_out(tmp_path: Path) -> None:
+    file = write(tmp_path / "x.txt", "\n".join(f"common {number}x{number}" for number in range(200)))
+    note = read_corpus(config(vocabulary_size=8), DataRequest(file)).notes[0]
+    assert note.startswith("warning: 4") and "% of the training tokens are unknown" in note  # all second words but three
+    assert note.endswith("take a larger options.vocabulary_size, or options.tokenizer=bpe or tokenizer=byte")
+    for known in ({"vocabulary_size": 300}, {"vocabulary_size": 300, "tokenizer": "byte"}):
+        assert not read_corpus(config(**known), DataRequest(file)).notes
+
+
 @pytest.mark.parametrize(
     ("good", "max_bad", "message"),
     [
@@ -387,7 +396,7 @@ def test_a_large_corpus_gives_its_vocabulary_an_even_share_and_says_so(tmp_path:
     monkeypatch.setattr(data, "VOCABULARY_BYTES", 10_000)
     corpus = read_corpus(config(), DataRequest(big_file(tmp_path)))
     assert 0 < corpus.facts["vocabulary_share"] < 0.5
-    assert any("vocabulary was learned from" in note for note in corpus.bad)
+    assert any("vocabulary was learned from" in note for note in corpus.notes)
 
 
 def test_the_split_of_a_line_is_that_of_the_toolkit() -> None:

@@ -59,7 +59,7 @@ def inspect_lines(config: TextConfig, request: DataRequest, show: Show) -> DataR
         "vocabulary": {"words": len(vocabulary), "once": sum(number == 1 for number in vocabulary.values())},
         "most_frequent": most_common(vocabulary, 10),
     }
-    report.remarks = _remarks(config, notes, len(vocabulary), num_long)
+    report.remarks = _remarks(config, notes, vocabulary, num_long)
     if empty := [name for name in SPLITS if not splits[name]]:
         report.remarks.append(f"nothing is left for {without(empty, report.count)}")
     return report
@@ -71,12 +71,16 @@ def _tokens(config: TextConfig) -> Callable[[str, Sequence[str]], int]:
     return kinds.get("word" if config.pretrained is not None else config.tokenizer, lambda line, words: len(words))
 
 
-def _remarks(config: TextConfig, notes: Notes, num_words: int, num_long: int) -> list[str]:
-    found = []
+def _remarks(config: TextConfig, notes: Notes, vocabulary: Counter[str], num_long: int) -> list[str]:
+    found, num_words = [], len(vocabulary)
     if num_words >= MOST_WORDS:
         found.append(f"words after the first {MOST_WORDS:,} different ones are not counted")
     if num_words + 4 > config.vocabulary_size and config.tokenizer == "word":
-        found.append(f"options.vocabulary_size {config.vocabulary_size} holds the most frequent of {num_words} words alone")
+        held = sum(number for _, number in vocabulary.most_common(config.vocabulary_size - 4)) / vocabulary.total()
+        found.append(
+            f"options.vocabulary_size {config.vocabulary_size} holds the most frequent of {num_words} words alone; "
+            f"{1 - held:.1%} of the text would be unknown"
+        )
     if num_long:
         what = "cut" if config.long_lines == "cut" else "packed into several samples"
         pieces = config.tokenizer == "bpe" or config.pretrained is not None
