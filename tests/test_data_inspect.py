@@ -114,7 +114,7 @@ def test_every_kind_of_clip_is_told_and_training_leaves_out_the_same(inspect: An
     assert details["silent"]["examples"] == ["b/silent.wav"] and details["not_finite"]["count"] == 1
     assert details["seconds"]["min"] == 0.075 and details["seconds"]["max"] == 0.15
     assert details["training"] == {"rate_hz": 8000, "length": 2048, "shorter_clips": 33, "longer_clips": 0}
-    assert "1 clips would be resampled to 8000 Hz" in found["remarks"][0]
+    assert "1 clip would be resampled to 8000 Hz" in found["remarks"][0]
     corpus = AudioModality.read(AudioConfig(), DataRequest(folder))
     assert found["splits"] == {name: len(source) for name, source in corpus.splits.items()}
     assert sorted(found["classes"]) == corpus.facts["classes"] and sum(found["classes"].values()) == 33
@@ -302,7 +302,9 @@ def test_an_unclear_plugin_and_a_missing_path_are_refused(inspect: Any, tmp_path
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.pdf").write_bytes(b"%PDF")
     said = inspect(tmp_path / "other")
-    assert "holds 1 files (none of any plugin), so the plugin is not clear; name it with --plugin" in said
+    assert "holds 1 file (none of any plugin), so the plugin is not clear; name it with --plugin" in said
+    (tmp_path / "nothing").mkdir()
+    assert "nothing is empty; expected a folder or an archive with data in it" in inspect(tmp_path / "nothing")
     sound(tmp_path / "mixed" / "a.wav", noise(1))
     picture(tmp_path / "mixed" / "a.png", 1)
     assert "(audio 1, image 1)" in inspect(tmp_path / "mixed")
@@ -318,7 +320,7 @@ def test_the_report_for_readers_names_what_is_bad(capsys: pytest.CaptureFixture[
     said = capsys.readouterr().out
     for line in ("clips: 33 in", "bad: 5", "  b/empty.wav: 0 bytes", "duplicates: 1 of 33", "  b/again.flac = b/1.wav"):
         assert line in said
-    assert "classes: a 16, b 17" in said and "note: 1 clips would be resampled" in said
+    assert "classes: a 16, b 17" in said and "note: 1 clip would be resampled" in said
 
 
 def test_the_report_for_readers_counts_the_repeats_that_it_does_not_show(

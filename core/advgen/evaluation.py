@@ -12,7 +12,7 @@ from torch import Tensor
 
 from advgen.cache import cache_folder
 from advgen.contracts import Batch, Corpus, Judge, Modality
-from advgen.data.labels import held_out_notes
+from advgen.data.labels import counted, held_out_notes
 from advgen.errors import ConfigError, DataError
 from advgen.metrics.comparison import TEST, TRAIN, USUAL, Comparison
 from advgen.metrics.filing import chosen_protocol, keep_report
@@ -238,7 +238,7 @@ def _count(num_samples: int | None, sizes: Mapping[str, int], comparison: Compar
         raise DataError(f"-n {num_samples}: {need}; ask for more{fewer}")
     if held <= neighbours:
         raise DataError(
-            f"the test split holds {held} samples, {need}; bring more data, or train with a larger data.test_share{fewer}"
+            f"the test split holds {counted(held)}, {need}; bring more data, or train with a larger data.test_share{fewer}"
         )
     count = min(MAX_SAMPLES, held) if num_samples is None else num_samples
     if block is not None and block > min(count, *sizes.values()):

@@ -16,7 +16,8 @@ import torch
 
 from advgen.config.load import load_config
 from advgen.contracts import Batch, Corpus, DataRequest, Modality
-from advgen.data.datasets import names_set
+from advgen.data.datasets import names_set, whole_path
+from advgen.data.labels import counted
 from advgen.errors import ConfigError, DataError, GenError
 from advgen.evaluation import evaluate_loaded
 from advgen.metrics.comparison import USUAL, Comparison
@@ -123,7 +124,7 @@ def evaluate_samples(
     fewest = comparison.neighbours + 1
     if len(opened) < fewest:
         need, fewer = comparison.need
-        raise DataError(f"{samples} holds {len(opened)} samples, {need}; bring more{fewer}")
+        raise DataError(f"{samples} holds {counted(len(opened))}, {need}; bring more{fewer}")
     count = min(len(opened), num_samples or min(MAX_SAMPLES, max(held, fewest)))
     metrics, left_out = plugin_metrics(find_plugin(plugin))
     report = evaluate_loaded(opened, count, seed, metrics, comparison)
@@ -146,7 +147,7 @@ def open_folder(
     record = find_plugin(plugin)
     place = None if data is None else str(data)
     if place is not None and not names_set(record, place):
-        place = str(Path(place).expanduser().absolute())
+        place = whole_path(place)
     config = load_config(record, preset=preset, overrides=overrides, cli={"data.path": place}).config
     modality, corpus = read_corpus(record, config, new=True)
     if modality.paired:

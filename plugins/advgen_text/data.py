@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from advgen import Corpus, DataError, DataRequest
+from advgen import Corpus, DataError, DataRequest, counted
 
 from . import phrases
 from .backbone import pretrained_facts
@@ -174,7 +174,7 @@ class Survey:
     def check(self, notes: Notes) -> None:
         """Refuse a corpus without text or with an empty split."""
         if not self.counts.total():
-            lines = f"{notes.num_empty} empty lines, expected a sample a line"
+            lines = f"{counted(notes.num_empty, 'empty line')}, expected a sample a line"
             raise DataError(f"{named(self.request)} holds no text: {lines}{notes.left_out}")
         shares = {"train": 1.0, "validation": self.request.validation_share, "test": self.request.test_share}
         empty = [name for name, share in shares.items() if share and not self.counts[name]]

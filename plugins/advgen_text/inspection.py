@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from advgen import DataReport, DataRequest, Repeats, Show, Spread, most_common
+from advgen import DataReport, DataRequest, Repeats, Show, Spread, counted, most_common
 
 from .config import TextConfig
 from .data import SPLITS, split_of, without
@@ -87,5 +87,5 @@ def _remarks(config: TextConfig, notes: Notes, vocabulary: Counter[str], num_lon
         lines = f"{'at least ' if pieces else ''}{num_long} {'line is' if num_long == 1 else 'lines are'}"
         found.append(f"{lines} longer than options.max_length {config.max_length} and would be {what}")
     if notes.num_shared:
-        found.append(f"{notes.num_shared} lines are left out of training, they are held out too")
+        found.append(f"{counted(notes.num_shared, 'line')} would be left out of training, as held-out ones equal them")
     return found

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from advgen import DataError, DataRequest, listed
+from advgen import DataError, DataRequest, counted, listed
 
 from .config import SampleReading, TextConfig
 
@@ -20,6 +20,7 @@ CHARACTERS_PER_TOKEN = 64
 LINE_BYTES = 2**22
 BLOCK_BYTES = 2**20
 MOST_NAMED = 1000
+NUM_NAMED = 3
 
 
 class Line(NamedTuple):
@@ -84,8 +85,8 @@ class Notes:
         if len(self.bad) < MOST_NAMED:
             self.bad.append(reason)
         if self.num_refused > most:
-            lines = "line" if self.num_refused == 1 else "lines"
-            raise DataError(f"{self.num_refused} bad {lines}, data.max_bad allows {most}{self.left_out}")
+            some = "a bad line" if most == 0 else f"more than {counted(most, 'bad line')}"  # the others are not read
+            raise DataError(f"{some}, data.max_bad allows {most}; the first: {'; '.join(self.bad[:NUM_NAMED])}")
 
     @property
     def left_out(self) -> str:
@@ -94,8 +95,8 @@ class Notes:
 
     def sentences(self, place: str) -> tuple[str, ...]:
         """All notes, for the run's record."""
-        shared = f"{place}: {self.num_shared} lines left out of training, they are held out too"
-        empty = f"{self.num_empty} empty lines skipped"
+        shared = f"{place}: {counted(self.num_shared, 'training line')} that held-out ones equal"
+        empty = counted(self.num_empty, "empty line")
         return (*self.bad, *([shared] if self.num_shared else []), *([empty] if self.num_empty else []))
 
 

@@ -10,8 +10,9 @@ from typer.core import TyperCommand
 
 from advgen.cli.latents import TruncationOption
 from advgen.cli.options import PREFIX, given, plugin_command, sample_flag, values_of
-from advgen.cli.output import DeviceOption, JsonFlag, RunArgument, StepOption, TrustOption, counted, say, say_json, to_stderr
+from advgen.cli.output import DeviceOption, JsonFlag, RunArgument, StepOption, TrustOption, say, say_json, to_stderr
 from advgen.cli.seeds import parse_seeds
+from advgen.data.labels import counted
 from advgen.errors import ConfigError
 
 if TYPE_CHECKING:
