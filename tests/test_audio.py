@@ -215,9 +215,9 @@ def test_too_few_clips_are_told_with_what_was_left_out_and_why(tmp_path):
     (tmp_path / "empty.wav").write_bytes(b"")
     with pytest.raises(DataError) as refusal:
         AudioModality.read(AudioConfig(), DataRequest(tmp_path))
-    assert "1 sample leaves nothing for" in str(refusal.value) and "2 files were left out: empty.wav: 0 bytes" in str(
+    assert "1 sample leaves nothing for validation and test; bring more data; " in str(
         refusal.value
-    )
+    ) and "2 files were left out: empty.wav: 0 bytes" in str(refusal.value)
     assert "opposite.wav: is silent once its 2 channels are averaged" in str(refusal.value)
 
 

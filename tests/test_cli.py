@@ -266,6 +266,14 @@ def test_runs_are_listed_and_described(gen: Any, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(advgen.runs, "describe_run", lambda run: {"run": run, "loss": {"d": 0.123456}})
     assert gen("runs", "show", "r").out.splitlines() == ["run: r", "loss:", "  d: 0.1235"]
 
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "r").mkdir(parents=True)
+    assert gen("runs", "show", "r").out.startswith("run: r\n")
+    (tmp_path / "runs" / "r" / "run.json").touch()
+    assert gen("runs", "show", "r").out.startswith("run: runs/r\n")
+    (tmp_path / "r").mkdir()
+    assert gen("runs", "show", "r").out.startswith("run: r\n")
+
     def refuse(run: Path) -> None:
         raise CheckpointError(f"{run} is no run")
 

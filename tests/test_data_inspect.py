@@ -114,7 +114,7 @@ def test_every_kind_of_clip_is_told_and_training_leaves_out_the_same(inspect: An
     assert details["silent"]["examples"] == ["b/silent.wav"] and details["not_finite"]["count"] == 1
     assert details["seconds"]["min"] == 0.075 and details["seconds"]["max"] == 0.15
     assert details["training"] == {"rate_hz": 8000, "length": 2048, "shorter_clips": 33, "longer_clips": 0}
-    assert "1 clips would be resampled to 8000 Hz" in found["remarks"][0]
+    assert "1 clip would be resampled to 8000 Hz" in found["remarks"][0]
     corpus = AudioModality.read(AudioConfig(), DataRequest(folder))
     assert found["splits"] == {name: len(source) for name, source in corpus.splits.items()}
     assert sorted(found["classes"]) == corpus.facts["classes"] and sum(found["classes"].values()) == 33
@@ -240,9 +240,40 @@ def test_lines_words_and_what_cannot_be_read_are_told(inspect: Any, tmp_path: Pa
     assert details["vocabulary"]["words"] == 37 and details["most_frequent"]["the"] == 61
     assert found["duplicates"]["count"] == 1
     assert found["duplicates"]["pairs"] == [["lines.txt line 62 (the cat in row 0 sleeps)", "lines.txt line 1"]]
-    assert found["remarks"] == ["1 lines are longer than options.max_length 32 and would be cut"]
+    assert found["remarks"] == ["1 line is longer than options.max_length 32 and would be cut"]
     corpus = TextModality.read(TextConfig(), DataRequest(tmp_path / "lines.txt"))
     assert found["splits"] == {name: len(source) for name, source in corpus.splits.items()}
+
+
+@pytest.mark.parametrize("way", ["cut", "pack"])
+def test_lines_are_measured_as_they_are_however_training_would_cut_them(way: str, inspect: Any, tmp_path: Path) -> None:
+    lines = [f"line {number} is short" for number in range(38)] + ["word " * 4999 + f"end{number}" for number in range(2)]
+    (tmp_path / "lines.txt").write_text("\n".join(lines))
+    found = inspect(tmp_path / "lines.txt", "--set", f"options.long_lines={way}")
+    details = found["details"]
+    assert details["words"]["max"] == 5000 and details["words"]["mean"] == (38 * 4 + 2 * 5000) / 40
+    assert details["characters"]["max"] == 24_999 and details["most_frequent"]["word"] == 2 * 4999
+    what = "cut" if way == "cut" else "packed into several samples"
+    assert details["long_lines"] == 2
+    assert found["remarks"] == [f"2 lines are longer than options.max_length 32 and would be {what}"]
+    assert found["duplicates"]["count"] == (1 if way == "cut" else 0)  # what is left of them is the same
+
+
+def test_a_vocabulary_that_is_too_small_is_told_with_the_share_that_it_lacks(inspect: Any, tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("\n".join(f"same word {number}x" for number in range(100)))
+    remarks = inspect(tmp_path / "lines.txt", "--set", "options.vocabulary_size=8")["remarks"]
+    assert remarks == [
+        "options.vocabulary_size 8 holds the most frequent of 102 words alone; 32.7% of the text would be unknown"
+    ]
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("word", ""), ("bpe", ""), ("character", "1 line is"), ("byte", "2 lines are")])
+def test_how_long_a_line_is_depends_on_the_tokenizer(kind: str, expected: str, inspect: Any, tmp_path: Path) -> None:
+    lines = [f"row {number}" for number in range(40)] + ["a" * 32, "é" * 16]
+    (tmp_path / "lines.txt").write_text("\n".join(lines))
+    given = ["--set", f"options.tokenizer={kind}", "--set", "options.vocabulary_size=300"]
+    remarks = [remark for remark in inspect(tmp_path / "lines.txt", *given)["remarks"] if "longer" in remark]
+    assert remarks == ([f"{expected} longer than options.max_length 32 and would be cut"] if expected else [])
 
 
 def test_labels_of_json_lines_are_counted(inspect: Any, tmp_path: Path) -> None:
@@ -271,7 +302,9 @@ def test_an_unclear_plugin_and_a_missing_path_are_refused(inspect: Any, tmp_path
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.pdf").write_bytes(b"%PDF")
     said = inspect(tmp_path / "other")
-    assert "holds 1 files (none of any plugin), so the plugin is not clear; name it with --plugin" in said
+    assert "holds 1 file (none of any plugin), so the plugin is not clear; name it with --plugin" in said
+    (tmp_path / "nothing").mkdir()
+    assert "nothing is empty; expected a folder or an archive with data in it" in inspect(tmp_path / "nothing")
     sound(tmp_path / "mixed" / "a.wav", noise(1))
     picture(tmp_path / "mixed" / "a.png", 1)
     assert "(audio 1, image 1)" in inspect(tmp_path / "mixed")
@@ -287,7 +320,7 @@ def test_the_report_for_readers_names_what_is_bad(capsys: pytest.CaptureFixture[
     said = capsys.readouterr().out
     for line in ("clips: 33 in", "bad: 5", "  b/empty.wav: 0 bytes", "duplicates: 1 of 33", "  b/again.flac = b/1.wav"):
         assert line in said
-    assert "classes: a 16, b 17" in said and "note: 1 clips would be resampled" in said
+    assert "classes: a 16, b 17" in said and "note: 1 clip would be resampled" in said
 
 
 def test_the_report_for_readers_counts_the_repeats_that_it_does_not_show(

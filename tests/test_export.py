@@ -144,6 +144,13 @@ def test_every_evaluation_of_the_step_is_in_the_card_the_judges_first(trained: P
         card = (export_run(trained, "huggingface", tmp_path / "model").path / "README.md").read_text()
         titles = [line for line in card.splitlines() if line.startswith("### ")]
         assert titles == [f"### In features of of {name}" for name in list(steps)[:3]]
+        for name in list(steps)[:2]:
+            protocol = {"step": 2, "features": "own", "seed": len(name), "real_content": name, "judge": {"weights": name}}
+            (trained / name).write_text(json.dumps({"protocol": protocol, "generated": {"frechet_distance": 7.5}, "real": {}}))
+        card = (export_run(trained, "huggingface", tmp_path / "alike").path / "README.md").read_text()
+        titles = [line for line in card.splitlines() if line.startswith("### ")]
+        assert titles[:2] == ["### In features of own, seed 15", "### In features of own, seed 24"]
+        assert titles[2] == "### In features of of evaluation-inception.json"
         (trained / "evaluation-other.json").write_text("{}")
         with pytest.raises(CheckpointError, match=r"evaluation-other\.json has no protocol; run gen evaluate .* or remove it"):
             export_run(trained, "huggingface", tmp_path / "again")

@@ -280,10 +280,14 @@ def test_audio_walks_within_a_class_as_a_strip_and_refuses_what_lies_between_cla
 def test_text_refuses_interpolation_and_projection(runs: Callable[[str], Path], tmp_path: Path) -> None:
     from advgen.latent.projecting import project_run
 
-    with pytest.raises(ConfigError, match=r"gen interpolate: the generator draws its samples piece by piece"):
+    with pytest.raises(
+        ConfigError, match=r"gen interpolate: the generator draws its samples piece by piece, so nothing lies between"
+    ):
         interpolate_run(runs("text"), Walk([1, 2]), tmp_path, "cpu")
     (tmp_path / "line.txt").write_text("a line")
-    with pytest.raises(ConfigError, match=r"gen project: the generator draws its samples piece by piece"):
+    with pytest.raises(
+        ConfigError, match=r"gen project: the generator draws its samples piece by piece, so there is no latent to seek"
+    ):
         project_run(runs("text"), tmp_path / "line.txt", device="cpu")
 
 

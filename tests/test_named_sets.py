@@ -19,7 +19,7 @@ import soundfile
 from advgen import DataError, DataSet, RemoteFile
 from advgen.cache import cache_folder
 from advgen.cli import main
-from advgen.data.datasets import fetch, is_fetched, named_sets
+from advgen.data.datasets import fetch, is_fetched, named_sets, whole_path
 
 PLUGIN = """
 from advgen import DataSet, PluginConfig, PluginSpec, RemoteFile, hookimpl
@@ -73,6 +73,15 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def a_set(*files: RemoteFile, inside: str = "") -> DataSet:
     return DataSet("a set", "http://nowhere.invalid", "none", files, inside)
+
+
+def test_a_path_is_kept_whole_and_without_steps_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "real" / "inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "inner")
+    monkeypatch.chdir(tmp_path)
+    assert whole_path("real/../x") == str(tmp_path.resolve() / "x")
+    assert whole_path("link/../x") == str(tmp_path.resolve() / "real" / "x")  # as the system follows it
+    assert whole_path("link") == str(Path.cwd() / "link")
 
 
 def test_files_are_fetched_once_checked_and_kept(served: tuple[str, Path]) -> None:

@@ -82,6 +82,19 @@ def test_the_overview_of_a_folder_of_gen_sample_is_no_sample(tmp_path: Path) -> 
     assert len(opened) == 12 and sorted(opened.draw(12).condition["label"].tolist()) == [0] * 4 + [1] * 4 + [2] * 4
 
 
+def test_what_is_wrong_with_a_folder_of_gen_sample_is_said_of_the_folder(tmp_path: Path) -> None:
+    result = advgen.train("image", out=tmp_path / "run", overrides=tiny("image"), steps=1, device="cpu", progress=False)
+    folder = tmp_path / "made"
+    files = sample_run(result.folder, 8, out=folder, device="cpu").files
+    with pytest.raises(DataError, match=r"--samples .*made holds 00000\.png and others, of which plugin text reads none, but"):
+        evaluate_samples(folder, "text")
+    for file in files:
+        file.write_bytes(b"")
+    with pytest.raises(DataError) as refused:
+        evaluate_samples(folder, "image")
+    assert "samples.csv" not in str(refused.value) and str(folder) in str(refused.value)
+
+
 def test_classes_that_the_data_lack_are_passed_over_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_shapes(tmp_path, 20)
     (folder / "circle").rename(folder / "oval")
@@ -153,7 +166,10 @@ def test_a_folder_is_judged_in_published_features_where_asked(
 
 
 def test_a_folder_needs_more_samples_than_neighbours(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds 8 samples, the metrics need more than 9"):
+    with pytest.raises(
+        DataError,
+        match="holds 8 samples, the metrics need more than 9 samples for 9 neighbours; bring more, or take fewer --neigh",
+    ):
         evaluate_samples(write_shapes(tmp_path, 8), "image", comparison=Comparison(neighbours=9))
 
 

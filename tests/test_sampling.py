@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import advgen
-from advgen import interrupts
+from advgen import ConfigError, interrupts
 from advgen.cli import main
 from advgen.contracts import Batch
 from advgen.sampling import sample_run
@@ -76,6 +76,46 @@ def test_files_that_are_not_of_an_earlier_call_stay(runs: Callable[[str], Path],
     assert (tmp_path / "00003.png").read_bytes() == b"edited"
 
 
+@pytest.mark.parametrize(("plugin", "name"), [("image", "00003.png"), ("text", "samples.txt"), ("image", "overview.png")])
+def test_a_file_of_the_users_with_the_name_of_a_new_sample_is_not_overwritten(
+    plugin: str, name: str, runs: Callable[[str], Path], tmp_path: Path
+) -> None:
+    sample_run(runs(plugin), 2, out=tmp_path, device="cpu")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()} | {name: b"mine"}
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(ConfigError, match=rf"{name} would be overwritten.*move it away, or choose another --out"):
+        sample_run(runs(plugin), 20, seed=1, out=tmp_path, device="cpu")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_sample_changed_in_the_runs_own_folder_is_not_overwritten(runs: Callable[[str], Path]) -> None:
+    first = sample_run(runs("image"), 2, seed=9, device="cpu").files[0]
+    first.write_bytes(b"retouched")
+    with pytest.raises(ConfigError, match="was changed since it was written"):
+        sample_run(runs("image"), 2, seed=9, device="cpu")
+    assert first.read_bytes() == b"retouched"
+    first.unlink()
+    assert sample_run(runs("image"), 2, seed=9, device="cpu").files[0] == first
+
+
+def test_a_process_that_was_killed_while_files_moved_leaves_none_that_is_taken_for_the_users(
+    runs: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample_run(runs("image"), 3, out=tmp_path, device="cpu")
+    monkeypatch.setattr(Written, "write", lambda *arguments: None)  # the last thing of a call
+    sample_run(runs("image"), 2, seed=1, out=tmp_path, device="cpu")
+    monkeypatch.undo()
+    sample_run(runs("image"), 1, seed=2, out=tmp_path, device="cpu")
+    assert names(tmp_path) == ["00000.png", "overview.png"]
+    assert len((tmp_path / RECORD).read_text().splitlines()) == 2
+
+
+def test_a_folder_with_the_name_of_a_sample_is_told(runs: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "overview.png").mkdir()
+    with pytest.raises(ConfigError, match=r"overview\.png would be overwritten"):
+        sample_run(runs("image"), 1, out=tmp_path, device="cpu")
+
+
 def test_a_copied_folder_is_still_known(runs: Callable[[str], Path], tmp_path: Path) -> None:
     sample_run(runs("image"), 3, out=tmp_path / "one", device="cpu")
     (tmp_path / "two").mkdir()
@@ -89,17 +129,17 @@ def test_a_copied_folder_is_still_known(runs: Callable[[str], Path], tmp_path: P
 def test_a_damaged_record_removes_nothing(record: bytes, tmp_path: Path) -> None:
     (tmp_path / "00000.png").write_bytes(b"x")
     (tmp_path / RECORD).write_bytes(record)
-    assert Written(tmp_path).clear() == [] and names(tmp_path) == ["00000.png"]
+    assert Written(tmp_path).unchanged() == [] and names(tmp_path) == ["00000.png"]
 
 
 def test_a_record_that_leads_out_of_its_folder_removes_nothing_there(tmp_path: Path) -> None:
     outside, folder = tmp_path / "outside.png", tmp_path / "out"
     folder.mkdir()
     outside.write_bytes(b"x")
-    Written(tmp_path).add([outside])
+    Written(tmp_path).write([outside])
     digest = (tmp_path / RECORD).read_text().split()[0]
     (folder / RECORD).write_text(f"{digest}  ../outside.png\n{digest}  {outside}\n")
-    assert Written(folder).clear() == [] and outside.exists()
+    assert Written(folder).unchanged() == []
 
 
 def test_a_folder_that_cannot_be_written_is_named(runs: Callable[[str], Path], tmp_path: Path) -> None:

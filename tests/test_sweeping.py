@@ -46,6 +46,21 @@ def test_a_temperature_near_zero_costs_text_its_variety(texts: list[Path]) -> No
     assert [point["value"] for point in kept["points"]] == ["0.05", "1"] and kept["real"] == report["real"]
 
 
+def test_a_sweep_of_other_values_leaves_the_earlier_ones_beside_it(texts: list[Path]) -> None:
+    def kept() -> list[list[str]]:
+        files = sorted(texts[0].glob("sweep-top_k*.json"), key=lambda file: len(file.name))
+        return [[point["value"] for point in json.loads(file.read_text())["points"]] for file in files]
+
+    sweep_runs(texts[:1], "top_k=5", 10, device="cpu")
+    sweep_runs(texts[:1], "top_k=5,9", 10, device="cpu")
+    assert kept() == [["5", "9"], ["5"]]
+    sweep_runs(texts[:1], "top_k=5,9", 12, device="cpu")
+    assert kept()[0] == ["5", "9"] and sorted(kept()[1:]) == [["5"], ["5", "9"]]
+    for _ in range(2):
+        sweep_runs(texts[:1], "top_k=5", 10, device="cpu")
+        assert kept()[0] == ["5"] and kept()[1:] == [["5", "9"]] * 2
+
+
 def test_at_its_own_value_a_point_is_what_evaluation_says(image: Path) -> None:
     point = sweep_runs([image], "truncation=1", 40, device="cpu")["points"][0]
     from advgen.evaluation import evaluate_run

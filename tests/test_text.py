@@ -201,16 +201,25 @@ def test_bytes_that_are_not_utf8_are_named_by_line_and_byte(tmp_path: Path) -> N
     file = write(tmp_path / "x.txt", b"good line\nbad \xff line\n" + "\n".join(LINES).encode())
     corpus = read_corpus(config(), DataRequest(file))
     assert f"{file} line 2 is not UTF-8 at byte 5 of the line" in corpus.bad[0]
-    with pytest.raises(DataError, match=r"1 bad line, .* allows 0; left out: .*line 2 is not UTF-8 at byte 5 of the line"):
+    with pytest.raises(DataError, match=r"a bad line, .* allows 0; the first: .*line 2 is not UTF-8 at byte 5 of the line"):
         read_corpus(config(), DataRequest(file, max_bad=0))
     marked = write(tmp_path / "y.txt", b"\xef\xbb\xbfbad \xff line\n" + "\n".join(LINES).encode())
     assert "line 1 is not UTF-8 at byte 5 of the line" in read_corpus(config(), DataRequest(marked)).bad[0]
 
 
+def test_text_that_the_tokenizer_hardly_knows_is_told_with_the_share_and_the_way_out(tmp_path: Path) -> None:
+    file = write(tmp_path / "x.txt", "\n".join(f"common {number}x{number}" for number in range(200)))
+    note = read_corpus(config(vocabulary_size=8), DataRequest(file)).notes[0]
+    assert note.startswith("warning: 4") and "% of the training tokens are unknown" in note  # all second words but three
+    assert note.endswith("take a larger options.vocabulary_size, or options.tokenizer=bpe or tokenizer=byte")
+    for known in ({"vocabulary_size": 300}, {"vocabulary_size": 300, "tokenizer": "byte"}):
+        assert not read_corpus(config(**known), DataRequest(file)).notes
+
+
 @pytest.mark.parametrize(
     ("good", "max_bad", "message"),
     [
-        ("\n".join(LINES), 4, "5 bad lines, data.max_bad allows 4"),
+        ("\n".join(LINES), 4, "more than 4 bad lines, data.max_bad allows 4"),
         ("only one line", 10, "1 sample leaves nothing for"),
         ("", 10, "holds no text: 0 empty lines"),
     ],
@@ -222,7 +231,7 @@ def test_a_few_bad_lines_are_named_whatever_the_data_are_refused_for(
     with pytest.raises(DataError, match=message) as refused:
         read_corpus(config(), DataRequest(file, max_bad=max_bad))
     found = re.findall(r"x\.txt line (\d) is not UTF-8 at byte (\d) of the line", str(refused.value))
-    assert found == [("1", "1"), ("2", "2"), ("3", "3")] and str(refused.value).endswith(" and 2 more")
+    assert found == [("1", "1"), ("2", "2"), ("3", "3")] and str(refused.value).endswith(" and 2 more") == (max_bad == 10)
 
 
 @pytest.mark.parametrize(
@@ -230,8 +239,12 @@ def test_a_few_bad_lines_are_named_whatever_the_data_are_refused_for(
     [
         ("x.txt", "", "holds no text"),
         ("x.txt", "\n \n", "2 empty lines"),
-        ("x.txt", "only one line", "1 sample leaves nothing for"),
-        ("x.txt", "the same line\n" * 500, "500 samples leave nothing for .*, as equal lines share a split"),
+        ("x.txt", "only one line", "1 sample leaves nothing for validation and test; bring more data$"),
+        (
+            "x.txt",
+            "the same line\n" * 500,
+            "500 samples leave nothing for .*, as equal lines share a split; bring .*, or change data.v",
+        ),
         ("x.csv", "a,b", "reads .txt and .jsonl"),
         ("x.jsonl", '{"other": 1}', "has no field 'text'"),
         ("x.jsonl", '{"text": 1}', "expected text"),
@@ -383,7 +396,7 @@ def test_a_large_corpus_gives_its_vocabulary_an_even_share_and_says_so(tmp_path:
     monkeypatch.setattr(data, "VOCABULARY_BYTES", 10_000)
     corpus = read_corpus(config(), DataRequest(big_file(tmp_path)))
     assert 0 < corpus.facts["vocabulary_share"] < 0.5
-    assert any("vocabulary was learned from" in note for note in corpus.bad)
+    assert any("vocabulary was learned from" in note for note in corpus.notes)
 
 
 def test_the_split_of_a_line_is_that_of_the_toolkit() -> None:

@@ -84,7 +84,7 @@ def test_the_set_s_own_splits_are_kept_and_training_loses_what_they_hold(dataset
     assert texts(found, "test") == {f"row {number} says hello ." for number in range(50, 70)}
     assert texts(found, "validation") == {f"row {number} says hello ." for number in range(100, 120)}
     assert texts(found, "train") == {f"row {number} says hello ." for number in range(50)}
-    assert any("10 lines left out of training" in note for note in found[1].bad)
+    assert any("10 training lines that held-out ones equal" in note for note in found[1].bad)
 
 
 def test_a_large_set_goes_through_the_cache_and_comes_out_alike(
@@ -104,8 +104,8 @@ def test_what_a_row_lacks_is_named_and_counts_as_bad(datasets: Any, tmp_path: Pa
     datasets.Dataset.from_dict(content).save_to_disk(tmp_path / "set")
     _, corpus = read(tmp_path / "set", label_field="mood")
     assert [note.rsplit("/", 1)[1] for note in corpus.bad[:2]] == ["60 has no text", "62 has no mood"]
-    assert corpus.bad[2] == "1 empty lines skipped"
-    with pytest.raises(DataError, match=r"2 bad lines, data\.max_bad allows 1"):
+    assert corpus.bad[2] == "1 empty line"
+    with pytest.raises(DataError, match=r"more than 1 bad line, data\.max_bad allows 1; the first: .*60 has no text"):
         read(tmp_path / "set", 1, label_field="mood")
 
 

@@ -294,8 +294,10 @@ def test_a_watermark_goes_in_and_is_verified_from_the_command_line(trained: Path
     assert found["marked"]["z"] > 10 > 4 > abs(found["plain"]["z"])
     code, text = gen("verify", str(tmp_path / "marked" / "samples.txt"), "--key", "my key", "--run", str(trained))
     assert code == 0 and text.startswith("z = ") and ", p = " in text
-    with pytest.raises(ConfigError, match=r"--watermark '': expected text that is not empty"):
+    with pytest.raises(ConfigError, match=r"--key '': expected text that is not empty"):
         verify_file(trained, tmp_path / "marked" / "samples.txt", {"watermark": ""})
+    with pytest.raises(ConfigError, match=r"--share 3: expected a number, above 0 and below 1"):
+        verify_file(trained, tmp_path / "marked" / "samples.txt", {"watermark": "k", "watermark_share": 3})
 
 
 def test_one_sample_is_one_sample(trained: Path, tmp_path: Path) -> None:
@@ -362,7 +364,7 @@ def test_wrong_sampling_options_are_refused_in_one_line(
 def test_a_plugin_without_a_watermark_says_so(tmp_path: Path) -> None:
     run = tmp_path / "run"
     train("image", overrides=[*TINY["image"], "train.batch_size=8"], steps=1, device="cpu", out=run, progress=False)
-    with pytest.raises(ConfigError, match="has no sampling options; leave watermark out"):
+    with pytest.raises(ConfigError, match="samples of plugin 'image' have no watermark, those of text have"):
         verify_file(run, tmp_path, {"watermark": "k"})
 
 

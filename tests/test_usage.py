@@ -35,6 +35,12 @@ def gen(capsys: pytest.CaptureFixture[str]) -> Any:
         ("train --options.width 3", "gen train has no option --options.width", "gen train --plugin NAME --help"),
         ("train -p image --generator.betas 3", "no option --generator.betas", "did you mean --set generator.betas=VALUE?"),
         ("config show -p image --options.width 3", "no option --options.width", "did you mean --set options.width=VALUE?"),
+        (
+            "sample run --temperature 2",
+            "gen sample has no option --temperature",
+            "it is one of runs of plugin text; gen sample",
+        ),
+        ("evaluate run --top-p 0.5", "gen evaluate has no option --top-p", "gen sweep RUN --over top_p=VALUE,VALUE draws and"),
         ("train --plugin image --steps", "'--steps' requires an argument", "--help shows what it takes"),
         ("train image", "unexpected extra argument", "a plugin is named with --plugin NAME"),
         ("resume", "gen resume got no RUN", "gen runs list shows those in runs/"),

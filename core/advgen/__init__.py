@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from advgen.data.archives import ZipFolder, is_zip, unpacked
     from advgen.data.hub import class_name, columns_of, is_table_set, kind_of, open_tables
-    from advgen.data.labels import class_notes, few_notes, listed
+    from advgen.data.labels import class_notes, counted, few_notes, listed
     from advgen.data.manifest import ManifestRow, is_manifest, read_manifest, split_of
     from advgen.data.memory import ArraySource, content_hash, split_indices
     from advgen.data.report import DataReport, Repeats, Show, Spread, Tally, most_common
@@ -64,7 +64,7 @@ _HOME = {
         "Verdict",
     ),
     "advgen.data.hub": ("class_name", "columns_of", "is_table_set", "kind_of", "open_tables"),
-    "advgen.data.labels": ("class_notes", "few_notes", "listed"),
+    "advgen.data.labels": ("class_notes", "counted", "few_notes", "listed"),
     "advgen.data.memory": ("ArraySource", "content_hash", "split_indices"),
     "advgen.errors": ("ConfigError", "DataError", "GenError", "PluginError"),
     "advgen.estimators": ("gumbel", "straight_through"),
@@ -119,6 +119,7 @@ __all__ = [
     "class_notes",
     "columns_of",
     "content_hash",
+    "counted",
     "few_notes",
     "gumbel",
     "hookimpl",

@@ -12,7 +12,7 @@ from typing import Any
 
 from advgen.config.load import Resolved, load_config, to_toml
 from advgen.contracts import Corpus
-from advgen.data.datasets import is_address, names_set
+from advgen.data.datasets import is_address, names_set, whole_path
 from advgen.errors import CheckpointError, ConfigError, GenError
 from advgen.loggers import open_loggers
 from advgen.progress import Progress
@@ -99,7 +99,7 @@ def _place(record: PluginRecord, data: Path | str | None) -> str | None:
     place = str(data) if data is not None else None
     if place is None or names_set(record, place) or is_address(record, place):
         return place
-    return str(Path(place).expanduser().absolute())
+    return whole_path(place)
 
 
 def resume(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +12,10 @@ from torch import Tensor
 
 from advgen.cache import cache_folder
 from advgen.contracts import Batch, Corpus, Judge, Modality
-from advgen.data.labels import held_out_notes
-from advgen.errors import ConfigError, DataError, GenError
+from advgen.data.labels import counted, held_out_notes
+from advgen.errors import ConfigError, DataError
 from advgen.metrics.comparison import TEST, TRAIN, USUAL, Comparison
+from advgen.metrics.filing import chosen_protocol, keep_report
 from advgen.metrics.judging import View, blocks_of, compare, compare_views, judge_accuracy, score_name, see
 from advgen.metrics.kept import content_of, view_of_real
 from advgen.metrics.neighbours import neighbour_distances
@@ -71,7 +69,7 @@ def evaluate_run(
     metrics, left_out = plugin_metrics(loaded.record)
     report = evaluate_loaded(loaded, num_samples, seed, metrics, comparison.within(features, weights))
     report["left_out"] = left_out | report["left_out"]
-    _keep(report, loaded.folder / f"evaluation{f'-{features}' if features else ''}.json")
+    keep_report(report, loaded.folder / f"evaluation{f'-{features}' if features else ''}.json", chosen_protocol)
     return report
 
 
@@ -235,12 +233,12 @@ def _count(num_samples: int | None, sizes: Mapping[str, int], comparison: Compar
         DataError: too few on either side.
     """
     held, neighbours, block = sizes[TEST], comparison.neighbours, comparison.kid_block
+    need, fewer = comparison.need
     if num_samples is not None and num_samples <= neighbours:
-        raise DataError(f"-n {num_samples}: the metrics need more than {neighbours} samples; ask for more")
+        raise DataError(f"-n {num_samples}: {need}; ask for more{fewer}")
     if held <= neighbours:
         raise DataError(
-            f"the test split holds {held} samples, the metrics need more than {neighbours}; "
-            "bring more data, or train with a larger data.test_share"
+            f"the test split holds {counted(held)}, {need}; bring more data, or train with a larger data.test_share{fewer}"
         )
     count = min(MAX_SAMPLES, held) if num_samples is None else num_samples
     if block is not None and block > min(count, *sizes.values()):
@@ -306,34 +304,3 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, Tensor):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _keep(report: Mapping[str, Any], path: Path) -> None:
-    """Write the newest report; an earlier one under another protocol moves beside it, and under the same one goes."""
-    own, earlier = _beside(path, report), None
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # none there, or none that can be read
-        earlier = _beside(path, json.loads(path.read_text(encoding="utf-8")))
-    write_report(report, path, earlier if earlier != own else None)
-    own.unlink(missing_ok=True)
-
-
-def _beside(path: Path, report: Mapping[str, Any]) -> Path:
-    """Where a report stays once another protocol's takes its place; the judge's accuracy is measured, not chosen."""
-    chosen = {name: value for name, value in report["protocol"].items() if name != "judge_accuracy"}
-    digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]
-    return path.with_stem(f"{path.stem}-{digest}")
-
-
-def write_report(report: Mapping[str, Any], path: Path, earlier: Path | None = None) -> None:
-    """Replace the file at once, so that a full disk leaves the old one; what was there moves to ``earlier``, where given."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        if earlier is not None:
-            path.replace(earlier)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise GenError(
-            f"{path} cannot be written: {error.strerror or error}; free space or make the folder writable"
-        ) from error

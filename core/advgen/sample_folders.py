@@ -8,6 +8,7 @@ import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,16 @@ import torch
 
 from advgen.config.load import load_config
 from advgen.contracts import Batch, Corpus, DataRequest, Modality
-from advgen.data.datasets import names_set
-from advgen.errors import ConfigError, DataError
+from advgen.data.datasets import names_set, whole_path
+from advgen.data.labels import counted
+from advgen.errors import ConfigError, DataError, GenError
 from advgen.evaluation import evaluate_loaded
 from advgen.metrics.comparison import USUAL, Comparison
 from advgen.metrics.judging import BLOCK
 from advgen.metrics.real import MAX_SAMPLES
 from advgen.metrics.table import plugin_metrics
 from advgen.randomness import keyed_generator
-from advgen.registry import find_plugin
+from advgen.registry import PluginRecord, find_plugin
 from advgen.setup import read_corpus
 from advgen.world import pick_device
 from advgen.written import Written
@@ -121,7 +123,8 @@ def evaluate_samples(
     held = len(opened.data.splits["test"]) if "test" in opened.data.splits else 0
     fewest = comparison.neighbours + 1
     if len(opened) < fewest:
-        raise DataError(f"{samples} holds {len(opened)} samples, the metrics need more than {fewest - 1}; bring more")
+        need, fewer = comparison.need
+        raise DataError(f"{samples} holds {counted(len(opened))}, {need}; bring more{fewer}")
     count = min(len(opened), num_samples or min(MAX_SAMPLES, max(held, fewest)))
     metrics, left_out = plugin_metrics(find_plugin(plugin))
     report = evaluate_loaded(opened, count, seed, metrics, comparison)
@@ -144,7 +147,7 @@ def open_folder(
     record = find_plugin(plugin)
     place = None if data is None else str(data)
     if place is not None and not names_set(record, place):
-        place = str(Path(place).expanduser().absolute())
+        place = whole_path(place)
     config = load_config(record, preset=preset, overrides=overrides, cli={"data.path": place}).config
     modality, corpus = read_corpus(record, config, new=True)
     if modality.paired:
@@ -152,13 +155,22 @@ def open_folder(
             f"--samples: a sample of plugin {record.name!r} answers a condition here, which files do not have; "
             "evaluate a run instead: gen evaluate RUN"
         )
-    with tempfile.TemporaryDirectory() as scratch:
-        found = type(modality).read(
-            modality.reading_alike(), DataRequest(_without_overview(samples, Path(scratch)), config.data.max_bad, 0.0, 0.0)
-        )
+    found = _read(samples, record, modality, config.data.max_bad)
     opened = SampleFolder(samples, modality, corpus, found, pick_device(device))
     _remark(opened, found.facts)
     return opened
+
+
+def _read(samples: Path, record: PluginRecord, modality: Modality[Any], max_bad: int) -> Corpus:
+    """The samples; what is said of a list that stands for the folder is said of the folder."""
+    with tempfile.TemporaryDirectory() as scratch:
+        place = _without_overview(samples, Path(scratch), record)
+        try:
+            return type(modality).read(modality.reading_alike(), DataRequest(place, max_bad, 0.0, 0.0))
+        except GenError as error:
+            if place.is_relative_to(scratch):
+                error.args = (str(error).replace(str(place), str(samples)),)
+            raise
 
 
 def _remark(opened: SampleFolder, facts: Mapping[str, Any]) -> None:
@@ -171,8 +183,12 @@ def _remark(opened: SampleFolder, facts: Mapping[str, Any]) -> None:
         log.warning("warning: %s has classes (%s ...) that the data lack; they are passed over", opened.folder, named)
 
 
-def _without_overview(samples: Path, scratch: Path) -> Path:
-    """The folder; where ``gen sample`` wrote it, its one file or a list of its samples, their classes by sub-folder."""
+def _without_overview(samples: Path, scratch: Path, record: PluginRecord) -> Path:
+    """The folder; where ``gen sample`` wrote it, its one file or a list of its samples, their classes by sub-folder.
+
+    Raises:
+        DataError: where the plugin reads none of these files by their names.
+    """
     names = Written(samples).names() if samples.is_dir() else []
     files = [samples / name for name in names if not name.startswith(OVERVIEW)]
     files = [file for file in files if file.is_file()]
@@ -180,6 +196,12 @@ def _without_overview(samples: Path, scratch: Path) -> Path:
         return samples
     if len(files) == 1:
         return files[0]
+    reads = record.spec.reads if record.spec is not None else ()
+    if reads and not any(fnmatch(file.name.lower(), pattern) for file in files for pattern in reads):
+        raise DataError(
+            f"--samples {samples} holds {files[0].name} and others, of which plugin {record.name} reads none, "
+            f"but {', '.join(reads)}; choose the --plugin that wrote them"
+        )
     listed = scratch / "samples.csv"
     with listed.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)

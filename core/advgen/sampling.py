@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from typing import Any
 import torch
 
 from advgen import interrupts
-from advgen.config.load import options_of, sampling_options
+from advgen.config.load import options_of
 from advgen.config.model import RunConfig
+from advgen.config.sampling import plugins_with, sampling_model, sampling_options
 from advgen.contracts import Batch, Corpus, Generator, Modality
 from advgen.drawing import answer, draw_samples, refresh_statistics
 from advgen.errors import CheckpointError, ConfigError, DataError, nearest
@@ -28,9 +28,11 @@ from advgen.setup import modality_class, read_corpus
 from advgen.state import load_network
 from advgen.wanted import Drawn, Wanted, draw_wanted
 from advgen.world import pick_device
-from advgen.written import Written
+from advgen.written import Draft, writing, written_anew
 
 WRITE_BLOCK = 16
+WATERMARK = "watermark"
+VERIFY_FLAGS = {WATERMARK: "--key", "watermark_share": "--share"}
 
 
 @dataclass
@@ -202,7 +204,7 @@ def sample_run(
         options: the plugin's own, such as ``temperature`` of the text plugin.
 
     Raises:
-        GenError: where the run cannot be read or what is asked for contradicts itself.
+        GenError: where the run cannot be read, what is asked for contradicts itself, or a file of the user's is in the way.
     """
     wanted = Wanted(num_samples, seed, None if seeds is None else tuple(seeds), label, truncation, grid, latent)
     wanted.check()
@@ -216,31 +218,16 @@ def sample_run(
 def publish(loaded: LoadedRun, drawn: Drawn, folder: Path) -> SampleResult:
     """Write samples and their overview into a folder, and take away what an earlier call left there."""
     modality = loaded.modality
-    with written_anew(folder) as (written, before):
-        files = _write(modality, drawn, written)
+    with written_anew(folder) as draft:
+        files = _write(modality, drawn, draft)
         with interrupts.held():
-            stem = folder / "overview"
+            stem = draft.folder / "overview"
             if drawn.columns is None:
                 overview = modality.overview(drawn.batch.slice(0, modality.overview_samples), stem)
             else:
                 overview = modality.table(drawn.shown, drawn.columns, stem)
-            written.add(overview)
-    gone = sorted(set(before) - {*files, *overview})
-    return SampleResult(loaded.folder, loaded.step, files, overview, gone, len(drawn.batch))
-
-
-@contextlib.contextmanager
-def written_anew(folder: Path) -> Iterator[tuple[Written, list[Path]]]:
-    """A folder's record, after the files of an earlier call were removed; those come with it.
-
-    Raises:
-        ConfigError: where the folder cannot be written.
-    """
-    with _writing(folder):
-        written = Written(folder)
-        with interrupts.held():
-            before = written.clear()
-        yield written, before
+        shown = draft.place(overview)
+    return SampleResult(loaded.folder, loaded.step, files, shown, draft.removed, len(drawn.batch))
 
 
 def verify_file(
@@ -252,19 +239,22 @@ def verify_file(
         GenError: where the run's plugin knows no watermark, or the file cannot be read.
     """
     _, record, modality = open_modality(run, plugin)
-    return modality.verify(path, sampling_options(record, options))
+    model = sampling_model(record)
+    if model is None or WATERMARK not in model.model_fields:
+        others = ", ".join(plugins_with(WATERMARK)) or "no plugin that is installed"
+        raise ConfigError(f"--run {run}: samples of plugin {record.name!r} have no watermark, those of {others} have")
+    return modality.verify(path, sampling_options(record, options, VERIFY_FLAGS))
 
 
-def _write(modality: Modality[Any], drawn: Drawn, written: Written) -> list[Path]:
-    """One file per sample, in blocks that are noted in the folder's record; Ctrl-C waits for the end of a block."""
+def _write(modality: Modality[Any], drawn: Drawn, draft: Draft) -> list[Path]:
+    """One file per sample, in blocks whose names are looked at as they come; Ctrl-C waits for the end of a block."""
     files: dict[Path, None] = {}
     for first, last, part, number in drawn.blocks(WRITE_BLOCK, modality.one_file):
         with interrupts.held():
-            (written.folder / part).mkdir(parents=True, exist_ok=True)
-            new = modality.write(drawn.batch.slice(first, last), written.folder / part, start=number)
-            written.add(new)
-            files |= dict.fromkeys(new)
-            interrupts.note(f"{last} of {len(drawn.batch)} samples are in {written.folder}")
+            (draft.folder / part).mkdir(parents=True, exist_ok=True)
+            new = modality.write(drawn.batch.slice(first, last), draft.folder / part, start=number)
+            files |= dict.fromkeys(draft.place(new))
+            interrupts.note(f"{last} of {len(drawn.batch)} samples are in {draft.target}")
     return list(files)
 
 
@@ -287,7 +277,7 @@ def convert_run(
         raise DataError(f"--from: {', '.join(missing)} does not exist; expected files or folders")
     loaded = _load_to_write(run, device, plugin, file_format, step)
     folder = Path(out) if out is not None else loaded.folder / "samples" / "from"
-    with _writing(folder):
+    with writing(folder):
         before = _states(folder)
         try:
             with torch.no_grad():
@@ -304,20 +294,6 @@ def _states(folder: Path) -> dict[Path, tuple[int, int]]:
     """Time and size of every file in a folder."""
     stats = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
     return {path: (stat.st_mtime_ns, stat.st_size) for path, stat in stats.items()}
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Make the folder; refuse where the system does.
-
-    Raises:
-        ConfigError: with the reason, and that another folder may be named.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        raise ConfigError(f"cannot write samples to {folder}: {error.strerror or error}; choose another --out") from error
 
 
 def _load_to_write(run: Path | str, device: str, plugin: str | None, file_format: str | None, step: int | None) -> LoadedRun:

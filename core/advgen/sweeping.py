@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advgen.config.load import sampling_options
+from advgen.config.sampling import sampling_options
 from advgen.errors import ConfigError, nearest
-from advgen.evaluation import judged, real_side, write_report
+from advgen.evaluation import judged, real_side
+from advgen.metrics.filing import chosen_protocol, keep_report
 from advgen.metrics.report import cautions
 from advgen.metrics.table import plugin_metrics
 
@@ -84,6 +85,8 @@ def sweep_runs(
 ) -> dict[str, Any]:
     """Judge runs on the held-out test split at each value of one knob; each run also keeps its part as ``sweep-NAME.json``.
 
+    An earlier sweep of other values, or under another protocol, stays beside it as ``sweep-NAME-DIGEST.json``.
+
     Args:
         runs: folders of runs on the same data.
         over: the knob and its values, ``temperature=0.7,0.8,1``.
@@ -111,9 +114,14 @@ def sweep_runs(
         found = [{name: value for name, value in point.items() if name != "real"} for point in own]
         points += found
         part = {"knob": knob.name, "points": found, "real": own[0]["real"]}
-        write_report(part, loaded.folder / f"sweep-{knob.name}.json")
+        keep_report(part, loaded.folder / f"sweep-{knob.name}.json", _chosen)
     trade_off = list(first.modality.trade_off) if first is not None else []
     return {"knob": knob.name, "points": points, "real": real, "trade_off": trade_off}
+
+
+def _chosen(part: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The values of a kept sweep, each with its protocol."""
+    return [(point["value"], chosen_protocol(point)) for point in part["points"]]
 
 
 def _opened(path: Path | str, device: str, plugin: str | None) -> LoadedRun:

@@ -169,7 +169,8 @@ def _read_folder(config: AudioConfig, request: DataRequest) -> Corpus:
     except DataError as error:
         if not loaded.bad:
             raise
-        raise DataError(f"{error}; {len(loaded.bad)} files were left out: {'; '.join(loaded.bad[:NUM_NAMED])}") from error
+        files = "1 file was" if len(loaded.bad) == 1 else f"{len(loaded.bad)} files were"
+        raise DataError(f"{error}; {files} left out: {'; '.join(loaded.bad[:NUM_NAMED])}") from error
     facts = dict(_facts(loaded.source, loaded.classes, splits["train"], loaded.rate_hz, "folder"))
     parts = {name: loaded.source.part(indices) for name, indices in splits.items()}
     if padded := parts["train"].shorter_clips(MAX_CLIPS):

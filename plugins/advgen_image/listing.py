@@ -14,6 +14,7 @@ from advgen import (
     DataRequest,
     ManifestRow,
     ZipFolder,
+    counted,
     is_manifest,
     is_table_set,
     is_zip,
@@ -181,9 +182,9 @@ def _image_files(folder: Path) -> list[Path]:
     if folder.is_file():
         expected = "a folder or zip archive of images, a .csv, .tsv or .jsonl list, an idx file, or a .parquet or .arrow file"
         if _is_image(folder):
-            num = sum(_is_image(file) for file in folder.parent.iterdir())
+            there = counted(sum(_is_image(file) for file in folder.parent.iterdir()), "image")
             raise DataError(
-                f"{folder} is one image, expected {expected}; its folder has {num} images: give that, --data {folder.parent}"
+                f"{folder} is one image, expected {expected}; its folder has {there}: give that, --data {folder.parent}"
             )
         raise DataError(f"{folder} is a file, expected {expected}")
     every = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]

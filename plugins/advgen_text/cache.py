@@ -19,7 +19,7 @@ from .origins import Origin, file_hash
 from .store import Arrays, Encoded, map_arrays
 
 # To be raised when the files below change.
-LAYOUT = 4
+LAYOUT = 5
 ABOUT = "about.json"
 # What decides the tokens; widths of networks do not.
 OPTIONS = (
@@ -39,7 +39,7 @@ OPTIONS = (
 def through_cache(
     origin: Origin, config: TextConfig, request: DataRequest, build: Callable[[Path], Encoded]
 ) -> tuple[dict[str, Any], dict[str, Arrays]]:
-    """What is known of a corpus (facts, fingerprint, notes), and its mapped arrays by split.
+    """What is known of a corpus (facts, fingerprint, bad, notes), and its mapped arrays by split.
 
     Raises:
         DataError: where the files cannot be read or the cache cannot be written.
@@ -88,6 +88,7 @@ def _write(target: Path, build: Callable[[Path], Encoded]) -> None:
             "sizes": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
             "facts": encoded.facts,
             "fingerprint": encoded.fingerprint,
+            "bad": encoded.bad,
             "notes": encoded.notes,
         }
         (folder / ABOUT).write_text(json.dumps(about))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from advgen import Corpus, DataError, DataRequest
+from advgen import Corpus, DataError, DataRequest, counted
 
 from . import phrases
 from .backbone import pretrained_facts
@@ -31,6 +31,8 @@ MOST_PROMPTS = 256
 MOST_IN_MEMORY = 64 * 2**20
 # A vocabulary hardly changes with more text than this; of a larger corpus it is learned from an even share of the lines.
 VOCABULARY_BYTES = 64 * 2**20
+# A share of unknown tokens above this is told: a run learns little of such text.
+MOST_UNKNOWN = 0.1
 
 Reader = Callable[[Notes], Iterator[Line]]
 """Reads all lines from the start, noting what it leaves out."""
@@ -56,13 +58,15 @@ def read_corpus(config: TextConfig, request: DataRequest) -> Corpus:
         encoded = build(None)
         return _corpus(encoded, encoded.arrays)
     about, arrays = through_cache(origin, config, request, build)
-    return _corpus(Encoded({}, about["facts"], about["fingerprint"], tuple(about["notes"])), arrays)
+    kept = Encoded({}, about["facts"], about["fingerprint"], tuple(about["bad"]), tuple(about["notes"]))
+    return _corpus(kept, arrays)
 
 
 def _corpus(encoded: Encoded, arrays: dict[str, Arrays]) -> Corpus:
     facts = encoded.facts
     sources = {name: TextSource(arrays[name], facts["length"], facts["prompt_length"]) for name in SPLITS}
-    return Corpus(facts | {"prompts": sources["train"].prompts(MOST_PROMPTS)}, sources, encoded.fingerprint, encoded.notes)
+    facts = facts | {"prompts": sources["train"].prompts(MOST_PROMPTS)}
+    return Corpus(facts, sources, encoded.fingerprint, encoded.bad, encoded.notes)
 
 
 def encode(read: Reader, config: TextConfig, request: DataRequest, folder: Path | None, *, share: float) -> Encoded:
@@ -95,7 +99,22 @@ def encode(read: Reader, config: TextConfig, request: DataRequest, folder: Path 
         **({} if pretrained is None else {"pretrained": pretrained}),
     }
     part = f"the vocabulary was learned from {share:.1%} of the training lines, evenly spread; the rest is used for all else"
-    return Encoded(arrays, facts, survey.fingerprint, (*notes.sentences(named(request)), *([part] if share < 1 else [])))
+    remarks = (*([part] if share < 1 else []), *_unknown_note(writers["train"], config))
+    return Encoded(arrays, facts, survey.fingerprint, tuple(notes.sentences(named(request))), remarks)
+
+
+def _unknown_note(written: RowWriter, config: TextConfig) -> tuple[str, ...]:
+    """A sentence on training text of which the tokenizer knows too little; none where it knows nine tenths of it."""
+    if written.num_unknown <= MOST_UNKNOWN * written.num_words:
+        return ()
+    ways = {"word": "bpe or tokenizer=byte", "bpe": "byte", "character": "byte"}
+    way = f"take a larger options.vocabulary_size, or options.tokenizer={ways.get(config.tokenizer)}"
+    if config.pretrained is not None:
+        way = "take a model that was trained on such text, or leave options.pretrained out"
+    return (
+        f"warning: {written.num_unknown / written.num_words:.0%} of the training tokens are unknown to the tokenizer, which a "
+        f"run cannot tell apart or draw; {way}",
+    )
 
 
 def learn(lines: Iterable[str], config: TextConfig) -> Tokenizer:
@@ -155,16 +174,14 @@ class Survey:
     def check(self, notes: Notes) -> None:
         """Refuse a corpus without text or with an empty split."""
         if not self.counts.total():
-            lines = f"{notes.num_empty} empty lines, expected a sample a line"
+            lines = f"{counted(notes.num_empty, 'empty line')}, expected a sample a line"
             raise DataError(f"{named(self.request)} holds no text: {lines}{notes.left_out}")
         shares = {"train": 1.0, "validation": self.request.validation_share, "test": self.request.test_share}
         empty = [name for name, share in shares.items() if share and not self.counts[name]]
         if empty:
-            raise DataError(
-                f"{self.counts.total()} {'samples leave' if self.counts.total() > 1 else 'sample leaves'} nothing for "
-                f"{' and '.join(empty)}, as equal lines share a split; bring more data that differ, or change "
-                f"data.validation_share and data.test_share{notes.left_out}"
-            )
+            count = self.counts.total()
+            leave = "1 sample leaves" if count == 1 else f"{count} samples leave"
+            raise DataError(f"{leave} nothing for {without(empty, count)}{notes.left_out}")
 
 
 def split_of(line: Line, request: DataRequest) -> tuple[str, float]:
@@ -179,6 +196,13 @@ def split_of(line: Line, request: DataRequest) -> tuple[str, float]:
     if line.split is not None:
         return line.split, second
     return ("train" if name in line.own_splits else name), second
+
+
+def without(empty: Sequence[str], count: int) -> str:
+    """Which splits so many lines leave nothing for, why, and the way out."""
+    shares = ", or change data.validation_share and data.test_share" if count >= len(SPLITS) else ""
+    equal = ", as equal lines share a split; bring more data that differ" if count > 1 else "; bring more data"
+    return f"{' and '.join(empty)}{equal}{shares}"
 
 
 def named(request: DataRequest) -> str:

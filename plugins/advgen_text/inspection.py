@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from advgen import DataReport, DataRequest, Repeats, Show, Spread, most_common
+from advgen import DataReport, DataRequest, Repeats, Show, Spread, counted, most_common
 
 from .config import TextConfig
-from .data import SPLITS, split_of
+from .data import SPLITS, split_of, without
 from .origins import find_origin
 from .reading import Notes, mark
 from .tokenizer import split_words
@@ -21,18 +22,21 @@ SHOWN_CHARACTERS = 60
 def inspect_lines(config: TextConfig, request: DataRequest, show: Show) -> DataReport:
     """A report on every line that training would read, and on those that it could not.
 
+    Words and characters are those of the data, duplicates and splits those of training, which may cut lines.
+
     Raises:
         DataError: where there is no text file.
     """
-    origin, report, notes = find_origin(config, request), DataReport("lines"), Notes()
+    origin, report, notes = find_origin(config, request), DataReport("lines"), Notes(uncut=True)
     words, characters, repeats = Spread(), Spread(), Repeats()
-    vocabulary, classes, splits, num_cut = Counter[str](), Counter[str](), Counter[str](), 0
+    vocabulary, classes, splits, num_long = Counter[str](), Counter[str](), Counter[str](), 0
+    size = _tokens(config)
     for line in origin.lines(config, replace(request, max_bad=2**62), notes):
-        found = split_words(line.whole.lower() if config.lower_case else line.whole)
+        found = split_words(line.uncut.lower() if config.lower_case else line.uncut)
         report.count += 1
         words.add(len(found))
-        characters.add(len(line.whole))
-        num_cut += len(found) >= config.max_length  # the end mark takes a place too
+        characters.add(len(line.uncut))
+        num_long += size(line.uncut, found) >= config.max_length  # the end mark takes a place too
         repeats.add(f"{line.place} {line.number}", mark(line.whole), line.whole[:SHOWN_CHARACTERS])
         for word in found:
             if word in vocabulary or len(vocabulary) < MOST_WORDS:
@@ -49,29 +53,39 @@ def inspect_lines(config: TextConfig, request: DataRequest, show: Show) -> DataR
         "files": dict(islice(origin.parts.items(), MOST_FILES)),
         "empty_lines": notes.num_empty,
         "not_utf8_lines": notes.num_not_utf8,
+        "long_lines": num_long,
         "words": words.summary(),
         "characters": characters.summary(),
         "vocabulary": {"words": len(vocabulary), "once": sum(number == 1 for number in vocabulary.values())},
         "most_frequent": most_common(vocabulary, 10),
     }
-    report.remarks = _remarks(config, notes, len(vocabulary), num_cut, [name for name in SPLITS if not splits[name]])
+    report.remarks = _remarks(config, notes, vocabulary, num_long)
+    if empty := [name for name in SPLITS if not splits[name]]:
+        report.remarks.append(f"nothing is left for {without(empty, report.count)}")
     return report
 
 
-def _remarks(config: TextConfig, notes: Notes, num_words: int, num_cut: int, empty: list[str]) -> list[str]:
-    found = []
+def _tokens(config: TextConfig) -> Callable[[str, Sequence[str]], int]:
+    """How many tokens a line has by itself and its words; of learned and pretrained pieces as many as words, or more."""
+    kinds = {"character": lambda line, words: len(line), "byte": lambda line, words: len(line.encode())}
+    return kinds.get("word" if config.pretrained is not None else config.tokenizer, lambda line, words: len(words))
+
+
+def _remarks(config: TextConfig, notes: Notes, vocabulary: Counter[str], num_long: int) -> list[str]:
+    found, num_words = [], len(vocabulary)
     if num_words >= MOST_WORDS:
         found.append(f"words after the first {MOST_WORDS:,} different ones are not counted")
     if num_words + 4 > config.vocabulary_size and config.tokenizer == "word":
-        found.append(f"options.vocabulary_size {config.vocabulary_size} holds the most frequent of {num_words} words alone")
-    if num_cut:
-        what = "cut" if config.long_lines == "cut" else "packed into several samples"
-        found.append(f"{num_cut} lines are longer than options.max_length {config.max_length} and would be {what}")
-    if notes.num_shared:
-        found.append(f"{notes.num_shared} lines are left out of training, they are held out too")
-    if empty:
+        held = sum(number for _, number in vocabulary.most_common(config.vocabulary_size - 4)) / vocabulary.total()
         found.append(
-            f"nothing is left for {' and '.join(empty)}, as equal lines share a split; bring more data that differ, or change "
-            "data.validation_share and data.test_share"
+            f"options.vocabulary_size {config.vocabulary_size} holds the most frequent of {num_words} words alone; "
+            f"{1 - held:.1%} of the text would be unknown"
         )
+    if num_long:
+        what = "cut" if config.long_lines == "cut" else "packed into several samples"
+        pieces = config.tokenizer == "bpe" or config.pretrained is not None
+        lines = f"{'at least ' if pieces else ''}{num_long} {'line is' if num_long == 1 else 'lines are'}"
+        found.append(f"{lines} longer than options.max_length {config.max_length} and would be {what}")
+    if notes.num_shared:
+        found.append(f"{counted(notes.num_shared, 'line')} would be left out of training, as held-out ones equal them")
     return found

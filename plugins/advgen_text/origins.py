@@ -11,7 +11,18 @@ from typing import Any, Protocol
 from advgen import DataError, DataRequest, class_name, columns_of, is_table_set, kind_of, open_tables, split_of
 
 from .config import TextConfig
-from .reading import CHARACTERS_PER_TOKEN, LINE_BYTES, SUFFIXES, Line, Notes, find_files, mark, read_lines, without_shared
+from .reading import (
+    CHARACTERS_PER_TOKEN,
+    LINE_BYTES,
+    SUFFIXES,
+    Line,
+    Notes,
+    find_files,
+    mark,
+    read_lines,
+    single_spaced,
+    without_shared,
+)
 
 BLOCK_ROWS = 1000
 HELD_OUT = ("validation", "test")
@@ -160,7 +171,8 @@ class TableSet:
                     notes.refuse(f"{where} has no {config.label_field}", request.max_bad)
                 elif line := " ".join(text[:most].split()):
                     start = None if prompt is None else " ".join(prompt[-most:].split())
-                    yield Line(line, label, prompt=start, place=f"{name} row", number=number)
+                    uncut = single_spaced(prompt, text) if notes.uncut else ""
+                    yield Line(line, label, prompt=start, place=f"{name} row", number=number, uncut=uncut)
                 else:
                     notes.num_empty += 1
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from advgen import DataError, DataRequest, listed
+from advgen import DataError, DataRequest, counted, listed
 
 from .config import SampleReading, TextConfig
 
@@ -20,6 +20,7 @@ CHARACTERS_PER_TOKEN = 64
 LINE_BYTES = 2**22
 BLOCK_BYTES = 2**20
 MOST_NAMED = 1000
+NUM_NAMED = 3
 
 
 class Line(NamedTuple):
@@ -33,6 +34,7 @@ class Line(NamedTuple):
         prompt: how the sample starts, spaces single; None without.
         place: what the number counts in, such as ``captions.txt line``.
         number: of the line from 1, or of a table's row from 0.
+        uncut: prompt and text as long as they are, where ``Notes.uncut`` asks for them.
     """
 
     text: str
@@ -42,6 +44,7 @@ class Line(NamedTuple):
     prompt: str | None = None
     place: str = ""
     number: int = 0
+    uncut: str = ""
 
     @property
     def whole(self) -> str:
@@ -59,8 +62,13 @@ class RawLine(NamedTuple):
 
 @dataclass
 class Notes:
-    """What one reading left out."""
+    """What one reading left out.
 
+    Args:
+        uncut: whether lines are wanted as long as they are, too; then they may be large.
+    """
+
+    uncut: bool = False
     bad: list[str] = field(default_factory=list)
     num_refused: int = 0
     num_not_utf8: int = 0
@@ -77,8 +85,8 @@ class Notes:
         if len(self.bad) < MOST_NAMED:
             self.bad.append(reason)
         if self.num_refused > most:
-            lines = "line" if self.num_refused == 1 else "lines"
-            raise DataError(f"{self.num_refused} bad {lines}, data.max_bad allows {most}{self.left_out}")
+            some = "a bad line" if most == 0 else f"more than {counted(most, 'bad line')}"  # the others are not read
+            raise DataError(f"{some}, data.max_bad allows {most}; the first: {'; '.join(self.bad[:NUM_NAMED])}")
 
     @property
     def left_out(self) -> str:
@@ -87,8 +95,8 @@ class Notes:
 
     def sentences(self, place: str) -> tuple[str, ...]:
         """All notes, for the run's record."""
-        shared = f"{place}: {self.num_shared} lines left out of training, they are held out too"
-        empty = f"{self.num_empty} empty lines skipped"
+        shared = f"{place}: {counted(self.num_shared, 'training line')} that held-out ones equal"
+        empty = counted(self.num_empty, "empty line")
         return (*self.bad, *([shared] if self.num_shared else []), *([empty] if self.num_empty else []))
 
 
@@ -167,9 +175,15 @@ def _read_file(file: Path, config: TextConfig, request: DataRequest, notes: Note
         text = " ".join(found.text[:most].split())
         if text:
             prompt = None if found.prompt is None else " ".join(found.prompt[-most:].split())
-            yield found._replace(text=text, prompt=prompt, place=place, number=raw.number)
+            uncut = single_spaced(found.prompt, found.text) if notes.uncut else ""
+            yield found._replace(text=text, prompt=prompt, place=place, number=raw.number, uncut=uncut)
         else:
             notes.num_empty += 1
+
+
+def single_spaced(prompt: str | None, text: str) -> str:
+    """Prompt and text as one line."""
+    return " ".join(f"{prompt or ''} {text}".split())
 
 
 def _raw_lines(file: Path) -> Iterator[RawLine]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from advgen import Batch
 
-from .tokenizer import PAD
+from .tokenizer import EOS, PAD, UNKNOWN
 
 MOST_TOKENS = 65_536
 MOST_SEARCHED = 2_000_000
@@ -30,12 +30,18 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Encoded:
-    """A corpus as tokens: arrays by split (none where they went to files), and what goes with them."""
+    """A corpus as tokens: arrays by split (none where they went to files), and what goes with them.
+
+    Args:
+        bad: what was left out.
+        notes: what a run on it should know.
+    """
 
     arrays: dict[str, Arrays]
     facts: dict[str, Any]
     fingerprint: str
-    notes: tuple[str, ...]
+    bad: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 class RowWriter:
@@ -51,6 +57,7 @@ class RowWriter:
             part: io.BytesIO() if folder is None else (folder / f"{split}.{part}").open("wb") for part in PARTS
         }
         self._end, self.num_rows, self.longest, self.longest_prompt = 0, 0, 0, 0
+        self.num_unknown, self.num_words = 0, 0
 
     def add(self, rows: Sequence[Sequence[int]], labels: Sequence[int], prompts: Sequence[int] = ()) -> None:
         """Write lines of at least one token each, their labels, and how many of their tokens are a prompt (none without)."""
@@ -64,6 +71,8 @@ class RowWriter:
         if len(rows):
             self._end, self.longest = int(ends[-1]), max(self.longest, int(sizes.max()))
         self.num_rows += len(rows)
+        self.num_unknown += int((tokens == UNKNOWN).sum())
+        self.num_words += int((tokens != EOS).sum())
 
     def close(self) -> Arrays:
         """End writing; what was written, where it was kept in memory."""

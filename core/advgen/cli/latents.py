@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from advgen.cli.output import DeviceOption, JsonFlag, RunArgument, StepOption, TrustOption, counted, say, say_json, to_stderr
+from advgen.cli.output import DeviceOption, JsonFlag, RunArgument, StepOption, TrustOption, say, say_json, to_stderr
 from advgen.cli.seeds import parse_seeds
+from advgen.data.labels import counted
 
 ClassOption = Annotated[str | None, typer.Option("--class", metavar="C", help="Name or index of the class of all samples.")]
 TruncationOption = Annotated[

@@ -77,11 +77,6 @@ def table(rows: list[list[str]], header: list[str]) -> str:
     return "\n".join(lines)
 
 
-def counted(number: int, what: str = "sample") -> str:
-    """A number of something in words that agree with it."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 def cell(value: Any) -> str:
     """A value as a table shows it."""
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -45,9 +45,10 @@ def list_runs(
 
 @app.command("show")
 def show(run: RunArgument, as_json: JsonFlag = False) -> None:
-    """What a run is made of and how far it is."""
+    """What a run is made of and how far it is; RUN may be a name of gen runs list."""
     from advgen import runs
 
+    run = runs.by_name(run)
     with to_stderr():
         facts = runs.describe_run(run)
         if facts.get("diverged") and (warning := runs.warning_of_divergence(run, WAY)):

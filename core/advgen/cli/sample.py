@@ -10,8 +10,9 @@ from typer.core import TyperCommand
 
 from advgen.cli.latents import TruncationOption
 from advgen.cli.options import PREFIX, given, plugin_command, sample_flag, values_of
-from advgen.cli.output import DeviceOption, JsonFlag, RunArgument, StepOption, TrustOption, counted, say, say_json, to_stderr
+from advgen.cli.output import DeviceOption, JsonFlag, RunArgument, StepOption, TrustOption, say, say_json, to_stderr
 from advgen.cli.seeds import parse_seeds
+from advgen.data.labels import counted
 from advgen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _plugin_of(run: Path, plugin: str | None) -> PluginRecord | None:
 def _fields(record: PluginRecord | None) -> dict[str, Any]:
     if record is None:
         return {}
-    from advgen.config.load import sampling_model
+    from advgen.config.sampling import sampling_model
 
     model = sampling_model(record)
     return {} if model is None else dict(model.model_fields)

@@ -72,11 +72,25 @@ def _right_option(name: str, context: Any) -> str:
     known, command = _options(context), context.command_path
     own = name.startswith("--options.") and context.info_name == "train"
     way = f"{command}{' --plugin NAME' if own else ''} --help shows all"
+    if own_option := _option_of_runs(name, context):
+        return f"{own_option}; {way}"
     if close := difflib.get_close_matches(name, known, n=1):
         return f"did you mean {close[0]}? {way}"
     if "." in name and "--set" in known and not own:
         return f"did you mean --set {name.lstrip('-')}=VALUE? {way}"
     return way
+
+
+def _option_of_runs(name: str, context: Any) -> str:
+    """Where an option of ``gen sample`` that plugins bring belongs; empty where it is none, or another command's."""
+    from advgen.config.sampling import plugins_with
+
+    plugins = plugins_with(own := name.lstrip("-").replace("-", "_")) if context.info_name in ("sample", "evaluate") else []
+    if not plugins:
+        return ""
+    if context.info_name == "evaluate":
+        return f"gen sweep RUN --over {own}=VALUE,VALUE draws and evaluates at other values"
+    return f"it is one of runs of plugin {' and '.join(plugins)}"
 
 
 def _options(context: Any) -> list[str]:

@@ -56,16 +56,18 @@ def explain(error: ValidationError, model: type[BaseModel], tree: Any, source: P
     return lines
 
 
-def explain_flags(error: ValidationError, model: type[BaseModel], given: Mapping[str, Any]) -> list[str]:
-    """The same for a model whose fields are flags of a command."""
-    lines = []
+def explain_flags(
+    error: ValidationError, model: type[BaseModel], given: Mapping[str, Any], flags: Mapping[str, str]
+) -> list[str]:
+    """The same for a model whose fields are flags of a command, named as they are but for ``flags``."""
+    lines, named = [], {name: flags.get(name, f"--{name.replace('_', '-')}") for name in (*model.model_fields, *given)}
     for each in complaints(error, model, given):
         if each.kind == "unknown":
             lines.append(f"unknown option {dotted(each.path)!r}; {each.way}")
         elif each.kind == "together":
-            lines.append(f"{' '.join(f'{_flag(name)} {value}' for name, value in given.items())}: {each.way}")
+            lines.append(f"{' '.join(f'{named[name]} {value}' for name, value in given.items())}: {each.way}")
         else:
-            lines.append(f"{_flag(str(each.path[0]))} {_plain(each.value)}: {each.way}")
+            lines.append(f"{named[str(each.path[0])]} {_plain(each.value)}: {each.way}")
     return lines
 
 
@@ -146,10 +148,6 @@ def leaves(tree: Mapping[str, Any], path: KeyPath = ()) -> list[KeyPath]:
     for key, value in tree.items():
         found += leaves(value, (*path, key)) if isinstance(value, Mapping) else [(*path, key)]
     return found
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _plain(value: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from advgen.config import toml
-from advgen.config.explain import explain, explain_flags, leaves
+from advgen.config.explain import explain, leaves
 from advgen.config.model import RunConfig
 from advgen.config.toml import KeyPath, Place, dotted
 from advgen.errors import ConfigError, PluginError, nearest
@@ -99,37 +99,6 @@ def options_model(record: PluginRecord) -> type[PluginConfig]:
     if not (isinstance(model, type) and issubclass(model, PluginConfig)):
         raise PluginError(f"plugin {record.name!r}: {record.spec.config!r} is {model!r}, expected a sub-class of PluginConfig")
     return model
-
-
-def sampling_model(record: PluginRecord) -> type[PluginConfig] | None:
-    """The pydantic model of what a plugin adds to ``gen sample``; None where it adds nothing.
-
-    Raises:
-        PluginError: where the plugin's ``sampling`` is no PluginConfig.
-    """
-    if record.spec is None or not record.spec.sampling:
-        return None
-    model = resolve(record.spec.sampling)
-    if not (isinstance(model, type) and issubclass(model, PluginConfig)):
-        raise PluginError(
-            f"plugin {record.name!r}: {record.spec.sampling!r} is {model!r}, expected a sub-class of PluginConfig"
-        )
-    return model
-
-
-def sampling_options(record: PluginRecord, given: Mapping[str, Any]) -> PluginConfig:
-    """What a plugin adds to ``gen sample``, validated.
-
-    Raises:
-        ConfigError: where it adds nothing, or an option is unknown or wrong.
-    """
-    model = sampling_model(record)
-    if model is None:
-        raise ConfigError(f"plugin {record.name!r} has no sampling options; leave {', '.join(given)} out")
-    try:
-        return model.model_validate(dict(given))
-    except ValidationError as error:
-        raise ConfigError("\n".join(explain_flags(error, model, given))) from error
 
 
 def named_plugin(files: Sequence[Path]) -> str | None:
@@ -283,7 +252,7 @@ def _validated(model: type[ModelT], tree: Any, source: Place, prefix: KeyPath = 
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError("\n".join(explain(error, model, tree, source, prefix))) from error
+        raise ConfigError("; ".join(explain(error, model, tree, source, prefix))) from error
 
 
 def _given(tree: Mapping[str, Any], source: Place, path: KeyPath) -> dict[str, Any]:

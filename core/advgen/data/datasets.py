@@ -54,6 +54,12 @@ def readers_of(record: PluginRecord | None, address: str) -> list[PluginRecord]:
     return [each for each in records if colon and each.spec is not None and scheme in each.spec.addresses]
 
 
+def whole_path(place: Path | str) -> str:
+    """A path that holds from everywhere, without ``..``; links in it are followed only where ``..`` may stand behind one."""
+    path = Path(place).expanduser()
+    return str(path.resolve() if ".." in path.parts else path.absolute())
+
+
 def locate(record: PluginRecord | None, data: str) -> Path:
     """Where data lie: a path as it is, an archive and a named set by way of the cache.
 

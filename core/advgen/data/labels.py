@@ -49,6 +49,11 @@ def held_out_notes(count: int) -> tuple[str, ...]:
     )
 
 
+def counted(number: int, what: str = "sample") -> str:
+    """A number of something in words that agree with it."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def listed(names: Iterable[str], total: int | None = None, mark: str = ", ") -> str:
     """The first few, each once, and how many more there are.
 

@@ -48,7 +48,7 @@ def split_indices(keys: Sequence[str], request: DataRequest, named: Sequence[str
     if empty:
         raise DataError(
             f"{len(keys)} {'sample leaves' if len(keys) == 1 else 'samples leave'} nothing for {' and '.join(empty)}; "
-            "bring more data or change data.validation_share and data.test_share"
+            f"bring more data{'' if len(keys) < len(shares) else ', or change data.validation_share and data.test_share'}"
         )
     return splits
 

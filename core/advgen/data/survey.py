@@ -20,6 +20,7 @@ from advgen.config.load import load_config, options_of
 from advgen.contracts import Batch, Corpus, DataRequest
 from advgen.data.archives import ZipFolder, is_zip
 from advgen.data.datasets import is_address, locate, nearest_set, readers_of
+from advgen.data.labels import counted
 from advgen.data.manifest import is_manifest, read_manifest
 from advgen.data.report import DataReport, Repeats, Show, Spread
 from advgen.errors import ConfigError, DataError, GenError
@@ -94,6 +95,7 @@ def guess_plugin(path: Path) -> tuple[PluginRecord, str]:
 
     Raises:
         ConfigError: where none reads any, or two read as many.
+        DataError: where there are no files.
     """
     records = [each for each in discover().records if each.status == "ok" and each.spec is not None and each.spec.reads]
     found: Counter[str] = Counter()
@@ -103,10 +105,14 @@ def guess_plugin(path: Path) -> tuple[PluginRecord, str]:
         for record in records:
             assert record.spec is not None  # by the choice above
             found[record.name] += any(fnmatch(name.lower(), pattern) for pattern in record.spec.reads)
+    if not num_files:
+        raise DataError(f"{path} is empty; expected a folder or an archive with data in it")
     ranked = [(name, count) for name, count in found.most_common() if count]
     if not ranked or (len(ranked) > 1 and ranked[0][1] == ranked[1][1]):
         counts = ", ".join(f"{name} {count}" for name, count in ranked) or "none of any plugin"
-        raise ConfigError(f"{path} holds {num_files} files ({counts}), so the plugin is not clear; name it with --plugin")
+        raise ConfigError(
+            f"{path} holds {counted(num_files, 'file')} ({counts}), so the plugin is not clear; name it with --plugin"
+        )
     name, count = ranked[0]
     return find_plugin(name), f"by its files: {count} of {num_files} are of its kind"
 

@@ -14,6 +14,8 @@ PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg")
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
 TEXTS = (".txt", ".csv", ".jsonl")
 QUOTED_LINES = 10
+MEASURED = ("real_content", "real_features", "judge_accuracy", "caution", "num_reference")
+"""Of a protocol what was not chosen, or is too long for a heading."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def write_card(facts: CardFacts) -> str:
         _summary(facts),
         "## Samples\n\n" + "\n\n".join(_samples(facts)),
         "## Use\n\n" + _use(facts),
-        "## Evaluation\n\n" + ("\n\n".join(map(_evaluation, facts.reports)) or "Not evaluated at this step."),
+        "## Evaluation\n\n" + ("\n\n".join(_evaluations(facts.reports)) or "Not evaluated at this step."),
         "## Training\n\n" + _training(facts),
         "## Licence\n\n" + ("Not stated." if facts.licence == LICENCE_NOT_STATED else facts.licence),
     ]
@@ -119,14 +121,28 @@ def _use(facts: CardFacts) -> str:
     )
 
 
-def _evaluation(report: Mapping[str, Any]) -> str:
+def _evaluations(reports: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A part for each report; the headings of those in the same features have what else of their protocols differs."""
+    protocols = [_flat(report.get("protocol") or {}) for report in reports]
+    return [_evaluation(report, _title(own, protocols)) for report, own in zip(reports, protocols, strict=True)]
+
+
+def _title(own: Mapping[str, str], protocols: Sequence[Mapping[str, str]]) -> str:
+    alike = [each for each in protocols if each.get("features") == own.get("features")]
+    names = [
+        name for name in own if name not in MEASURED and " " not in name and any(each.get(name) != own[name] for each in alike)
+    ]
+    return ", ".join([own.get("features", "no name"), *(f"{name} {own[name]}" for name in names)])
+
+
+def _evaluation(report: Mapping[str, Any], title: str) -> str:
     """A table, and below it the whole protocol."""
     ours, real = _figures(report, "generated"), _figures(report, "real")
     rows = [f"| {name} | {value:.4g} | {_cell(real.get(name))} |" for name, value in ours.items()]
     table = "\n".join(["| metric | generated | real samples in their place |", "|---|---|---|", *rows])
     protocol = _flat(report.get("protocol") or {})
     listed = "\n".join(f"- {name}: {text}" for name, text in protocol.items())
-    return f"### In features of {protocol.get('features', 'no name')}\n\n{table}\n\nProtocol:\n\n{listed}"
+    return f"### In features of {title}\n\n{table}\n\nProtocol:\n\n{listed}"
 
 
 def _figures(report: Mapping[str, Any], side: str) -> dict[str, float]:

@@ -13,7 +13,8 @@ from advgen.contracts import Batch
 from advgen.errors import ConfigError
 from advgen.latent.space import Place, Space, evenly, require_movable, walk
 from advgen.randomness import seed_networks, untouched
-from advgen.sampling import LoadedRun, SampleResult, load_run, written_anew
+from advgen.sampling import LoadedRun, SampleResult, load_run
+from advgen.written import written_anew
 
 ALL = "all"
 
@@ -61,15 +62,14 @@ def interpolate_run(
     kind = _kind(loaded, wanted.kind)
     rows = _rows(loaded, space, wanted)
     folder = Path(out) if out is not None else loaded.folder / "samples" / "interpolation"
-    with written_anew(folder) as (written, before):
+    with written_anew(folder) as draft:
         films = [[space.render(place) for place in row] for row in rows]
         shown, columns = _table(films, wanted)
         with interrupts.held():
-            overview = loaded.modality.table(shown, columns, folder / "overview")
-            files = loaded.modality.animate(_scenes(films, wanted), folder / "interpolation", kind) if kind else []
-            written.add([*overview, *files])
-    gone = sorted(set(before) - {*overview, *files})
-    return SampleResult(loaded.folder, loaded.step, files, overview, gone, sum(map(len, films)))
+            overview = loaded.modality.table(shown, columns, draft.folder / "overview")
+            files = loaded.modality.animate(_scenes(films, wanted), draft.folder / "interpolation", kind) if kind else []
+        overview, files = draft.place(overview), draft.place(files)
+    return SampleResult(loaded.folder, loaded.step, files, overview, draft.removed, sum(map(len, films)))
 
 
 def _kind(loaded: LoadedRun, asked: str | None) -> str | None:
@@ -160,10 +160,9 @@ def mix_run(
     for row in sides[0]:
         cells += [space.render(row), *(_mixed(space, row, column, first) for column in sides[1])]
     folder = Path(out) if out is not None else loaded.folder / "samples" / "mixing"
-    with written_anew(folder) as (written, before), interrupts.held():
-        overview = loaded.modality.table(Batch.cat(cells), len(sides[1]) + 1, folder / "overview", blank=1)
-        written.add(overview)
-    return SampleResult(loaded.folder, loaded.step, [], overview, sorted(set(before) - set(overview)), len(cells))
+    with written_anew(folder) as draft, interrupts.held():
+        overview = draft.place(loaded.modality.table(Batch.cat(cells), len(sides[1]) + 1, draft.folder / "overview", blank=1))
+    return SampleResult(loaded.folder, loaded.step, [], overview, draft.removed, len(cells))
 
 
 def _first_layer(loaded: LoadedRun, start: int | None) -> int:

@@ -17,8 +17,9 @@ from advgen.errors import CheckpointError, DataError
 from advgen.latent.search import Found, Measure, Search, search
 from advgen.latent.space import Space, plain, require_movable, save_places
 from advgen.runs import RunFolder, checkpoint
-from advgen.sampling import LoadedRun, load_run, refuse_imported, written_anew
+from advgen.sampling import LoadedRun, load_run, refuse_imported
 from advgen.state import load_network
+from advgen.written import written_anew
 
 SAY_EVERY = 50
 
@@ -133,20 +134,19 @@ def _write(
     """The latent's path and those of all files; what an earlier projection left in the folder goes first."""
     way = [space.render(place) for place in found.path]
     shown = Batch(target.values.cpu(), target.mask, way[-1].condition)
-    latent, record = folder / "latent.safetensors", folder / "projection.json"
-    with written_anew(folder) as (written, _), interrupts.held():
+    with written_anew(folder) as draft, interrupts.held():
+        latent, record = draft.folder / "latent.safetensors", draft.folder / "projection.json"
         files = [
-            *_write_as("target", loaded.modality, shown, folder),
-            *_write_as("projection", loaded.modality, way[-1], folder),
-            *loaded.modality.table(Batch.cat([*way, shown]), len(way) + 1, folder / "progress"),
+            *_write_as("target", loaded.modality, shown, draft.folder),
+            *_write_as("projection", loaded.modality, way[-1], draft.folder),
+            *loaded.modality.table(Batch.cat([*way, shown]), len(way) + 1, draft.folder / "progress"),
         ]
         origin = {"run": str(loaded.folder), "step": str(loaded.step), "weights": loaded.weights, "space": space.kind}
         save_places(latent, found.place, origin)
         named = {"class": _class_of(space, found), "distances": {name: dict(row) for name, row in found.distances.items()}}
         record.write_text(json.dumps({**origin, "step": loaded.step, **named, **facts}, indent=2) + "\n", encoding="utf-8")
-        files += [latent, record]
-        written.add(files)
-    return latent, files
+        placed = draft.place([*files, latent, record])
+    return folder / latent.name, placed
 
 
 def _write_as(name: str, modality: Modality[Any], batch: Batch, folder: Path) -> list[Path]:

@@ -113,8 +113,9 @@ def require_movable(space: Space, what: str) -> None:
     if modality.paired:
         raise ConfigError(f"gen {what}: a sample of this run answers its condition, its latent holds nothing")
     if not (space.generator.mapped or modality.normal_noise):
+        missing = "there is no latent to seek" if what == "project" else "nothing lies between two of them"
         raise ConfigError(
-            f"gen {what}: the generator draws its samples piece by piece, so nothing lies between two of them; "
+            f"gen {what}: the generator draws its samples piece by piece, so {missing}; "
             "gen sample RUN --seeds shows single ones"
         )
 

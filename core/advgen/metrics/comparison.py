@@ -85,6 +85,12 @@ class Comparison:
         return TRAIN if self.reference == TEST else TEST
 
     @property
+    def need(self) -> tuple[str, str]:
+        """How many samples there must be, and a way out besides more of them; for refusals."""
+        need = f"the metrics need more than {self.neighbours} samples for {self.neighbours} neighbours"
+        return need, ", or take fewer --neighbours" if self.neighbours > NEIGHBOURS else ""
+
+    @property
     def kernel(self) -> str:
         """How the kernel distance is computed."""
         return KERNEL if self.kid_block is None else kernel_over_blocks(self.kid_block)

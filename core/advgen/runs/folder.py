@@ -264,6 +264,12 @@ def list_runs(folder: Path | str = RUNS) -> list[dict[str, Any]]:
     return [_described(path) for path in sorted(root.iterdir()) if (path / "run.json").is_file()]
 
 
+def by_name(run: Path) -> Path:
+    """A run's path where its name in ``runs/`` was given, and nothing here has that name; else what was given."""
+    named = RUNS / run
+    return named if len(run.parts) == 1 and not run.exists() and is_run(named) else run
+
+
 def _nearest_run(path: Path) -> str:
     """Which runs there are beside a path and in ``runs/``, as paths, and whose name is the closest."""
     runs = {Path(each["path"]).resolve(): each for place in (Path(RUNS), path.parent) for each in list_runs(place)}

@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from advgen import DataReport, DataRequest, Repeats, Show, Spread, Tally, most_common
+from advgen import DataReport, DataRequest, Repeats, Show, Spread, Tally, counted, most_common
 from advgen_audio.config import AudioConfig
 from advgen_audio.data.decoding import SILENT_PEAK, silence, unreadable
 from advgen_audio.data.loading import fitting_length, split_clips
@@ -147,7 +147,9 @@ def _add_training(report: DataReport, found: _Findings, config: AudioConfig, req
     rate_hz = config.sample_rate_hz or found.rates.most_common(1)[0][0]
     others = sum(number for rate, number in found.rates.items() if rate != rate_hz)
     if others:
-        remarks.append(f"{others} clips would be resampled to {rate_hz} Hz; options.sample_rate_hz sets another rate")
+        remarks.append(
+            f"{counted(others, 'clip')} would be resampled to {rate_hz} Hz; options.sample_rate_hz sets another rate"
+        )
     sizes = [round(file.num_frames * rate_hz / file.rate_hz) for file in kept]
     length = config.length or fitting_length(sizes)
     shorter, longer = sum(size < length for size in sizes), sum(size > length for size in sizes)
