@@ -37,6 +37,7 @@ from advgen.config.load import load_config, options_of
 from advgen.contracts import Discriminator, Generator, Head, Verdict
 from advgen.data.memory import ArraySource
 from advgen.errors import DataError, GenError
+from advgen.recording import make_recorder
 from advgen.registry import find_plugin
 from advgen.setup import Setup, make_draw, make_objective, make_players, settle
 from advgen.step import critic_step, likelihood_step, train_step
@@ -270,6 +271,7 @@ def prepared(arm: str, train: Tensor, options: argparse.Namespace, device: torch
     modality = kind(options_of(record, config), facts_of(options))
     config, _ = settle(config, modality)
     objective, players = make_objective(record, config), make_players(modality, config, World(0, 1, device))
+    players.recorder = make_recorder(players, config)
     source = ArraySource(train + len(SPECIALS))
     draw = make_draw(modality, source, config, players)
     return Setup(config, record, modality, None, players, objective, draw, players.world)
