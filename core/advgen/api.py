@@ -105,7 +105,9 @@ def _place(record: PluginRecord, data: Path | str | None) -> str | None:
 def resume(
     run: Path | str, *, stop_after: int | None = None, device: str = "auto", plugin: str | None = None, progress: bool = True
 ) -> RunResult:
-    """Go on with a run to its plan's end, bit-exactly on a CPU; a run that has reached it is left as it is.
+    """Go on with a run to its plan's end; a run that has reached it is left as it is.
+
+    Bit-exactly on a CPU, and on a GPU with ``train.deterministic``.
 
     Raises:
         CheckpointError: where the run or its data is not what it was.
