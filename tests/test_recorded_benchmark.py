@@ -14,7 +14,8 @@ from advgen.registry import find_plugin
 from advgen.setup import Setup, build
 from advgen.world import World
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent / "benchmarks")]
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import recorded
 from conftest import tiny
 
