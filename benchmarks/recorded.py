@@ -4,8 +4,8 @@
     python benchmarks/recorded.py audio/default --set train.deterministic=true
 
 For each preset and each kind of its phases: --steps steps by plain updates, twice, and by recorded ones, from the same start.
-Printed: milliseconds of a step of both, the ratio, and how far weights are from the first plain run's, over their norm: those of
-the second plain run, which is 0 where the GPU's algorithms repeat to the bit, and those of the recorded one. Needs a GPU.
+Printed: milliseconds of a step of both, the ratio, and how far weights are from the first plain run's, over their norm: those
+of the second plain run, which is 0 where the GPU's algorithms repeat to the bit, and those of the recorded one. Needs a GPU.
 """
 
 from __future__ import annotations
