@@ -113,7 +113,7 @@ def weights(setup: Setup) -> dict[str, Tensor]:
         ("image", "default", ["penalties={dragan={weight=1}}"]),
         ("image", "default", ["train.accumulate=2", "discriminator.steps=2"]),
         ("image", "classic", []),
-        ("image", "stylegan2-small", []),
+        ("image", "stylegan2-small", ["penalties.r1.interval=2", "penalties.path_length.interval=2"]),
         ("text", "default", []),
         ("text", "cot", []),
         ("text", "default", ["estimator={name='ppo', entropy_floor=2.0, entropy_weight=0.01, real_share=0.3}"]),
@@ -134,7 +134,7 @@ def test_replayed_updates_leave_the_weights_that_plain_updates_leave(
     backend = Traced(players.generator.network, players.discriminator.network)
     recorded.players.recorder = Recorder(backend)
     kinds = [phase.kind for phase in plain.config.phases]
-    for step in range(10):
+    for step in range(6 + 2 * len(kinds) - 1):
         kind = kinds[step % len(kinds)]
         with without_mkldnn():
             logs = [STEPS[kind](each.players, each.objective, each.draw, step, step / 10) for each in (plain, recorded)]
