@@ -117,6 +117,8 @@ def weights(setup: Setup) -> dict[str, Tensor]:
         ("text", "default", []),
         ("text", "cot", []),
         ("text", "default", ["estimator={name='ppo', entropy_floor=2.0, entropy_weight=0.01, real_share=0.3}"]),
+        ("text", "default", ["schedules={'estimator.temperature'={kind='linear',start=1.5,end=0.5}}"]),
+        ("image", "default", ["penalties.r1={weight=0.7,interval=3}", "schedules={'penalties.r1.weight'={kind='linear'}}"]),
         ("audio", "default", []),
     ],
 )
@@ -134,7 +136,8 @@ def test_replayed_updates_leave_the_weights_that_plain_updates_leave(
     backend = Traced(players.generator.network, players.discriminator.network)
     recorded.players.recorder = Recorder(backend)
     kinds = [phase.kind for phase in plain.config.phases]
-    for step in range(6 + 2 * len(kinds) - 1):
+    interval = max((each.interval for each in plain.config.penalties.values()), default=1)
+    for step in range(max(6 + 2 * len(kinds) - 1, 3 * interval + 1)):
         kind = kinds[step % len(kinds)]
         with without_mkldnn():
             logs = [STEPS[kind](each.players, each.objective, each.draw, step, step / 10) for each in (plain, recorded)]
@@ -146,7 +149,7 @@ def test_replayed_updates_leave_the_weights_that_plain_updates_leave(
     one, other = weights(plain), weights(recorded)
     assert one.keys() == other.keys()
     for name, value in one.items():
-        torch.testing.assert_close(value, other[name], msg=lambda text, name=name: f"{name}: {text}")
+        assert torch.equal(value, other[name]), name
     assert len(backend.kept) >= 2 and backend.replays >= 4 and not recorded.players.recorder.refusals
 
 
@@ -171,9 +174,12 @@ def test_an_update_that_cannot_be_recorded_goes_on_as_it_is(monkeypatch: pytest.
     assert other.players.recorder.refusals == {"generator": refused, "discriminator": refused}
 
 
-def test_an_update_that_waits_for_the_device_is_run_again_and_never_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = [*TINY["text"], "train.batch_size=4"]
-    plain, other = (setup_of("text", "default", given) for _ in range(2))
+@pytest.mark.parametrize(("plugin", "preset"), [("text", "default"), ("image", "classic"), ("image", "resnet-small")])
+def test_an_update_that_waits_for_the_device_is_run_again_and_never_recorded(
+    plugin: str, preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [*TINY[plugin], "train.batch_size=4"]
+    plain, other = (setup_of(plugin, preset, given) for _ in range(2))
     backend = Traced(other.players.generator.network, other.players.discriminator.network)
 
     @contextlib.contextmanager
@@ -211,3 +217,30 @@ def test_other_errors_of_an_update_are_not_hidden(monkeypatch: pytest.MonkeyPatc
 
 def fail(text: str) -> None:
     raise RuntimeError(text)
+
+
+def test_what_other_parts_of_a_run_remember_does_not_disturb_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "host_randomness", lambda: ())
+    given = [*TINY["image"], "train.batch_size=4", "penalties.lecam.weight=0.1"]
+    plain, other = (setup_of("image", "default", given) for _ in range(2))
+    backend = Traced(other.players.generator.network, other.players.discriminator.network)
+    other.players.recorder = Recorder(backend)
+    for step in range(6):
+        for each in (plain, other):
+            if step > 1:
+                each.players.state["overfitting.seen"] = torch.ones(step, 4)
+            train_step(each.players, each.objective, each.draw, step, 0.0)
+    assert all(torch.equal(value, weights(other)[name]) for name, value in weights(plain).items())
+    assert len(backend.kept) == 2
+
+
+def test_a_new_phase_begins_without_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "host_randomness", lambda: ())
+    setup = setup_of("image", "default", [*TINY["image"], "train.batch_size=4"])
+    backend = Traced(setup.players.generator.network, setup.players.discriminator.network)
+    setup.players.recorder = Recorder(backend)
+    for step in range(8):
+        if step == 4:
+            setup.players.recorder.forget()
+        train_step(setup.players, setup.objective, setup.draw, step, 0.0)
+    assert len(backend.kept) == 4

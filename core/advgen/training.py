@@ -167,6 +167,8 @@ class Trainer:
             if (phases[self.entered].kind, phases[number].kind) != ("critic", "adversarial"):
                 self.setup.modality.enter_phase(phases[number].kind, players.generates, players.judges)
             players.state[PHASE] = torch.tensor(number, device=self.world.device)
+            if players.recorder is not None:
+                players.recorder.forget()
             self.entered = number
 
     def _housekeeping(self, logs: dict[str, Tensor]) -> tuple[str, int] | None:
@@ -215,7 +217,7 @@ class Trainer:
         for name, reason in ({} if recorder is None else recorder.refusals).items():
             if name not in self.told:
                 self.told.add(name)
-                self._tell(f"updates of {name} run without a CUDA graph, more slowly: {reason}")
+                self._tell(f"without a CUDA graph, more slowly: {name} ({reason})")
 
     def _tell(self, line: str) -> None:
         """Say something, unless it is empty, and keep it in the run's log."""

@@ -178,7 +178,7 @@ def _costs_of(
 ) -> Tensor:
     """The cost (N,) of each completion."""
     condition = {name: value[rows.sample] for name, value in chunk.real.condition.items()}
-    temperature = draw_temperature(objective, "values", progress)
+    temperature = draw_temperature(players, objective, "values", progress)
     done = players.generates.continue_from(
         fake.values[rows.sample], rows.noise, condition, kept=rows.kept, temperature=temperature
     )

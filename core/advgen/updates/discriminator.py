@@ -37,7 +37,7 @@ def update_discriminator(
     def work(objective: Objective, chunks: list[Chunk]) -> Worked:
         return _gradients(players, objective, chunks, update, progress)
 
-    due = sorted(name for name in objective.config.penalties if is_due(objective, name, update))
+    due = sorted([*due_penalties(objective, update), *(["lecam"] if is_due(objective, "lecam", update) else [])])
     worked = recorded(Update(("discriminator", *due), players, player, objective, chunks, progress, work))
     costs, logs = worked.terms.costs, apply_update(player, worked.terms, scale, players.world)
     if due := sorted(due_penalties(objective, update, own_step=True)):
@@ -117,7 +117,7 @@ def _seen(critic: Discriminator, sample: Sample, with_gradient: bool) -> Tensor:
 def _fakes(players: Players, objective: Objective, chunk: Chunk, progress: float) -> Sample:
     """As many generated samples, without a graph."""
     with torch.no_grad(), players.precision():
-        temperature = draw_temperature(objective, "values", progress)
+        temperature = draw_temperature(players, objective, "values", progress)
         fake: Sample = players.generates(chunk.noise, chunk.real.condition, temperature=temperature)
         return fake.seen_in(players.dtype).detach()
 

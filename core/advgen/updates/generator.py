@@ -89,7 +89,7 @@ def _gradients(players: Players, objective: Objective, chunks: list[Chunk], join
 def generated(players: Players, objective: Objective, chunk: Chunk, progress: float) -> Sample:
     """What G makes for one micro-batch, in the estimator's mode."""
     estimator, generator = ESTIMATORS[objective.config.estimator.name], players.generates
-    temperature = draw_temperature(objective, estimator.mode, progress)
+    temperature = draw_temperature(players, objective, estimator.mode, progress)
     with torch.no_grad() if estimator.scores_again else contextlib.nullcontext():
         fake: Sample = generator(chunk.noise, chunk.real.condition, mode=estimator.mode, temperature=temperature)
     return fake.seen_in(players.dtype)
@@ -151,7 +151,7 @@ def _expectation(players: Players, objective: Objective, chunk: Chunk, fake: Sam
     """Through the probability of every token at each place, with what D makes of each."""
     settings, condition = objective.config.estimator, chunk.real.condition
     opinion = opinion_of(players, objective, chunk, fake, turn.positions)
-    temperature = draw_temperature(objective, "values", progress)
+    temperature = draw_temperature(players, objective, "values", progress)
     log_probs = players.generates.score(fake.values, condition, temperature=temperature, drawn=True).log_softmax(-1)
     cost = torch.zeros_like(log_probs)
     for head in opinion.fake.heads:

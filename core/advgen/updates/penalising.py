@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -58,7 +58,7 @@ def is_due(objective: Objective, name: str, update: int, own_step: bool = False)
 def penalty_weight(objective: Objective, name: str, progress: float) -> float:
     """A lazy penalty is k times as strong every k-th update."""
     settings = objective.config.penalties[name]
-    return objective.weight(f"penalties.{name}.weight", settings.amount, progress) * settings.interval
+    return objective.weight(f"penalties.{name}.weight", settings.amount * settings.interval, progress)
 
 
 def one_sided(due: Mapping[str, Penalty]) -> bool:
@@ -137,7 +137,7 @@ def _rows(chunk: Chunk, share: float, batch_size: int, name: str) -> tuple[Tenso
     return _places(chunk.start, len(chunk.real), total, batch_size, chunk.mixing.device), total
 
 
-@lru_cache(maxsize=64)
+@cache  # recordings read them
 def _places(start: int, size: int, total: int, batch_size: int, device: torch.device) -> Tensor:
     """Of ``total`` samples of the batch those among ``size`` from ``start`` on; only the first copy waits for the device."""
     places = torch.arange(total) * batch_size // total - start

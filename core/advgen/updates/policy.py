@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -146,7 +146,7 @@ def _play(players: Players, objective: Objective, chunk: Chunk, progress: float,
     return Played(chunk, values, mask & (drawn_at > IMPOSSIBLE), is_real, drawn_at, entropies(log_probs), advantage)
 
 
-@lru_cache(maxsize=64)
+@cache  # recordings read them
 def _real_places(start: int, size: int, share: float, device: torch.device) -> Tensor:
     """(B, 1) bool of ``size`` samples from ``start`` on: a share of the global batch, evenly spread over it."""
     index = torch.arange(start, start + size, dtype=torch.float64)
@@ -155,7 +155,7 @@ def _real_places(start: int, size: int, share: float, device: torch.device) -> T
 
 def _log_probs(players: Players, objective: Objective, chunk: Chunk, values: Tensor, progress: float) -> Tensor:
     """(B, L, V) of all tokens at each place under the temperature of the draws."""
-    temperature = draw_temperature(objective, "values", progress)
+    temperature = draw_temperature(players, objective, "values", progress)
     logits = players.generates.score(values, chunk.real.condition, temperature=temperature, drawn=True)
     return logits.log_softmax(-1)
 
@@ -202,7 +202,7 @@ def _costs(
     undecided = zero_outside(entropies(log_probs), mask & ~played.is_real).sum(1) / turn.positions
     costs = {"loss": (cost - entropy_weight * undecided).mean()}
     if players.reference is not None:
-        temperature = draw_temperature(objective, "values", progress)
+        temperature = draw_temperature(players, objective, "values", progress)
         with torch.no_grad(), players.precision():
             before = players.reference.score(played.values, condition, temperature=temperature, drawn=True).log_softmax(-1)
         weight = objective.weight("estimator.reference_weight", settings.reference_weight, progress)

@@ -84,11 +84,18 @@ def follow_draws(players: Players, chunks: list[Chunk]) -> None:
     players.generates.follow(noise, condition)
 
 
-def draw_temperature(objective: Objective, mode: Mode, progress: float) -> float:
-    """Of the generator's draws. Under straight_through it softens the gradient alone: tokens come as they are sampled later."""
+def draw_temperature(players: Players, objective: Objective, mode: Mode, progress: float) -> float:
+    """Of the generator's draws. Under straight_through it softens the gradient alone: tokens come as they are sampled later.
+
+    Where it is scheduled and updates are recorded it is a scalar tensor from the first on: a GPU divides by a number otherwise.
+    """
     if mode == "values" and objective.config.estimator.name == "straight_through":
         return 1.0
-    return objective.weight("estimator.temperature", objective.config.estimator.temperature, progress)
+    path, base = "estimator.temperature", objective.config.estimator.temperature
+    value: float | Tensor = objective.weight(path, base, progress)
+    if players.recorder is not None and path in objective.config.schedules and not isinstance(value, Tensor):
+        value = torch.full((), value, dtype=players.dtype, device=players.world.device)
+    return value  # type: ignore[return-value]
 
 
 def add(into: dict[str, Tensor], name: str, value: Tensor, chunks: int) -> None:

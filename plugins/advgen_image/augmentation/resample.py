@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ PADDINGS = ("zeros", "border", "reflection")  # in the order of torch's kernels
 BILINEAR = 0
 
 
-@lru_cache(maxsize=64)
+@cache  # recorded updates read them
 def constant(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
     """A table of numbers on a device; only its first copy waits for it."""
     return torch.tensor(rows, device=device)

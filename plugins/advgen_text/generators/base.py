@@ -292,7 +292,7 @@ class Writer(Generator):
     def logits(self, states: Tensor, temperature: float, drawn: bool) -> Tensor:
         """Logits (..., V); tokens that cannot come have NEVER added. ``drawn`` forbids <unk> as sampling does."""
         features, bias = self.features(states), self.bias + self.never[int(drawn)]
-        if temperature != 1.0:
+        if isinstance(temperature, Tensor) or temperature != 1.0:
             features, bias = features / temperature, bias / temperature
         logits = F.linear(features, self.output_table, bias)
         # A half-precision sum over a large vocabulary loses small probabilities.
