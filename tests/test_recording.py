@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from advgen import recording
 from advgen.config.load import load_config
-from advgen.recording import Recorder
+from advgen.recording import Recorder, recorder
 from advgen.registry import find_plugin
 from advgen.setup import Setup, build
 from advgen.step import critic_step, likelihood_step, train_step
@@ -126,7 +125,7 @@ def test_replayed_updates_leave_the_weights_that_plain_updates_leave(
     plugin: str, preset: str, more: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As on a GPU: networks draw from the device's numbers, and shapes do not depend on samples.
-    monkeypatch.setattr(recording, "host_randomness", lambda: ())
+    monkeypatch.setattr(recorder, "host_randomness", lambda: ())
     for module in (drawing, base):
         monkeypatch.setattr(module, "keeps_shapes", lambda tensor: True)
     monkeypatch.setattr(critics, "shuffle_phase", device_shuffle)
@@ -220,7 +219,7 @@ def fail(text: str) -> None:
 
 
 def test_what_other_parts_of_a_run_remember_does_not_disturb_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "host_randomness", lambda: ())
+    monkeypatch.setattr(recorder, "host_randomness", lambda: ())
     given = [*TINY["image"], "train.batch_size=4", "penalties.lecam.weight=0.1"]
     plain, other = (setup_of("image", "default", given) for _ in range(2))
     backend = Traced(other.players.generator.network, other.players.discriminator.network)
@@ -235,7 +234,7 @@ def test_what_other_parts_of_a_run_remember_does_not_disturb_recordings(monkeypa
 
 
 def test_a_new_phase_begins_without_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "host_randomness", lambda: ())
+    monkeypatch.setattr(recorder, "host_randomness", lambda: ())
     setup = setup_of("image", "default", [*TINY["image"], "train.batch_size=4"])
     backend = Traced(setup.players.generator.network, setup.players.discriminator.network)
     setup.players.recorder = Recorder(backend)

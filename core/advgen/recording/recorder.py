@@ -1,27 +1,16 @@
-"""The kernels of an update, recorded once on a GPU and launched together from then on.
-
-A step of a small network is thousands of tiny kernels, which Python takes ten times as long to launch as the GPU to run. A CUDA
-graph launches them at once. Python is not asked again on a replay, so what changes from update to update comes through
-buffers that are filled before it: samples and noise, scheduled scalars, what the players remember. What decides which kernels
-there are at all (penalties that are due, shapes) is the recording's key; a new phase of the plan begins with no recordings.
-
-The first update of a key runs as it is, the second is watched: work that waits for the device, or draws random numbers on the
-CPU, cannot be recorded, and goes on as it is. The third is recorded. Values are those of the same kernels either way.
-"""
+"""Updates by their keys: run, watched, recorded, replayed."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from advgen.buffers import (
+from advgen.players import Chunk, Objective
+from advgen.recording.buffers import (
     Asked,
     BufferedObjective,
     ObservedState,
@@ -31,86 +20,16 @@ from advgen.buffers import (
     with_tensors,
     without_more_noise,
 )
-from advgen.config.model import RunConfig
-from advgen.engine import Player, Terms
-from advgen.graphs import Backend, CudaGraphs
-from advgen.players import Chunk, Objective, Players
+from advgen.recording.graphs import Backend
+from advgen.recording.update import Attempt, Key, Update, Worked, host_randomness
 from advgen.schedules import schedules_of
 
-Key = tuple[Any, ...]
 WATCHED = 2
 """The update of a key that is watched; the next is recorded."""
 MOST_RECORDINGS = 64
 AUGMENTATION = "discriminator.augmentation"
 OUTSIDE = ("generator.learning_rate", "discriminator.learning_rate", "generator.beta2", "discriminator.beta2")
 """Scheduled scalars of what comes after the gradients."""
-
-
-@dataclass(frozen=True)
-class Worked:
-    """What an update found out beside its gradients.
-
-    Args:
-        terms: costs and logs.
-        pairs: of each micro-batch, such as the scores of both sides.
-        tensors: whatever else.
-    """
-
-    terms: Terms
-    pairs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    tensors: list[Tensor] = field(default_factory=list)
-
-    def flat(self) -> list[Tensor]:
-        """All of it: the scalars as one tensor, float64, then the others."""
-        scalars = [each.double() for each in (*self.terms.costs.values(), *self.terms.logs.values())]
-        others = [*(each for pair in self.pairs for each in pair), *self.tensors]
-        return [torch.stack(scalars), *others] if scalars else others
-
-    def filled(self, flat: list[Tensor]) -> Worked:
-        """The same names and shapes with other numbers, given as ``flat`` gives them."""
-        names = (*self.terms.costs, *self.terms.logs)
-        scalars, others = (flat[0].unbind(), flat[1:]) if names else ((), flat)
-        count, pairs = len(self.terms.costs), 2 * len(self.pairs)
-        costs, logs = (dict(zip(names[cut], scalars[cut], strict=True)) for cut in (slice(count), slice(count, None)))
-        return Worked(Terms(costs, logs), list(zip(others[:pairs:2], others[1:pairs:2], strict=True)), others[pairs:])
-
-
-Work = Callable[..., Worked]
-"""Objective, micro-batches, inputs: their costs, with the gradients left at the player's parameters."""
-
-
-@dataclass(frozen=True)
-class Update:
-    """An update of one player up to its gradients.
-
-    Args:
-        key: whatever decides in Python which kernels it has; its first entry is a name for people.
-        player: whose gradients are wanted; it has none before.
-        progress: of the plan, at which schedules stand.
-        inputs: what the work is given beside micro-batches.
-    """
-
-    key: Key
-    players: Players
-    player: Player
-    objective: Objective
-    chunks: list[Chunk]
-    progress: float
-    work: Work
-    inputs: Sequence[Tensor] = ()
-
-    def run(self, chunks: list[Chunk] | None = None) -> Worked:
-        """As it is."""
-        return self.work(self.objective, self.chunks if chunks is None else chunks, *self.inputs)
-
-    def whole_key(self) -> Key:
-        """With what else decides the kernels: shapes and kinds of tensors, places in the batch."""
-        tensors = [*tensors_of(self.chunks), *self.inputs]
-        return (*self.key, *((tuple(each.shape), each.dtype) for each in tensors), *(chunk.start for chunk in self.chunks))
-
-    def remembered(self, names: set[str]) -> dict[str, Tensor]:
-        """Of the players' state what has these names."""
-        return {name: self.players.state[name] for name in sorted(names) if name in self.players.state}
 
 
 @dataclass(frozen=True)
@@ -264,30 +183,6 @@ class Recorder:
         return Recording(chunks, inputs, uniforms, objective, before, after, gradients, results[0], flats, replay)
 
 
-class Attempt:
-    """Everything that an update changes, to put it back as it was."""
-
-    def __init__(self, update: Update) -> None:
-        players, device = update.players, update.players.world.device
-        self.update, self.state, self.device = update, dict(players.state), device
-        self.buffers = [(each, each.clone()) for net in (players.generates, players.judges) for each in net.buffers()]
-        self.chance = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-    def undo(self) -> None:
-        """State, networks' buffers, random numbers; gradients are dropped."""
-        players = self.update.players
-        for parameter in self.update.player.parameters:
-            parameter.grad = None
-        players.state.clear()
-        players.state.update(self.state)
-        with torch.no_grad():
-            for buffer, value in self.buffers:
-                buffer.copy_(value)
-        torch.set_rng_state(self.chance[0])
-        if self.chance[1] is not None:
-            torch.cuda.set_rng_state(self.chance[1], self.device)
-
-
 def buffered_objective(update: Update) -> BufferedObjective:
     """The update's objective with a buffer for each scheduled scalar that gradients may depend on."""
     players, objective = update.players, update.objective
@@ -319,26 +214,3 @@ def augmentation_scheduled_by(objective: BufferedObjective, update: Update) -> I
         yield
     finally:
         critic.augmentation_scale = before
-
-
-def host_randomness() -> tuple[Any, ...]:
-    """The states of the CPU's random number generators, to compare."""
-    own: Any = np.random.get_state(legacy=True)
-    return (torch.get_rng_state().numpy().tobytes(), random.getstate(), own[1].tobytes(), own[2])
-
-
-def make_recorder(players: Players, config: RunConfig) -> Recorder | None:
-    """A recorder where recordings can be had: on one GPU, with networks that say nothing against it.
-
-    Shares of a balance are divided, which a buffer does otherwise than a number; nothing else that schedules drive is.
-    """
-    world, able = players.world, players.generates.recordable and players.judges.recordable
-    wanted = config.train.cuda_graphs and world.device.type == "cuda" and world.size == 1
-    divided = any(path.startswith("balance.") for path in schedules_of(config))
-    return Recorder(CudaGraphs()) if wanted and able and not divided else None
-
-
-def recorded(update: Update) -> Worked:
-    """The update's work, recorded where the players have a recorder."""
-    recorder = update.players.recorder
-    return update.run() if recorder is None else recorder.run(update)
