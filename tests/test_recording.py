@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from advgen.config.load import load_config
 from advgen.recording import Recorder, recorder
+from advgen.recording.graphs import CudaGraphs
 from advgen.registry import find_plugin
 from advgen.setup import Setup, build
 from advgen.step import critic_step, likelihood_step, train_step
@@ -243,3 +245,18 @@ def test_a_new_phase_begins_without_recordings(monkeypatch: pytest.MonkeyPatch) 
             setup.players.recorder.forget()
         train_step(setup.players, setup.objective, setup.draw, step, 0.0)
     assert len(backend.kept) == 4
+
+
+def test_the_watch_for_waits_warns_of_nothing_and_is_taken_off_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = [0]
+
+    def change(mode: int | str) -> None:
+        modes.append(mode)
+        if mode == "error":
+            warnings.warn("a prototype feature", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", change)
+    with pytest.raises(RuntimeError, match="synchronizing"), CudaGraphs().watched():
+        fail("called a synchronizing CUDA operation")
+    assert modes == [0, "error", 0]

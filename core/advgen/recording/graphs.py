@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
@@ -49,9 +50,11 @@ class CudaGraphs:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """As torch tells waits."""
+        """As torch tells waits; those that it overlooks make the recording fail."""
         before = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it may overlook some
+            torch.cuda.set_sync_debug_mode("error")
         try:
             yield
         finally:
