@@ -20,7 +20,7 @@ from clock import now
 from torch import Tensor
 
 from advgen.config.load import load_config
-from advgen.errors import ConfigError
+from advgen.errors import ConfigError, GenError
 from advgen.registry import find_plugin
 from advgen.setup import Setup, build
 from advgen.step import critic_step, likelihood_step, train_step
@@ -99,11 +99,14 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for gen train; may be repeated")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
-    if pick_device(arguments.device).type != "cuda":
-        raise ConfigError("nothing is recorded without a GPU: there is none here, or --device names another device")
-    for preset in arguments.presets:
-        for row in compared(preset, arguments):
-            print(json.dumps(row), flush=True)
+    try:
+        if pick_device(arguments.device).type != "cuda":
+            raise ConfigError("nothing is recorded without a GPU: there is none here, or --device names another device")
+        for preset in arguments.presets:
+            for row in compared(preset, arguments):
+                print(json.dumps(row), flush=True)
+    except GenError as error:
+        parser.exit(error.exit_code, f"error: {error}\n")
 
 
 if __name__ == "__main__":

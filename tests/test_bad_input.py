@@ -425,3 +425,8 @@ def test_recordings_of_every_kind_train_a_vocoder_and_what_cannot_be_used_is_nam
     ]
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 2 and all(np.isfinite(value) for row in rows for value in row.values())
+
+
+def test_what_is_neither_file_nor_folder_is_no_text(gen: Command) -> None:
+    code, said = gen("data", "inspect", "/dev/null", "--plugin", "text")
+    assert code == 4 and "/dev/null is neither a file nor a folder" in said

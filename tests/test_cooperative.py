@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+import advgen
 from advgen import Batch, Discriminator, Generator, Head, Mode, Sample, Verdict
 from advgen.config.model import EstimatorConfig, PlayerConfig, RunConfig
 from advgen.engine import make_player
+from advgen.errors import ConfigError
 from advgen.players import Chunk, Objective, Players
 from advgen.reduction import discriminator_cost, generator_cost
 from advgen.updates.crediting import credited_cost, opinion_of
@@ -141,3 +144,9 @@ def test_costs_by_hand_are_summed_over_positions_and_divided_by_the_real_mean() 
     torch.testing.assert_close(given, torch.tensor([4.0, 15.0]) / 5)
     one = Verdict.of(torch.tensor([-1.0, -2.0]))
     torch.testing.assert_close(discriminator_cost(COOPERATIVE, one, one, positions=torch.tensor(5.0)), torch.tensor([2.0, 4.0]))
+
+
+def test_a_mediator_under_penalties_is_refused_before_a_run_begins(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"penalties.r1 needs a gradient at what Mediator sees.*--set penalties=none"):
+        advgen.train("text", overrides=["options.critic=mediator"], steps=2, out=tmp_path / "run", progress=False, device="cpu")
+    assert not (tmp_path / "run").exists()

@@ -134,6 +134,9 @@ class Discriminator(nn.Module, ABC):
     recordable: bool = True
     """As ``Generator.recordable``."""
 
+    has_slope: bool = True
+    """Whether scores have a gradient at what ``embed`` returns, which penalties ask for."""
+
     augmentation_scale: float = 1.0
     """Multiplies the probability of augmentation; the schedule of ``discriminator.augmentation`` sets it at each step."""
 

@@ -19,6 +19,7 @@ class Progress:
         self.started = time.monotonic()
         self.printed = -1e9
         self.bar: Any = None
+        self.first: tuple[float, float] | None = None
         if wanted and sys.stderr.isatty():
             self._open_bar()
 
@@ -49,8 +50,14 @@ class Progress:
             self.bar.update(self.task, completed=share, description=text)
         elif self.wanted and time.monotonic() - self.printed >= PLAIN_EVERY_SECONDS:
             self.printed = time.monotonic()
-            left = (time.monotonic() - self.started) * (1 - share) / max(share, 1e-9)
-            print(f"{share:4.0%} {text}  {left / 60:.1f} min left", file=sys.stderr, flush=True)
+            print(f"{share:4.0%} {text}{self._left(share)}", file=sys.stderr, flush=True)
+
+    def _left(self, share: float) -> str:
+        """How long it will be, by the pace since the first figures: what came before them was no training."""
+        now = time.monotonic()
+        self.first = self.first or (now, share)
+        since, begun = self.first
+        return f"  {(now - since) * (1 - share) / (share - begun) / 60:.1f} min left" if share > begun else ""
 
     def count(self, done: int, total: int | None) -> None:
         """Show how many samples of a data set were looked at."""

@@ -197,6 +197,7 @@ def make_players(modality: Modality[Any], config: RunConfig, world: World) -> Pl
     if "path_length" in config.penalties and type(generator).path_lengths is Generator.path_lengths:
         generator.path_lengths(torch.empty(0), {})  # which says what is missing, before the first step
     _check_hooks(generator, config)
+    _check_slope(discriminator, config)
     average = copy.deepcopy(generator).requires_grad_(False) if config.average.enabled else None
     holds = config.estimator.name == "ppo" and config.estimator.reference_weight > 0
     reference = copy.deepcopy(generator).requires_grad_(False) if holds else None
@@ -322,6 +323,16 @@ def _check_networks(generator: Generator, discriminator: Discriminator) -> None:
         for name, parameter in network.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise ContractError(f"{kind.__name__} starts with a non-finite parameter: {name}")
+
+
+def _check_slope(discriminator: Discriminator, config: RunConfig) -> None:
+    """Refuse penalties of a discriminator that has no gradient to differentiate, before the first step."""
+    wanted = [name for name, penalty in config.penalties.items() if name not in CONTROLLERS and penalty.amount > 0]
+    if wanted and not discriminator.has_slope and any(phase.kind != "likelihood" for phase in config.phases):
+        raise ConfigError(
+            f"penalties.{wanted[0]} needs a gradient at what {type(discriminator).__name__} sees, which has none: take "
+            "penalties out with --set penalties=none, or take another discriminator"
+        )
 
 
 def _check_hooks(generator: Generator, config: RunConfig) -> None:

@@ -112,6 +112,8 @@ def find_files(path: Path) -> list[Path]:
         if path.suffix.lower() not in SUFFIXES:
             raise DataError(f"{path} ends in {path.suffix!r}; the text plugin reads {' and '.join(SUFFIXES)}")
         return [path]
+    if not path.is_dir():
+        raise DataError(f"{path} is neither a file nor a folder; give a .txt or .jsonl file, or a folder of them")
     files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in SUFFIXES)
     if not files:
         raise DataError(f"folder {path} holds no {' or '.join(SUFFIXES)} file; put a sample on each line of one")
@@ -247,7 +249,7 @@ def _reason(file: Path, line: RawLine, error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"{file} line {line.number} is not UTF-8 at byte {error.start + 1} of the line; convert the file to UTF-8"
     if isinstance(error, json.JSONDecodeError):
-        return f"{file} line {line.number} is not JSON: {error.msg} at column {error.colno}"
+        return f"{file} line {line.number} is not JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
     return f"{file} line {line.number} {error}"
 
 

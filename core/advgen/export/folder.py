@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from advgen.config.load import to_toml
@@ -39,6 +40,8 @@ def write_folder(run: LoadedRun, request: ExportRequest) -> ExportResult:
             reports = _reports(run)
             _fill(draft, run, request, reports)
             draft.rename(target)
+    except SafetensorError as error:  # a full disk, within the library
+        raise ConfigError(f"cannot write {target}: {error}; choose another --out") from error
     except OSError as error:
         raise ConfigError(f"cannot write {target}: {error.strerror or error}; choose another --out") from error
     files = sorted(file for file in target.rglob("*") if file.is_file())

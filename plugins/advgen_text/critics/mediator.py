@@ -24,6 +24,8 @@ class Mediator(Discriminator):
         model: the language model, any generator of the plugin.
     """
 
+    has_slope = False
+
     def __init__(self, model: Writer) -> None:
         super().__init__()
         self.model = model
@@ -39,10 +41,6 @@ class Mediator(Discriminator):
 
     def forward(self, seen: Tensor, condition: Mapping[str, Tensor], mask: Tensor | None = None) -> Verdict:
         """One head of log-probabilities (B, L) in nats, with all alternatives."""
-        if seen.requires_grad:
-            raise ConfigError(
-                "options.critic=mediator has no gradient at tokens for penalties; take them out: --set penalties=none"
-            )
         tokens = seen.long()
         every = F.log_softmax(self.model.score(tokens, condition), dim=-1)
         own = every.gather(2, tokens.unsqueeze(2)).squeeze(2)
