@@ -36,7 +36,7 @@ def gen(capsys: pytest.CaptureFixture[str]) -> Any:
         ("train -p image --generator.betas 3", "no option --generator.betas", "did you mean --set generator.betas=VALUE?"),
         ("config show -p image --options.width 3", "no option --options.width", "did you mean --set options.width=VALUE?"),
         (
-            "sample run --temperature 2",
+            "sample . --temperature 2",
             "gen sample has no option --temperature",
             "it is one of runs of plugin text; gen sample",
         ),
@@ -55,6 +55,11 @@ def test_wrong_usage_is_one_line_with_the_culprit_and_the_way_out(gen: Any, argu
     code, out, said = gen(*arguments.split())
     assert (code, out, len(said.splitlines())) == (2, "", 1), said
     assert said.startswith("error: ") and culprit in said and way in said
+
+
+def test_an_option_of_runs_of_a_plugin_is_not_blamed_for_a_run_that_is_not_there(gen: Any) -> None:
+    code, out, said = gen("sample", "nowhere/run", "--temperature", "0.5")
+    assert (code, out) == (5, "") and "nowhere/run is not a run folder" in said
 
 
 @pytest.mark.parametrize("arguments", ["train --steps -17", "sample run --truncation 3.75", "evaluate run -n many"])

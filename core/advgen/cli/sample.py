@@ -131,7 +131,21 @@ class SampleCommand(TyperCommand):
         record = _plugin_in(args)
         fields = _fields(record)
         command = plugin_command("sample", sample, record.name if record else "", fields, sample_flag)
-        return command.make_context(info_name, args, parent, **extra)
+        given = list(args)  # which parsing uses up
+        try:
+            return command.make_context(info_name, args, parent, **extra)
+        except Exception as complaint:
+            if record is None and type(complaint).__name__ == "NoSuchOption":
+                _check_run(given)
+            raise
+
+
+def _check_run(args: list[str]) -> None:
+    """Refuse a first argument that is no run: an option that only a run's plugin has cannot be known without it."""
+    from advgen.runs import RunFolder
+
+    if args and not args[0].startswith("-") and not Path(args[0]).exists():
+        RunFolder.existing(args[0])
 
 
 def _plugin_in(args: list[str]) -> PluginRecord | None:
