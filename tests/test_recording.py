@@ -109,16 +109,20 @@ def weights(setup: Setup) -> dict[str, Tensor]:
     ("plugin", "preset", "more"),
     [
         ("image", "default", []),
-        ("image", "default", ["options.augment=ada", "schedules.burn_in.until=0.5"]),
+        pytest.param("image", "default", ["options.augment=ada", "schedules.burn_in.until=0.5"], marks=pytest.mark.slow),
         ("image", "default", ["penalties.lecam.weight=0.1", "penalties.r1.interval=2"]),
         ("image", "default", ["penalties={dragan={weight=1}}"]),
         ("image", "default", ["train.accumulate=2", "discriminator.steps=2"]),
         ("image", "classic", []),
-        ("image", "stylegan2-small", ["penalties.r1.interval=2", "penalties.path_length.interval=2"]),
+        pytest.param(
+            "image", "stylegan2-small", ["penalties.r1.interval=2", "penalties.path_length.interval=2"], marks=pytest.mark.slow
+        ),
         ("text", "default", []),
         ("text", "cot", []),
         ("text", "default", ["estimator={name='ppo', entropy_floor=2.0, entropy_weight=0.01, real_share=0.3}"]),
-        ("text", "default", ["schedules={'estimator.temperature'={kind='linear',start=1.5,end=0.5}}"]),
+        pytest.param(
+            "text", "default", ["schedules={'estimator.temperature'={kind='linear',start=1.5,end=0.5}}"], marks=pytest.mark.slow
+        ),
         ("image", "default", ["penalties.r1={weight=0.7,interval=3}", "schedules={'penalties.r1.weight'={kind='linear'}}"]),
         ("audio", "default", []),
     ],
