@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor
 
-from advgen.players import Chunk, Objective
+from advgen.players import Objective
 from advgen.recording.buffers import (
     Asked,
     BufferedObjective,
@@ -37,8 +37,7 @@ class Recording:
     """One recorded update.
 
     Args:
-        chunks: micro-batches whose tensors are buffers.
-        inputs: buffers.
+        buffers: of all tensors that an update is given, in the order of ``Update.tensors``.
         uniforms: buffers of what the micro-batches' ``uniform`` is asked for.
         objective: with the buffers of scheduled scalars.
         before: buffers of what it reads of the players' state.
@@ -48,8 +47,7 @@ class Recording:
         replay: runs the kernels.
     """
 
-    chunks: list[Chunk]
-    inputs: list[Tensor]
+    buffers: list[Tensor]
     uniforms: dict[Asked, Tensor]
     objective: BufferedObjective
     before: dict[str, Tensor]
@@ -66,14 +64,13 @@ class Recording:
 
     def play(self, update: Update) -> Worked:
         """Fill the buffers, run the kernels, and leave everything where the work would have."""
-        state, given = update.players.state, update.chunks
-        own = zip([*tensors_of(self.chunks), *self.inputs], [*tensors_of(given), *update.inputs], strict=True)
-        for buffer, value in own:
+        state = update.players.state
+        for buffer, value in zip(self.buffers, update.tensors, strict=True):
             buffer.copy_(value)
         for name, buffer in self.before.items():
             buffer.copy_(state[name])
         for (index, shape), buffer in self.uniforms.items():
-            buffer.copy_(given[index].uniform(shape))
+            buffer.copy_(update.chunks[index].uniform(shape))
         for path, base in self.objective.bases.items():
             self.objective.buffers[path].fill_(update.objective.weight(path, base, update.progress))
         self.replay()
@@ -127,11 +124,9 @@ class Recorder:
             case.recording, case.runs = None, 1
         if case.runs <= WATCHED:
             with observed_state(update, case.names):
-                return (
-                    self._watch(case, update)
-                    if case.runs == WATCHED
-                    else update.run(with_observed_uniform(update.chunks, case.asked))
-                )
+                if case.runs == WATCHED:
+                    return self._watch(case, update)
+                return update.run(with_observed_uniform(update.chunks, case.asked))
         case.recording = case.recording or self._record(case, update)
         return update.run() if case.recording is None else case.recording.play(update)
 
@@ -180,7 +175,8 @@ class Recorder:
             return None
         finally:
             players.state = state
-        return Recording(chunks, inputs, uniforms, objective, before, after, gradients, results[0], flats, replay)
+        buffers = [*tensors_of(chunks), *inputs]
+        return Recording(buffers, uniforms, objective, before, after, gradients, results[0], flats, replay)
 
 
 def buffered_objective(update: Update) -> BufferedObjective:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -77,8 +78,13 @@ class Update:
 
     def whole_key(self) -> Key:
         """With what else decides the kernels: shapes and kinds of tensors, places in the batch."""
-        tensors = [*tensors_of(self.chunks), *self.inputs]
-        return (*self.key, *((tuple(each.shape), each.dtype) for each in tensors), *(chunk.start for chunk in self.chunks))
+        kinds = ((tuple(each.shape), each.dtype) for each in self.tensors)
+        return (*self.key, *kinds, *(chunk.start for chunk in self.chunks))
+
+    @cached_property
+    def tensors(self) -> list[Tensor]:
+        """All that it is given: those of micro-batches, then inputs."""
+        return [*tensors_of(self.chunks), *self.inputs]
 
     def remembered(self, names: set[str]) -> dict[str, Tensor]:
         """Of the players' state what has these names."""

@@ -31,8 +31,7 @@ def likelihood_gradients(players: Players, chunks: list[Chunk]) -> Terms:
     for chunk in chunks:
         with players.precision():
             cost = likelihood_cost(players, chunk.real, positions)
-        cost.div(len(chunks)).backward(inputs=players.generator.parameters)
-        add(terms.costs, "likelihood", cost, len(chunks))
+        backward(players, players.generator, terms, {"likelihood": cost}, len(chunks))
     return terms
 
 
