@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from advgen.hooks import hookimpl
     from advgen.importing import Imported
     from advgen.losses import Loss
+    from advgen.optional_imports import ImportAttempt, needed_import, try_import
     from advgen.penalties import Penalty
     from advgen.spec import API_VERSION, DataSet, PluginConfig, PluginSpec, RemoteFile
     from advgen.transfer import to_device
@@ -72,6 +73,7 @@ _HOME = {
     "advgen.importing": ("Imported",),
     "advgen.losses": ("Loss",),
     "advgen.data.manifest": ("ManifestRow", "is_manifest", "read_manifest", "split_of"),
+    "advgen.optional_imports": ("ImportAttempt", "needed_import", "try_import"),
     "advgen.penalties": ("Penalty",),
     "advgen.data.report": ("DataReport", "Repeats", "Show", "Spread", "Tally", "most_common"),
     "advgen.spec": ("API_VERSION", "DataSet", "PluginConfig", "PluginSpec", "RemoteFile"),
@@ -94,6 +96,7 @@ __all__ = [
     "GenError",
     "Generator",
     "Head",
+    "ImportAttempt",
     "Imported",
     "Judge",
     "Loss",
@@ -130,6 +133,7 @@ __all__ = [
     "listed",
     "load_generator",
     "most_common",
+    "needed_import",
     "open_tables",
     "read_manifest",
     "read_pickled",
@@ -139,6 +143,7 @@ __all__ = [
     "straight_through",
     "to_device",
     "train",
+    "try_import",
     "unpacked",
 ]
 

@@ -156,7 +156,7 @@ def _sit(setup: Setup, folder: RunFolder, clock: Any, show: Progress, stop_after
         folder.cut_metrics(clock.step)
         checkpoint.set_aside(folder.checkpoints, clock.step)
         specs = setup.record.spec.loggers if setup.record.spec else {}
-        loggers = open_loggers(folder.path, [resolve(target) for target in specs.values()])
+        loggers = open_loggers(folder.path, [resolve(target) for target in specs.values()], show.say)
         note_start(folder)
         try:
             result = Trainer(setup, folder, clock, show, loggers).run(stop_after)

@@ -135,7 +135,7 @@ def _fault(spec: PluginSpec, record: PluginRecord) -> str:
             return f"spec.{name} is {entries!r}, expected a tuple of {example}"
     if hasattr(spec.datasets, "items") and not all(isinstance(entry, DataSet) for entry in spec.datasets.values()):
         return f"spec.datasets is {spec.datasets!r}, expected DataSet entries"
-    for name in (*TABLES, "presets", "requires", "datasets"):
+    for name in (*TABLES, "presets", "requires", "optional", "datasets"):
         if not hasattr(getattr(spec, name), "items"):
             return f"spec.{name} is {getattr(spec, name)!r}, expected a mapping"
     if record.path is None and spec.name != record.name:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+from advgen.optional_imports import try_import
 
 
 class Logger(Protocol):
@@ -53,7 +55,16 @@ class TensorBoardLogger:
         self.writer.close()
 
 
-def open_loggers(folder: Path, plugin_loggers: list[Any]) -> Loggers:
-    """TensorBoard where it is installed, then the plugin's own."""
-    found: list[Logger] = [TensorBoardLogger(folder)] if importlib.util.find_spec("tensorboard") else []
+def open_loggers(folder: Path, plugin_loggers: list[Any], warn: Callable[[str], None]) -> Loggers:
+    """Open TensorBoard if it is installed, and the plugin's own loggers.
+
+    A TensorBoard that does not load costs its event files, not the run: ``warn`` is told, ``metrics.jsonl`` has the figures.
+    """
+    found: list[Logger] = []
+    if importlib.util.find_spec("tensorboard"):
+        attempt = try_import("torch.utils.tensorboard")
+        if attempt:
+            found.append(TensorBoardLogger(folder))
+        else:
+            warn(f"tensorboard {attempt.problem}: no events/ are written")
     return Loggers([*found, *(make(folder) for make in plugin_loggers)])

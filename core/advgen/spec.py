@@ -60,7 +60,10 @@ class PluginSpec:
         modality: ``"module:attr"`` of a Modality sub-class.
         sampling: ``"module:attr"`` of a PluginConfig sub-class with further options of ``gen sample``; empty: none.
         presets: name to a partial run configuration (the same tree as a TOML file); ``default`` is always applied first.
-        requires: importable modules the plugin needs beyond advgen's own, mapped to the pip requirement that brings each.
+        requires: modules that the plugin imports, mapped to the pip requirement that brings each. A run imports them before
+            it reads data, and is refused if one does not load.
+        optional: modules that the plugin can do without, mapped to a sentence on what happens if one does not load. A run
+            that cannot load one says that sentence and goes on.
         losses, penalties, metrics, loggers: further table entries, name to ``"module:attr"``.
         importers: formats of other toolkits for ``gen import``, name to ``"module:attr"`` of a function path -> Imported.
         reads: patterns of the file names that the plugin reads, lower case, such as ``*.png``: tells whose data are given.
@@ -79,6 +82,7 @@ class PluginSpec:
     sampling: str = ""
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     requires: Mapping[str, str] = field(default_factory=dict)
+    optional: Mapping[str, str] = field(default_factory=dict)
     losses: Mapping[str, str] = field(default_factory=dict)
     penalties: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, str] = field(default_factory=dict)

@@ -77,5 +77,6 @@ def advgen_register() -> PluginSpec:
         reads=("*.wav", "*.flac", "*.ogg", "*.mp3"),
         datasets={"fsdd": FSDD},
         importers={"hifigan": "advgen_audio.vocoding.imports:import_hifigan"},
-        requires={"soundfile": "soundfile>=0.12", "torchaudio": "torchaudio>=2.11,<2.12"},
+        requires={"numpy": "numpy", "PIL": "pillow", "soundfile": "soundfile"},
+        optional={"torchaudio.functional": "resampling and mel filters are computed without it, to the same numbers"},
     )

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from advgen import ConfigError, DataError
+from advgen import ConfigError, DataError, needed_import
 
 KINDS = ("gpt2", "llama")
 Attention = Literal["sdpa", "eager"]
@@ -43,14 +43,9 @@ def library() -> Any:
     Raises:
         ConfigError: with the command that installs it.
     """
-    try:
-        import transformers
-    except ImportError as error:
-        raise ConfigError(
-            f"options.generator and options.critic = transformer need the package transformers ({error}); install it with: "
-            "pip install 'advgen[transformers]', or take another network"
-        ) from error
-    return transformers
+    user = "options.generator or options.critic = transformer"
+    remedy = "pip install 'advgen[transformers]', or take another network"
+    return needed_import("transformers", user, remedy, ConfigError)
 
 
 def make_body(body: Body, *, dropout: float, attention: Attention) -> nn.Module:

@@ -12,7 +12,8 @@ from typing import Any
 
 from advgen.cache import cache_folder
 from advgen.data.manifest import split_of
-from advgen.errors import DataError, PluginError
+from advgen.errors import DataError
+from advgen.optional_imports import needed_import
 
 TABLES = {".parquet": "parquet", ".arrow": "arrow"}
 
@@ -76,14 +77,7 @@ def _is_saved(folder: Path) -> bool:
 
 
 def _package(place: Path | str) -> ModuleType:
-    try:
-        import datasets
-    except ImportError as error:
-        raise PluginError(
-            f'{place} is a Hugging Face data set, which needs the package datasets ({error}); pip install "advgen[hub]"'
-        ) from error
-    module: ModuleType = datasets
-    return module
+    return needed_import("datasets", f"the Hugging Face data set {place}", 'pip install "advgen[hub]"')
 
 
 def _open(datasets: Any, place: Path | str, subset: str | None) -> Any:

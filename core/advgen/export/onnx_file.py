@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import io
 import json
 import logging
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from advgen.contracts import Generator, Modality
 from advgen.errors import ConfigError, GenError, PluginError
 from advgen.export import ExportRequest, ExportResult
+from advgen.optional_imports import needed_import
 from advgen.randomness import keyed_generator
 from advgen.sampling import LoadedRun
 
@@ -47,10 +47,7 @@ def check_packages() -> None:
         PluginError: with the extra that brings what is missing.
     """
     for name in PACKAGES:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise PluginError(f'--format onnx needs the package {name} ({error}); pip install "advgen[export]"') from error
+        needed_import(name, "--format onnx", 'pip install "advgen[export]"')
 
 
 class Drawing(nn.Module):

@@ -5,7 +5,6 @@ Legend: B clips, T samples.
 
 from __future__ import annotations
 
-import importlib
 import math
 import warnings
 from types import ModuleType
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from advgen import try_import
 from advgen_audio.torchaudio_parts import resample
 
 Pairs = list[tuple[np.ndarray, np.ndarray]]
@@ -26,11 +26,8 @@ PACKAGES = {"pesq": ("pesq_nb", "pesq_wb"), "pystoi": ("stoi",)}
 
 
 def installed(package: str) -> ModuleType | None:
-    """An optional package, or None where it is missing or does not fit its numpy (a ValueError)."""
-    try:
-        return importlib.import_module(package)
-    except (ImportError, ValueError):
-        return None
+    """Return an optional package, or None if it is missing or does not load."""
+    return try_import(package).module
 
 
 def missing(rate_hz: int) -> dict[str, str]:

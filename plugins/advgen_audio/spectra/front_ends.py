@@ -5,7 +5,6 @@ Legend: B batch, T samples, K bins (n_fft // 2 + 1), M mel bands, F frames.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import Tensor, nn
 
 from advgen import ConfigError
-from advgen_audio.torchaudio_parts import torchaudio_part
+from advgen_audio.torchaudio_parts import mel_filter_bank
 
 
 class MelMismatchError(ConfigError):
@@ -180,18 +179,11 @@ def reflect_pad(values: Tensor, left: int, right: int) -> Tensor:
 
 def mel_filters(spec: MelSpec) -> Tensor:
     """Triangular filters (M, K)."""
-    with warnings.catch_warnings():
-        # A band narrower than a bin is empty; that costs a feature, not correctness.
-        warnings.filterwarnings("ignore", message=".*mel filterbank has all zero values.*")
-        filters: Tensor = torchaudio_part("functional").melscale_fbanks(
-            spec.n_fft // 2 + 1,
-            spec.fmin_hz,
-            spec.highest_hz,
-            spec.num_mels,
-            spec.rate_hz,
-            norm=None if spec.norm == "none" else spec.norm,
-            mel_scale=spec.scale,
-        )
+    norm = None if spec.norm == "none" else spec.norm
+    bins = spec.n_fft // 2 + 1
+    filters = mel_filter_bank(
+        bins, spec.fmin_hz, spec.highest_hz, spec.num_mels, spec.rate_hz, norm=norm, scale=spec.scale
+    )
     return filters.T.contiguous()
 
 

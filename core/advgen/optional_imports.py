@@ -1,0 +1,102 @@
+"""Imports that may fail: optional packages, and packages whose build does not fit the rest of the machine. Torch-free."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from advgen.errors import GenError, PluginError
+
+if TYPE_CHECKING:
+    from advgen.inspection import PluginRecord
+
+
+@dataclass(frozen=True)
+class ImportAttempt:
+    """The outcome of one import.
+
+    Args:
+        name: the module that was asked for.
+        module: the module, or None if it does not load.
+        reason: why it does not load, in one line; empty if it does.
+        missing: whether the package is not installed at all, as opposed to installed and unusable.
+    """
+
+    name: str
+    module: ModuleType | None
+    reason: str = ""
+    missing: bool = False
+
+    def __bool__(self) -> bool:
+        return self.module is not None
+
+    @property
+    def problem(self) -> str:
+        """How to go on after the module's name: "is not installed", or "does not load" with the reason."""
+        return "is not installed" if self.missing else f"does not load ({self.reason})"
+
+
+def try_import(name: str) -> ImportAttempt:
+    """Import a module if it loads; a failure of any kind is an answer, not an exception.
+
+    A package can fail in many ways: it is absent (ModuleNotFoundError), its library lacks a symbol (OSError), it was built
+    for another numpy (ValueError), or it ends the interpreter (SystemExit).
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ImportAttempt(name, importlib.import_module(name))
+    except (Exception, SystemExit) as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == name.partition(".")[0]
+        return ImportAttempt(name, None, _one_line(error), missing)
+
+
+def needed_import(name: str, user: str, remedy: str, error: type[GenError] = PluginError) -> ModuleType:
+    """Import a module that ``user``, such as an option, cannot do without.
+
+    Raises:
+        GenError: of the kind ``error``, saying who needs the module, why it does not load, and the remedy.
+    """
+    attempt = try_import(name)
+    if attempt.module is None:
+        raise error(f"{user} needs the package {name.partition('.')[0]}, which {attempt.problem}; {remedy}")
+    return attempt.module
+
+
+def import_requirements(record: PluginRecord) -> list[str]:
+    """Import every module that a run of this plugin needs, before anything else is done.
+
+    Returns:
+        A line for each optional module that does not load, saying what happens without it.
+
+    Raises:
+        PluginError: naming the required modules that do not load, and the command that installs them.
+    """
+    spec = record.spec
+    requires: Mapping[str, str] = spec.requires if spec else {}
+    optional: Mapping[str, str] = spec.optional if spec else {}
+    if failed := [attempt for attempt in map(try_import, requires) if not attempt]:
+        problems = "; ".join(f"{attempt.name} {attempt.problem}" for attempt in failed)
+        raise PluginError(f"plugin {record.name!r} cannot run: {problems}; {_remedy(failed, requires)}")
+    attempts = map(try_import, optional)
+    return [f"{each.name.partition('.')[0]} {each.problem}: {optional[each.name]}" for each in attempts if not each]
+
+
+def _remedy(failed: Sequence[ImportAttempt], requires: Mapping[str, str]) -> str:
+    """Say what to install; a package that is installed and does not load has to be installed again."""
+    names = " ".join(f'"{requirement}"' for requirement in sorted({requires[attempt.name] for attempt in failed}))
+    again = "" if all(attempt.missing for attempt in failed) else "--force-reinstall "
+    return f"pip install {again}{names} (gen env shows all packages)"
+
+
+def _one_line(error: BaseException) -> str:
+    """Describe the error and its first cause, which often says more, such as the symbol behind "could not load"."""
+    root = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    texts = dict.fromkeys(f"{type(each).__name__}: {' '.join(str(each).split())}".rstrip(": ") for each in (error, root))
+    return "; ".join(texts)
