@@ -6,6 +6,7 @@ import contextlib
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from advgen.contracts import Corpus
 from advgen.data.datasets import is_address, names_set, whole_path
 from advgen.errors import CheckpointError, ConfigError, GenError
 from advgen.loggers import open_loggers
+from advgen.optional_imports import import_requirements
 from advgen.progress import Progress
 from advgen.registry import PluginRecord, find_plugin, resolve
+from advgen.run_summary import next_commands, summarize, summary_lines
 from advgen.runs import RunFolder, checkpoint, describe_run, warning_of_divergence
 from advgen.runs.checkpoint import unpack_optimizer
 from advgen.runs.ending import note_end, note_failure, note_start
@@ -74,24 +77,27 @@ def train(
     given |= {f"options.{name}": value for name, value in (options or {}).items()}
     files = [Path(path) for path in config_files]
     resolved = load_config(record, preset=preset, files=files, overrides=overrides, cli=given)
+    imports = import_requirements(record)
     world = join_world(device)
     show = Progress(progress and world.leads)
     clock = clock_of(resolved.config, None)
     source = RunFolder.existing(from_run) if from_run is not None else None
     setup = build(record, resolved.config, world, new=True)
-    taken = _warm_start(setup, source, from_step) if source is not None else []
+    taken = [*imports, *(_warm_start(setup, source, from_step) if source is not None else [])]
+    networks = _networks(setup)
+    summary = summarize(setup, networks)
     folder = RunFolder(Path(out) if out is not None else new_name(record))
     new = not folder.path.exists()
     if world.leads:
         folder.create()
     with folder.discarded_where_nothing_is_saved(new) if world.leads else contextlib.nullcontext():
         if world.leads:
-            describe(folder, resolved, record, setup.corpus, taken, {"networks": _networks(setup)})
+            describe(folder, resolved, record, setup.corpus, taken, {"networks": networks, "summary": summary})
         world.barrier()
         skipped = [f"skipped: {problem}" for problem in setup.corpus.bad]
-        for line in [*taken, *setup.notes, *skipped, f"run folder: {folder.path}"]:
+        for line in [*summary_lines(summary, folder.path), *taken, *setup.notes, *skipped]:
             show.say(line)
-        return _sit(setup, folder, clock, show, stop_after)
+        return _sit(setup, folder, clock, show, stop_after, summary)
 
 
 def _place(record: PluginRecord, data: Path | str | None) -> str | None:
@@ -117,6 +123,7 @@ def resume(
     show = Progress(progress and world.leads)
     record, about = find_run_plugin(folder, plugin), folder.read_json("run.json")
     refuse_imported(folder)
+    imports = import_requirements(record)
     setup = build(record, config, world)
     if setup.corpus.fingerprint != about["fingerprint"]:
         raise CheckpointError(
@@ -135,7 +142,10 @@ def resume(
         raise ConfigError(f"--stop-after {stop_after}: {folder.path} is already at step {clock.step}; give a later step")
     if clock.progress >= 1.0 and about.get("ended"):
         return _finished(folder, record, clock.step)
-    return _sit(setup, folder, clock, show, stop_after)
+    summary = summarize(setup, _networks(setup))
+    for line in [*summary_lines(summary, folder.path, clock.step), *imports]:
+        show.say(line)
+    return _sit(setup, folder, clock, show, stop_after, summary)
 
 
 def _finished(folder: RunFolder, record: PluginRecord, step: int) -> RunResult:
@@ -149,7 +159,9 @@ def load_generator(run: Path | str, device: str = "auto", plugin: str | None = N
     return load_run(run, device, plugin, step)
 
 
-def _sit(setup: Setup, folder: RunFolder, clock: Any, show: Progress, stop_after: int | None) -> RunResult:
+def _sit(
+    setup: Setup, folder: RunFolder, clock: Any, show: Progress, stop_after: int | None, summary: dict[str, Any]
+) -> RunResult:
     if not setup.world.leads:
         return Trainer(setup, folder, clock, show, open_none()).run(stop_after)
     with folder.locked():
@@ -166,7 +178,8 @@ def _sit(setup: Setup, folder: RunFolder, clock: Any, show: Progress, stop_after
         finally:
             loggers.close()
         note_end(folder, result.reason, as_planned=result.exit_code == 0)
-    return result
+    commands = next_commands(folder, setup.record, setup.modality, complete=clock.progress >= 1.0)
+    return replace(result, summary=summary, next_commands=commands)
 
 
 def open_none() -> Any:

@@ -271,6 +271,15 @@ class Modality(ABC, Generic[ConfigT]):
             "the plugin cannot read a folder of samples in the form of other data; evaluate a run instead: gen evaluate RUN"
         )
 
+    def data_summary(self) -> Mapping[str, str | int | float]:
+        """Describe a sample of the data for the start block of ``gen train``: size, rate or length, channels or vocabulary.
+
+        Returns:
+            Figures by name, with a unit at the end of the name if it is not a count (``sample_rate_hz``, ``length_seconds``).
+            Empty, the default: the core shows the shape of one sample.
+        """
+        return {}
+
     def describe(self, generator: Generator) -> dict[str, str | int | float]:
         """Facts of G that its users should know, such as how far it looks, for ``gen runs show``."""
         return {}

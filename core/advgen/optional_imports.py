@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -83,7 +84,11 @@ def import_requirements(record: PluginRecord) -> list[str]:
         problems = "; ".join(f"{attempt.name} {attempt.problem}" for attempt in failed)
         raise PluginError(f"plugin {record.name!r} cannot run: {problems}; {_remedy(failed, requires)}")
     attempts = map(try_import, optional)
-    return [f"{each.name.partition('.')[0]} {each.problem}: {optional[each.name]}" for each in attempts if not each]
+    return [
+        f"{each.name.partition('.')[0]} {each.problem}: {optional[each.name]}; gen env says what to do about it"
+        for each in attempts
+        if not each
+    ]
 
 
 def _remedy(failed: Sequence[ImportAttempt], requires: Mapping[str, str]) -> str:
@@ -94,9 +99,8 @@ def _remedy(failed: Sequence[ImportAttempt], requires: Mapping[str, str]) -> str
 
 
 def _one_line(error: BaseException) -> str:
-    """Describe the error and its first cause, which often says more, such as the symbol behind "could not load"."""
-    root = error
-    while root.__cause__ is not None:
-        root = root.__cause__
-    texts = dict.fromkeys(f"{type(each).__name__}: {' '.join(str(each).split())}".rstrip(": ") for each in (error, root))
-    return "; ".join(texts)
+    """Describe the first cause, which says most (the missing symbol behind "could not load"), with file names for paths."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = re.sub(r"(?<!\S)(?:[A-Za-z]:\\|/)\S*[/\\](?=[^/\\\s])", "", " ".join(str(error).split()))
+    return f"{type(error).__name__}: {text}".rstrip(": ")

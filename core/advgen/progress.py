@@ -44,7 +44,7 @@ class Progress:
 
     def update(self, step: int, share: float, row: Mapping[str, float]) -> None:
         """Show the newest figures."""
-        text = f"step {step}" + "".join(f"  {name.split('/')[0][0].upper()} {row[name]:.3f}" for name in _LOSSES if name in row)
+        text = f"step {step}" + "".join(f"  {column} {row[name]:.3f}" for name, column in _COLUMNS.items() if name in row)
         text += f"  {row['samples_per_second']:.0f} samples/s" if "samples_per_second" in row else ""
         if self.bar is not None:
             self.bar.update(self.task, completed=share, description=text)
@@ -76,4 +76,4 @@ class Progress:
             self.bar = None
 
 
-_LOSSES = ("generator/loss", "discriminator/loss", "generator/likelihood")
+_COLUMNS = {"generator/loss": "G loss", "discriminator/loss": "D loss", "generator/likelihood": "G NLL"}

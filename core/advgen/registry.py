@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -52,11 +52,35 @@ def discover(*, load: bool = True) -> Registry:
     """
     found = _found()
     records = tuple(_load(record) for record in found) if load else found
-    if _strict():
-        for record in records:
-            if record.status not in ("ok", "found", "disabled"):
-                usable(record)
+    refuse_if_strict([record.as_dict() for record in records])
     return Registry(records)
+
+
+def refuse_if_strict(plugins: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse under ``ADVGEN_STRICT_PLUGINS=1`` to go on beside a plugin that cannot be used.
+
+    Args:
+        plugins: facts as of :meth:`PluginRecord.as_dict`.
+
+    Raises:
+        PluginError: naming the first such plugin and the reason.
+    """
+    for facts in plugins if _strict() else ():
+        if facts["status"] not in ("ok", "found", "disabled"):
+            origin = facts["path"] or f"{facts['distribution']} {facts['version']}".strip()
+            raise PluginError(f"plugin {facts['name']!r} of {origin} is {facts['status']}: {facts['reason']}")
+
+
+def load_installed(qualified_name: str) -> PluginRecord:
+    """Load the installed plugin ``distribution:name`` and return it with its status, usable or not.
+
+    Raises:
+        PluginError: if there is none of that name.
+    """
+    for record in _found():
+        if record.qualified_name == qualified_name:
+            return _load(record)
+    raise PluginError(f"no plugin {qualified_name!r} is installed; gen plugins list shows those that are")
 
 
 def find_plugin(name_or_path: str) -> PluginRecord:

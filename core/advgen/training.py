@@ -45,6 +45,8 @@ class RunResult:
     exit_code: int = 0
     samples: list[Path] = field(default_factory=list)
     best: dict[str, Any] | None = None
+    summary: dict[str, Any] = field(default_factory=dict)
+    next_commands: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -55,6 +57,8 @@ class RunResult:
             "exit_code": self.exit_code,
             "samples": [str(path) for path in self.samples],
             "best": self.best,
+            "summary": self.summary,
+            "next_commands": self.next_commands,
         }
 
 

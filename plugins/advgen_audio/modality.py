@@ -73,6 +73,11 @@ class AudioModality(Modality[AudioConfig]):
         """Rates, lengths, clipping, and what cannot be read."""
         return inspect_sounds(at_own_rate(config), request, show)
 
+    def data_summary(self) -> dict[str, str | int | float]:
+        """Rate and length of a sample; every sample has one channel."""
+        rate_hz, length = int(self.facts["sample_rate_hz"]), int(self.facts["length"])
+        return {"sample_rate_hz": rate_hz, "length_seconds": length / rate_hz, "waveform_samples": length, "channels": 1}
+
     def judge(self, corpus: Corpus, cache: Path) -> Judge:
         """A log-mel classifier of the train split; random features where there are no labels."""
         heard = corpus.splits.get("reference", corpus.splits["train"])

@@ -38,9 +38,7 @@ def mel_filter_bank(
     with warnings.catch_warnings():
         # A band narrower than a bin is empty; that costs a feature, not correctness.
         warnings.filterwarnings("ignore", message=".*mel filterbank has all zero values.*")
-        filters: Tensor = torchaudio.melscale_fbanks(
-            num_bins, fmin_hz, fmax_hz, num_mels, rate_hz, norm=norm, mel_scale=scale
-        )
+        filters: Tensor = torchaudio.melscale_fbanks(num_bins, fmin_hz, fmax_hz, num_mels, rate_hz, norm=norm, mel_scale=scale)
     return filters
 
 

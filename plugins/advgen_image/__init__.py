@@ -38,4 +38,5 @@ def advgen_register() -> PluginSpec:
         hub_task="unconditional-image-generation",
         datasets={"mnist": MNIST},
         presets=PRESETS,
+        requires={"numpy": "numpy", "PIL": "pillow", "scipy.ndimage": "scipy"},
     )

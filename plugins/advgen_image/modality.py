@@ -55,6 +55,11 @@ class ImageModality(Modality[ImageConfig]):
         num_classes = len(facts["classes"]) if config.conditional else 0
         self.shape = ImageShape(facts["channels"], height, width, num_classes)
 
+    def data_summary(self) -> dict[str, str | int | float]:
+        """Size, channels and depth."""
+        shape = self.shape
+        return {"size": f"{shape.width}x{shape.height} pixels", "channels": shape.channels, "bits": self.facts.get("bits", 8)}
+
     @classmethod
     def read(cls, config: ImageConfig, request: DataRequest) -> Corpus:
         """The embedded shapes, idx files or a folder of images."""

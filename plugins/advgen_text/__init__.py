@@ -184,4 +184,5 @@ def advgen_register() -> PluginSpec:
             "cot": _COT,
             "textgail": _TEXTGAIL,
         },
+        requires={"numpy": "numpy", "tokenizers": "tokenizers"},
     )

@@ -77,6 +77,12 @@ class TextModality(Modality[TextConfig]):
             num_prompts = len(facts["prompts"])
             self.sample_block = max(1, self.sample_block // num_prompts) * num_prompts
 
+    def data_summary(self) -> dict[str, str | int | float]:
+        """Length, prompt, vocabulary and tokenizer."""
+        prompt = int(self.facts["prompt_length"])
+        limits = {"max_tokens": self.length, **({"max_prompt_tokens": prompt} if prompt else {})}
+        return {**limits, "vocabulary": len(self.tokenizer), "tokenizer": self.tokenizer.kind}
+
     @classmethod
     def read(cls, config: TextConfig, request: DataRequest) -> Corpus:
         """Lines of text, or the embedded grammar's sentences."""

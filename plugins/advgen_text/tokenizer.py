@@ -51,6 +51,12 @@ class Tokenizer:
     def __len__(self) -> int:
         return len(self._names)
 
+    @property
+    def kind(self) -> str:
+        """The kind of piece: word, character, or the name of another tokenizer's model, such as BPE."""
+        own = "word" if self.is_word else "character" if self.is_character else ""
+        return own or str(type(self._inner.model).__name__)
+
     @classmethod
     def learn(cls, lines: Iterable[str], *, kind: str, vocabulary_size: int, lower_case: bool) -> Tokenizer:
         """The most frequent words or characters, or byte-pair merges, of ``lines``; bytes are known beforehand.

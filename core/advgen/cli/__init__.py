@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from advgen import interrupts
-from advgen.cli import config, data, evaluate, export, imports, latents, plugins, runs, sample, train, usage
+from advgen.cli import config, data, env, evaluate, export, imports, latents, plugins, runs, sample, train, usage
 from advgen.errors import ConfigError, GenError
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("sweep")(evaluate.sweep)
 app.command("export")(export.export)
 app.command("import")(imports.import_checkpoint)
+app.command("env")(env.env)
 app.add_typer(data.app, name="data")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(config.app, name="config")

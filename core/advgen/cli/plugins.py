@@ -22,18 +22,23 @@ def list_plugins(
     no_load: Annotated[bool, typer.Option("--no-load", help="Import no plugin code.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Every plugin with its status and, where it cannot be used, the reason."""
-    from advgen.registry import discover
+    """List every plugin with its status and, if it cannot be used, the reason.
+
+    Each plugin is loaded in a process of its own, together with the packages that it needs.
+    """
+    from advgen.environment import describe_plugins
+    from advgen.registry import discover, refuse_if_strict
 
     with to_stderr():
-        records = discover(load=not no_load).records
-    shown = [record for record in records if show_all or record.status != "disabled"]
+        found = [record.as_dict() for record in discover(load=False).records] if no_load else describe_plugins()
+        refuse_if_strict(found)
+    shown = [facts for facts in found if show_all or facts["status"] != "disabled"]
     if as_json:
-        say_json([record.as_dict() for record in shown])
+        say_json(shown)
     elif not shown:
         say("no plugins")
     else:
-        say(table([_row(record) for record in shown], ["name", "status", "from", "about"]))
+        say(table([_row(facts) for facts in shown], ["name", "status", "from", "about"]))
 
 
 @app.command("show")
@@ -50,9 +55,10 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME", help="Plugin, or a 
         say("\n".join(_description(record, facts)))
 
 
-def _row(record: PluginRecord) -> list[str]:
-    about = record.reason or (record.spec.summary if record.spec else "")
-    return [record.name, record.status, record.origin, about]
+def _row(facts: dict[str, Any]) -> list[str]:
+    about = facts["reason"] or facts["summary"] or ""
+    remarks = "".join(f" ({remark})" for remark in facts.get("remarks", []))
+    return [facts["name"], facts["status"], f"{facts['distribution']} {facts['version']}".strip(), about + remarks]
 
 
 def _facts(record: PluginRecord) -> dict[str, Any]:

@@ -97,13 +97,14 @@ def resume(
 
 
 def _finish(result: Any, as_json: bool) -> None:
-    """Say where the run is, and pass its exit code on."""
+    """Say where the run and its samples are and which commands come next, and pass the run's exit code on."""
     if as_json:
         say_json(result.as_dict())
     else:
         say(f"{result.folder}: step {result.step}, {result.reason}")
-        for path in result.samples:
-            say(f"  {path}")
+        for title, lines in (("samples", result.samples), ("next", result.next_commands)):
+            for index, line in enumerate(lines):
+                say(f"  {title if not index else '':8} {line}")
     raise typer.Exit(result.exit_code)
 
 

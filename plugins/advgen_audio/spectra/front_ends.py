@@ -181,9 +181,7 @@ def mel_filters(spec: MelSpec) -> Tensor:
     """Triangular filters (M, K)."""
     norm = None if spec.norm == "none" else spec.norm
     bins = spec.n_fft // 2 + 1
-    filters = mel_filter_bank(
-        bins, spec.fmin_hz, spec.highest_hz, spec.num_mels, spec.rate_hz, norm=norm, scale=spec.scale
-    )
+    filters = mel_filter_bank(bins, spec.fmin_hz, spec.highest_hz, spec.num_mels, spec.rate_hz, norm=norm, scale=spec.scale)
     return filters.T.contiguous()
 
 

@@ -101,6 +101,18 @@ class VocodingModality(AudioModality):
         """``feature_matching``: mean absolute difference of the critics' layers."""
         return {"feature_matching": feature_matching(real=real, fake=fake)}
 
+    def data_summary(self) -> dict[str, str | int | float]:
+        """Rate, length of a training segment, and the mels that the generator gets."""
+        rate_hz, length = self.spec.rate_hz, int(self.facts["length"])
+        return {
+            "sample_rate_hz": rate_hz,
+            "segment_seconds": length / rate_hz,
+            "segment_samples": length,
+            "channels": 1,
+            "mel_bands": self.spec.num_mels,
+            "mel_hop_samples": self.spec.hop,
+        }
+
     def describe(self, generator: Generator) -> dict[str, str | int | float]:
         """How far a sample looks, and at what: what streams and whole files need to know."""
         if not isinstance(generator, VocoderGenerator):

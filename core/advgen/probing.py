@@ -1,0 +1,151 @@
+"""Imports tried in a process of their own, so that one that hangs, crashes or ends the interpreter costs nothing else.
+
+The child gets one question per argument, such as ``module:scipy``, and answers each with a line of JSON. A question that it
+does not answer is one that ended it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from typing import Any
+
+LIMIT_SECONDS = 60.0
+Answer = dict[str, Any]
+
+
+def ask(questions: Sequence[str], limit_seconds: float = LIMIT_SECONDS) -> list[Answer]:
+    """Answer questions in one child process, and in a further one after a question that ended it.
+
+    Args:
+        questions: ``KIND:NAME`` with a kind of :data:`KINDS`.
+        limit_seconds: the time of one child.
+
+    Returns:
+        One answer per question, in order; ``{"failed": reason}`` if the question ended the child or took too long.
+    """
+    answers: list[Answer] = []
+    while len(answers) < len(questions):
+        left = questions[len(answers) :]
+        found, reason = _run_child(left, limit_seconds)
+        answers += found
+        if len(found) < len(left):
+            answers.append({"failed": reason})
+    return answers
+
+
+def ask_apart(questions: Sequence[str], limit_seconds: float = LIMIT_SECONDS) -> list[Answer]:
+    """Answer each question in a child of its own, a few at a time."""
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        return [answers[0] for answers in pool.map(lambda question: ask([question], limit_seconds), questions)]
+
+
+def _run_child(questions: Sequence[str], limit_seconds: float) -> tuple[list[Answer], str]:
+    """Run one child; return its answers, and why there are no more."""
+    paths = os.pathsep.join(entry for entry in sys.path if entry)
+    command = [sys.executable, "-P", "-m", "advgen.probing", *questions]
+    environment = {**os.environ, "PYTHONPATH": paths}
+    child = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+    )
+    try:
+        said, complained = child.communicate(timeout=limit_seconds)
+        last = (complained.strip().splitlines() or ["it said nothing"])[-1]
+        reason = f"it ended the process with exit code {child.returncode} ({last[:200]})"
+    except subprocess.TimeoutExpired:
+        child.kill()
+        said, _ = child.communicate()
+        reason = f"it did not finish within {limit_seconds:g} seconds"
+    lines = [line for line in said.split("\n")[:-1] if line.startswith("{")]  # a line that was cut short is no answer
+    return [json.loads(line) for line in lines[: len(questions)]], reason
+
+
+def _answer_module(name: str) -> Answer:
+    """Import a module and look up the version of its distribution."""
+    from advgen.optional_imports import try_import
+
+    attempt = try_import(name)
+    return {"loads": bool(attempt), "missing": attempt.missing, "reason": attempt.reason}
+
+
+def _answer_plugin(qualified_name: str) -> Answer:
+    """Load a plugin's entry module, ask it for its spec, and import what it needs."""
+    from advgen.errors import PluginError
+    from advgen.optional_imports import import_requirements
+    from advgen.registry import load_installed
+
+    record = load_installed(qualified_name)
+    facts = record.as_dict() | {"remarks": []}
+    if record.status != "ok":
+        return facts
+    try:
+        return facts | {"remarks": import_requirements(record)}
+    except PluginError as error:
+        return facts | {"status": "broken", "reason": str(error)}
+
+
+def _answer_devices(_: str) -> Answer:
+    """Ask torch which devices and threads there are."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "cuda": gpus,
+        "cuda_build": torch.version.cuda,
+        "bfloat16": bool(gpus) and torch.cuda.is_bf16_supported(),
+        "mps": torch.backends.mps.is_available(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+KINDS: dict[str, Callable[[str], Answer]] = {
+    "module": _answer_module,
+    "plugin": _answer_plugin,
+    "devices": _answer_devices,
+}
+
+
+def module_of(distribution: str) -> str:
+    """Name the module that a distribution is imported as: pillow as PIL, pytest-xdist as xdist."""
+    plain = distribution.replace("-", "_").lower()
+    names = sorted(name for name, owners in _owners().items() if distribution.lower() in map(str.lower, owners))
+    alike = [name for name in names if name.lower() == plain]
+    return (alike or [name for name in names if not name.startswith("_")] or [plain])[0]
+
+
+@functools.cache
+def _owners() -> dict[str, list[str]]:
+    """Map each top-level module to the distributions that bring it."""
+    return dict(packages_distributions())
+
+
+def installed_version(distribution: str) -> str | None:
+    """Look up the version of a distribution in its metadata, without importing it."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _answer_all(questions: Sequence[str]) -> None:
+    """Answer on the standard output that the process began with; whatever imports print goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    for question in questions:
+        kind, _, name = question.partition(":")
+        try:
+            answer = KINDS[kind](name)
+        except Exception as error:
+            answer = {"failed": " ".join(f"{type(error).__name__}: {error}".split())}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    _answer_all(sys.argv[1:])
