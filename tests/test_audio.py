@@ -14,8 +14,7 @@ import torch
 from pydantic import ValidationError
 
 import advgen_audio
-from advgen import Batch, Corpus, DataError, DataRequest, PluginError, Sample
-from advgen_audio import torchaudio_parts
+from advgen import Batch, Corpus, DataError, DataRequest, Sample
 from advgen_audio.config import AudioConfig
 from advgen_audio.data import loading as audio_data
 from advgen_audio.data import notes
@@ -227,15 +226,6 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(audio_data, "MAX_MEMORY_BYTES", 0)
     with pytest.raises(DataError, match=r"decoded sound cannot be kept in .*XDG_CACHE_HOME"):
         audio_data.load_folder(AudioConfig(), DataRequest(fill(tmp_path / "data")))
-
-
-def test_a_torchaudio_that_does_not_load_names_the_pair_to_install(monkeypatch):
-    def broken(name: str) -> None:
-        raise OSError("libcudart.so.13: cannot open shared object file")
-
-    monkeypatch.setattr(torchaudio_parts.importlib, "import_module", broken)
-    with pytest.raises(PluginError, match=r"torch>=2.11,<2.13 and torchaudio>=2.11,<2.12"):
-        torchaudio_parts.torchaudio_part("functional")
 
 
 def test_a_pattern_without_a_label_or_that_does_not_compile_is_refused():

@@ -83,7 +83,7 @@ def inspect(record: PluginRecord, load: Callable[[], Any]) -> PluginRecord:
     status, reason = _judge(spec, record)
     if status == "ok" and not torch_before and "torch" in sys.modules and record.path is None:
         reason = "its entry module imports torch, which slows every command; move heavy imports behind the spec's strings"
-    return dataclasses.replace(record, status=status, reason=reason, spec=spec)
+    return dataclasses.replace(record, status=status, reason=reason, spec=spec if isinstance(spec, PluginSpec) else None)
 
 
 def _registered_spec(plugin: Any, module: str) -> Any:
@@ -148,10 +148,11 @@ def _fault(spec: PluginSpec, record: PluginRecord) -> str:
 
 
 def _importable(module: str) -> bool:
+    """Find out whether a module's package is installed, without importing it, as looking for an inner module would."""
     try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
+        return importlib.util.find_spec(module.partition(".")[0]) is not None
+    except Exception:  # finders may raise whatever they like; the run's own import says what is wrong
+        return True
 
 
 def import_source(name: str, path: Path, source: bytes) -> ModuleType:
