@@ -127,7 +127,8 @@ def test_a_needed_package_names_who_needs_it() -> None:
 
 
 def test_the_reason_is_the_first_cause_with_file_names_for_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "try:\n    raise OSError('/opt/lib/x.so: undefined symbol: f')\nexcept OSError as e:\n    raise RuntimeError('no') from e\n"
+    failing = "raise OSError('/opt/lib/x.so: undefined symbol: f')"
+    code = f"try:\n    {failing}\nexcept OSError as error:\n    raise RuntimeError('no') from error\n"
     (tmp_path / "chained_failure.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
     attempt = try_import("chained_failure")
