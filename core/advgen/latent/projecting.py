@@ -14,7 +14,7 @@ import torch
 from advgen import interrupts
 from advgen.contracts import Batch, Discriminator, Modality
 from advgen.errors import CheckpointError, DataError
-from advgen.files import file_name, user_path
+from advgen.files import file_name, replace_file, user_path
 from advgen.latent.search import Found, Measure, Search, search
 from advgen.latent.space import Space, plain, require_movable, save_places
 from advgen.runs import RunFolder, checkpoint
@@ -154,8 +154,10 @@ def _write(
 def _write_as(name: str, modality: Modality[Any], batch: Batch, folder: Path) -> list[Path]:
     """One sample's files in the modality's format, under another name."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as draft:
-        made = modality.write(batch, Path(draft))
-        return [path.replace(folder / f"{name}{path.suffix}") for path in made]
+        places = {path: folder / f"{name}{path.suffix}" for path in modality.write(batch, Path(draft))}
+        for path, place in places.items():
+            replace_file(path, place)
+    return list(places.values())
 
 
 def _class_of(space: Space, found: Found) -> str | None:

@@ -133,11 +133,15 @@ class RunFolder:
             CheckpointError: if another process holds it, or another thread of this one, or it cannot be locked.
         """
         lock, owner = FileLock(self.path / LOCK, timeout=0), self.path / OWNER
-        with writing(self.path / LOCK):
-            try:
-                lock.acquire()
-            except Timeout as error:
-                raise CheckpointError(f"{self.path} is in use by process {_number_in(owner)}; wait for it to end") from error
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise CheckpointError(f"{self.path} is in use by process {_number_in(owner)}; wait for it to end") from error
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path / LOCK} cannot be locked ({error.strerror or error}); make the folder writable, or move the run "
+                "to a disk that allows locks"
+            ) from error
         try:
             # In a file of its own, as nobody can read a locked one on Windows. On a full disk the lock holds without it.
             with contextlib.suppress(OSError):
