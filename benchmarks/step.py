@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import random
-import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable
 
@@ -222,8 +223,18 @@ def summary(times: list[tuple[float, float]], batch: int, steps: int) -> dict[st
         "ratio_95": list(interval(ratios)),
         "pairs": len(times),
         "steps_a_turn": steps,
-        "peak_resident_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_resident_mb": peak_resident_mb(),
     }
+
+
+def peak_resident_mb() -> float:
+    """Return the most memory that this process had in MB; NaN on Windows, which does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return math.nan
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 2**20 if sys.platform == "darwin" else most / 1024
 
 
 def line(row: dict[str, object], name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
 import sys
 import tarfile
@@ -427,6 +428,7 @@ def test_recordings_of_every_kind_train_a_vocoder_and_what_cannot_be_used_is_nam
     assert len(rows) == 2 and all(np.isfinite(value) for row in rows for value in row.values())
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/null"), reason="needs /dev/null")
 def test_what_is_neither_file_nor_folder_is_no_text(gen: Command) -> None:
     code, said = gen("data", "inspect", "/dev/null", "--plugin", "text")
     assert code == 4 and "/dev/null is neither a file nor a folder" in said

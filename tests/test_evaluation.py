@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 
-from advgen.cache import cache_folder
 from advgen.contracts import Batch, Corpus, DataRequest, MetricNote, Modality
 from advgen.data.memory import ArraySource
 from advgen.errors import ConfigError, ContractError, DataError, GenError
@@ -321,8 +320,6 @@ def test_the_judge_cache_follows_the_user_folder(run: FakeRun, tmp_path: Path, m
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     evaluate_loaded(run, 60)
     assert run.modality.caches == (tmp_path / "cache" / "advgen",)
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder() == Path.home() / ".cache" / "advgen"
 
 
 def test_samples_that_are_not_numbers_are_refused_on_the_generated_side(run: FakeRun) -> None:

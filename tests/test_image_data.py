@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 import advgen
@@ -381,7 +382,7 @@ def test_drafts_of_killed_processes_are_swept_and_those_of_living_ones_stay(
     for draft in (dead, living):
         draft.mkdir()
         (draft / "values.npy").write_bytes(b"x" * 100)
-    with store.locked(living / "lock"):
+    with FileLock(living / store.LOCK):
         store._sweep(tmp_path)
     assert not dead.exists() and living.exists()
 

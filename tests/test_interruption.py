@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -24,6 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from conftest import environment, tiny
 
 LONG = 100_000
+SENDS_SIGNALS = pytest.mark.skipif(os.name == "nt", reason="a process on Windows gets no signals from another")
+FULL_DISK = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 
 
 @pytest.fixture
@@ -63,6 +64,7 @@ def step_of(run: Path) -> int:
     return checkpoint.steps(run / "checkpoints")[-1]
 
 
+@SENDS_SIGNALS
 def test_ctrl_c_and_termination_save_say_how_to_go_on_and_the_run_goes_on(run: Path, root: Path) -> None:
     steps = [step_of(run)]
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 75)):
@@ -79,6 +81,7 @@ def test_ctrl_c_and_termination_save_say_how_to_go_on_and_the_run_goes_on(run: P
     assert advgen.resume(run, stop_after=last + 1, device="cpu", progress=False).step == last + 1
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="reads /proc")
 def test_ctrl_c_before_the_first_step_ends_with_130_and_leaves_the_run_as_it_was(run: Path, root: Path) -> None:
     before = digests(run / "checkpoints")
     process = gen(root, "resume", run, "--device", "cpu")
@@ -92,7 +95,7 @@ def test_ctrl_c_before_the_first_step_ends_with_130_and_leaves_the_run_as_it_was
 def test_ctrl_c_inside_code_compiled_from_a_string_ends_with_130_too(tmp_path: Path, root: Path) -> None:
     """Python remembers such a Ctrl-C and would end the process by SIGINT in place of the exit code."""
     plugin = tmp_path / "pressing.py"
-    plugin.write_text("exec('import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)')")
+    plugin.write_text("exec('import signal, time; signal.raise_signal(signal.SIGINT); time.sleep(9)')")
     assert ended(gen(root, "train", "--plugin", plugin, "--steps", 1)) == (130, "interrupted; nothing was saved\n")
 
 
@@ -105,7 +108,7 @@ def test_ctrl_c_that_an_import_swallowed_still_ends_with_130(
 
     def swallow(*arguments: object) -> object:
         with contextlib.suppress(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             time.sleep(1)
         if after == "an odd error":
             raise AttributeError("module 'numpy' has no attribute 'multiply'")
@@ -125,7 +128,7 @@ def test_ctrl_c_while_evaluating_or_sampling_is_one_line_and_130(
 ) -> None:
 
     def press(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         time.sleep(1)
 
     monkeypatch.setattr(f"advgen.{called}", press)
@@ -139,7 +142,7 @@ def test_a_second_ctrl_c_in_training_tells_what_was_saved(
         trainer.clock.step += 1
         trainer.save()
         for _ in range(2):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             time.sleep(0.1)
 
     monkeypatch.setattr(Trainer, "_loop", press_twice)
@@ -189,6 +192,8 @@ def test_a_damaged_run_is_listed_beside_the_others(run: Path, capture: Callable[
 def no_file_above(size: int) -> Callable[[], None]:
     """Files above a size fail to be written, as on a full disk."""
 
+    import resource
+
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
@@ -196,6 +201,7 @@ def no_file_above(size: int) -> Callable[[], None]:
     return limit
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows limits no process's files")
 def test_a_disk_that_fills_up_while_a_checkpoint_is_written_leaves_the_earlier_ones(run: Path, root: Path) -> None:
     before = digests(run / "checkpoints")
     code, said = ended(gen(root, "resume", run, "--stop-after", 4, "--device", "cpu", prepare=no_file_above(8_000)))
@@ -205,6 +211,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written_leaves_the_earlier_o
     assert advgen.resume(run, stop_after=4, device="cpu", progress=False).step == 4
 
 
+@FULL_DISK
 @pytest.mark.parametrize("name", ["log.txt", "metrics.jsonl", "samples"])
 def test_a_disk_that_is_full_for_small_files_is_told_and_what_was_saved_stays(
     name: str, run: Path, monkeypatch: pytest.MonkeyPatch
@@ -292,7 +299,6 @@ def test_odd_names_among_the_checkpoints_are_passed_over(run: Path, capture: Cal
     assert advgen.resume(run, stop_after=3, device="cpu", progress=False).step == 3
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_an_out_folder_that_cannot_be_made_is_named(tmp_path: Path, capture: Callable[..., tuple[int, str]]) -> None:
     (tmp_path / "file").write_text("")
     code, said = capture("train", "--plugin", "text", "--steps", 1, "--out", tmp_path / "file" / "run", "--device", "cpu")

@@ -165,7 +165,7 @@ def test_ctrl_c_while_samples_are_written_tells_how_many_are_there_and_they_are_
 
     def press(self: ImageModality, batch: Batch, folder: Path, *, start: int = 0) -> list[Path]:
         if start == 32:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return write(self, batch, folder, start=start)
 
     monkeypatch.setattr(ImageModality, "write", press)
@@ -186,7 +186,7 @@ def test_ctrl_c_while_files_are_converted_tells_how_many_are_there(
         (folder / "one.wav").write_bytes(b"1")
         (folder / "two.wav").write_bytes(b"2")
         os.utime(folder / "one.wav", (1, 1))
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         return []
 
     monkeypatch.setattr(GeneratingModality, "convert", press)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from advgen.data.report import DataReport, Repeats, Show, Spread, Tally, most_common
     from advgen.errors import ConfigError, DataError, GenError, PluginError
     from advgen.estimators import gumbel, straight_through
+    from advgen.files import keep_file, replace_file, user_path
     from advgen.hooks import hookimpl
     from advgen.importing import Imported
     from advgen.losses import Loss
@@ -69,6 +70,7 @@ _HOME = {
     "advgen.data.memory": ("ArraySource", "content_hash", "split_indices"),
     "advgen.errors": ("ConfigError", "DataError", "GenError", "PluginError"),
     "advgen.estimators": ("gumbel", "straight_through"),
+    "advgen.files": ("keep_file", "replace_file", "user_path"),
     "advgen.hooks": ("hookimpl",),
     "advgen.importing": ("Imported",),
     "advgen.losses": ("Loss",),
@@ -129,6 +131,7 @@ __all__ = [
     "is_manifest",
     "is_table_set",
     "is_zip",
+    "keep_file",
     "kind_of",
     "listed",
     "load_generator",
@@ -137,6 +140,7 @@ __all__ = [
     "open_tables",
     "read_manifest",
     "read_pickled",
+    "replace_file",
     "resume",
     "split_indices",
     "split_of",
@@ -145,6 +149,7 @@ __all__ = [
     "train",
     "try_import",
     "unpacked",
+    "user_path",
 ]
 
 

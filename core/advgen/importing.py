@@ -16,6 +16,7 @@ from advgen.api import describe, new_name
 from advgen.config.load import Resolved, load_config, options_of
 from advgen.contracts import Corpus
 from advgen.errors import ConfigError, ContractError, DataError, nearest
+from advgen.files import user_path
 from advgen.registry import PluginRecord, discover, find_plugin, resolve
 from advgen.runs import RunFolder, checkpoint
 from advgen.setup import modality_class
@@ -73,7 +74,7 @@ def import_run(kind: str, path: Path | str, out: Path | str | None = None, plugi
         GenError: where no plugin has such an importer, the file cannot be used, or ``out`` is taken.
     """
     record, read = find_importer(kind, plugin)
-    source = Path(path).expanduser()
+    source = user_path(path)
     if not source.exists():
         raise DataError(f"{source} does not exist; expected a checkpoint to import as {kind}")
     imported = read(source)

@@ -12,9 +12,17 @@ INTERRUPTED = 130
 
 NOTHING_SAVED = "interrupted; nothing was saved"
 
+# The signals that end a run after saving it. No system has all of them: SIGBREAK is Ctrl-Break, on Windows only.
+SAVING = ("SIGINT", "SIGTERM", "SIGBREAK")
+
 _asked = False
 _held = False
 _outcome = NOTHING_SAVED
+
+
+def saving_signals() -> list[signal.Signals]:
+    """Return the signals of ``SAVING`` that this system has."""
+    return [getattr(signal, name) for name in SAVING if hasattr(signal, name)]
 
 
 def saved(step: int, run: object) -> None:

@@ -20,6 +20,7 @@ from advgen.data.datasets import names_set, whole_path
 from advgen.data.labels import counted
 from advgen.errors import ConfigError, DataError, GenError
 from advgen.evaluation import evaluate_loaded
+from advgen.files import user_path
 from advgen.metrics.comparison import USUAL, Comparison
 from advgen.metrics.judging import BLOCK
 from advgen.metrics.real import MAX_SAMPLES
@@ -119,7 +120,7 @@ def evaluate_samples(
     Raises:
         GenError: where either cannot be read, or they are too few.
     """
-    opened = open_folder(Path(samples).expanduser(), plugin, data, device, preset, overrides)
+    opened = open_folder(user_path(samples), plugin, data, device, preset, overrides)
     held = len(opened.data.splits["test"]) if "test" in opened.data.splits else 0
     fewest = comparison.neighbours + 1
     if len(opened) < fewest:

@@ -23,6 +23,7 @@ from advgen.data.resident import keep_on_device
 from advgen.engine import corrected, make_player
 from advgen.errors import ConfigError, ContractError, DataError, PluginError
 from advgen.estimators import get_estimator
+from advgen.files import user_path
 from advgen.losses import LOSSES, Loss, get_loss
 from advgen.metrics.report import better_direction
 from advgen.penalties import PENALTIES, Penalty, get_penalty, plays
@@ -81,7 +82,7 @@ def read_corpus(record: PluginRecord, config: RunConfig, new: bool = False) -> t
     if data.path and is_address(record, data.path):
         corpus = kind.read(options, dataclasses.replace(request, address=data.path))
         return kind(options, corpus.facts), corpus
-    given = Path(data.path).expanduser() if data.path else None
+    given = user_path(data.path) if data.path else None
     if given is not None and not given.exists() and not names_set(record, str(data.path)):
         meant = nearest_set(record, given) if new else ""
         raise DataError(f"data path {given} does not exist; {meant}{_way_out(record, new)}")

@@ -107,7 +107,7 @@ class Trainer:
         self.watch = OverfittingWatch(setup)
         self.told = set[str]()
         self.best: dict[str, Any] | None = folder.read_json("best.json") if (folder.path / "best.json").exists() else None
-        self.logged_at, self.logged_step = time.monotonic(), clock.step
+        self.logged_at, self.logged_step = time.perf_counter(), clock.step
         self.saved_step = clock.step if checkpoint.steps(folder.checkpoints) else -1
 
     def run(self, stop_after: int | None) -> RunResult:
@@ -199,7 +199,7 @@ class Trainer:
         return None
 
     def _log(self, logs: dict[str, Tensor]) -> None:
-        now, step = time.monotonic(), self.clock.step
+        now, step = time.perf_counter(), self.clock.step
         row = self._figures(logs)
         row["samples_per_second"] = (step - self.logged_step) * self.config.train.batch_size / max(now - self.logged_at, 1e-9)
         self.logged_at, self.logged_step = now, step
@@ -313,7 +313,7 @@ class Trainer:
 
 @contextmanager
 def _signals(trainer: Trainer) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the sitting at the next step; a second Ctrl-C ends it at once.
+    """Let Ctrl-C and the other signals of ``interrupts.SAVING`` end the sitting at the next step, and a second one at once.
 
     Raises:
         KeyboardInterrupt: where Ctrl-C was pressed before the first step.
@@ -328,7 +328,7 @@ def _signals(trainer: Trainer) -> Iterator[None]:
         trainer.signal = number
 
     try:
-        before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, remember) for number in interrupts.saving_signals()}
     except ValueError:  # not the main thread: signals stay the caller's
         yield
         return

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from advgen.errors import DataError
@@ -37,15 +37,16 @@ def read_pickled(path: Path, *, numbers: bool = False) -> dict[str, Tensor]:
         paths = os.pathsep.join(entry for entry in sys.path if entry)
         command = [sys.executable, "-P", "-m", "advgen.unpickling", str(path.absolute()), str(target)]
         command += ["numbers"] if numbers else []
+        environment = {**os.environ, "PYTHONPATH": paths}
         try:
             ended = subprocess.run(
-                command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=LIMIT_SECONDS
+                command, env=environment, capture_output=True, encoding="utf-8", errors="replace", timeout=LIMIT_SECONDS
             )
         except subprocess.TimeoutExpired as error:
             raise DataError(f"{path} was not read within {LIMIT_SECONDS} seconds and given up") from error
         if ended.returncode or not target.is_file():
             raise DataError(_refusal(path, ended.stdout, ended.stderr))
-        return {name: tensor.clone() for name, tensor in load_file(target).items()}  # not mapped: the folder goes
+        return load(target.read_bytes())  # not mapped: the folder goes
 
 
 def _refusal(path: Path, said: str, complained: str) -> str:

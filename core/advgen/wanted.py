@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from advgen.contracts import Batch
 from advgen.errors import ConfigError, DataError
+from advgen.files import file_name
 from advgen.latent.space import Space, load_places
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ class Wanted:
         """The sub-folder of a run's samples that they go to by default."""
         if self.latent is not None:
             path = Path(self.latent).absolute()
-            return f"latent-{path.stem}" if path.stem != LATENT else f"latent-of-{path.parent.name}"
+            return file_name(f"latent-{path.stem}" if path.stem != LATENT else f"latent-of-{path.parent.name}")
         return f"seed-{self.seed or 0}" if self.seeds is None and self.grid != CLASSES else "seeds"
 
 
@@ -170,8 +172,8 @@ def _by_class(run: LoadedRun, space: Space, seeds: Sequence[int]) -> Drawn:
         raise ConfigError("--grid classes: this run has no classes; expected rows x columns such as 4x8")
     wanted = [(seed, index) for seed in seeds for index in range(len(classes))]
     batch = Batch.cat([space.render(space.place(seed, index)) for seed, index in wanted])
-    folders = [re.sub(r"[^\w. -]|^\.+", "_", name) for name in classes]
-    if len(set(folders)) < len(folders):
+    folders = [file_name(name) for name in classes]
+    if len({unicodedata.normalize("NFC", name).casefold() for name in folders}) < len(folders):  # as macOS and Windows see them
         folders = [f"{index}-{name}" for index, name in enumerate(folders)]
     return Drawn(batch, [(folders[index], seed) for seed, index in wanted], len(classes), len(seeds))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from advgen.errors import ConfigError
+from advgen.errors import ConfigError, nearest
+
+DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -98,18 +102,53 @@ class _Sum(torch.autograd.Function):
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is the first GPU where there is one.
+    """Return the device of a name: ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` is the first CUDA GPU, else the CPU.
 
     Raises:
-        ConfigError: for a device that torch cannot use here.
+        ConfigError: if the device is unknown, not supported, or not usable here.
     """
     if name == "auto":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+        rank = os.environ.get("LOCAL_RANK", "0")
+        return _gpu(f"cuda:{rank}", int(rank)) if torch.cuda.is_available() else torch.device("cpu")
+    found = re.fullmatch(r"(cpu|cuda)(?::(\d+))?", name)
+    if found is None:
+        raise ConfigError(f"device {name!r} {_refusal(name.partition(':')[0])}; use --device cpu")
+    return torch.device("cpu") if found[1] == "cpu" else _gpu(name, None if found[2] is None else int(found[2]))
+
+
+def _refusal(kind: str) -> str:
+    """Say why a device other than a CPU or a CUDA GPU is refused."""
+    if kind == "mps":
+        return "is Apple's GPU, which is not supported: it lacks double precision, and no run was ever tested on it"
     try:
-        device = torch.device(name)
+        with warnings.catch_warnings(action="ignore"):  # torch warns of names that it no longer uses
+            torch.device(kind)
+    except RuntimeError:
+        return f"is unknown; {nearest(kind, DEVICES)}"
+    if kind in ("cpu", "cuda"):
+        return f"is not a device; expected {kind}, or {kind}:N such as {kind}:0"
+    return f"is not supported, though torch knows it; expected one of {', '.join(DEVICES)}"
+
+
+def _gpu(name: str, index: int | None) -> torch.device:
+    """Return a CUDA GPU.
+
+    Raises:
+        ConfigError: if it is not there, or cannot be used.
+    """
+    if not torch.backends.cuda.is_built():
+        raise ConfigError(f"device {name!r}: this torch was built without CUDA; install one with it, or use --device cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError(f"device {name!r}: torch finds no CUDA GPU or no driver for it here; use --device cpu")
+    count = torch.cuda.device_count()
+    if index is not None and index >= count:
+        there = "one GPU, cuda:0" if count == 1 else f"{count} GPUs, cuda:0 to cuda:{count - 1}"
+        raise ConfigError(f"device {name!r}: there is no such GPU here, but {there}; use one of these, or --device cpu")
+    device = torch.device("cuda", index) if index is not None else torch.device("cuda")
+    try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); try --device cpu") from error
+    except RuntimeError as error:
+        raise ConfigError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); use --device cpu") from error
     return device
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from advgen import interrupts
 from advgen.errors import ConfigError
+from advgen.files import replace_file
 
 RECORD = ".gen-samples.sha256"
 
@@ -24,14 +25,14 @@ class Written:
     def add(self, files: Iterable[Path], base: Path) -> None:
         """Note files below ``base`` under their names there."""
         lines = "".join(_line(path, base) for path in files)
-        with self.record.open("a", encoding="utf-8") as record:
+        with self.record.open("a", encoding="utf-8", newline="\n") as record:
             record.write(lines)
 
     def write(self, files: Iterable[Path]) -> None:
         """Note these files of the folder and no others."""
         draft = self.record.with_name(f"{RECORD}.tmp")
-        draft.write_text("".join(_line(path, self.folder) for path in files), encoding="utf-8")
-        draft.replace(self.record)
+        draft.write_text("".join(_line(path, self.folder) for path in files), encoding="utf-8", newline="\n")
+        replace_file(draft, self.record)
 
     def unchanged(self) -> list[Path]:
         """The noted files that are still what was written."""
@@ -48,7 +49,7 @@ class Written:
             return []
         lines = self.record.read_text(encoding="utf-8", errors="replace").splitlines()
         pairs = [line.split("  ", 1) for line in lines if len(line) > 66 and line[64:66] == "  "]
-        return [(self.folder / name, digest) for digest, name in pairs if not {"..", ""} & set(name.split("/"))]
+        return [(self.folder / name, digest) for digest, name in pairs if _leads_inside(name)]
 
 
 class Draft:
@@ -95,7 +96,7 @@ class Draft:
             path.parent.mkdir(parents=True, exist_ok=True)
         self._written.add(made, self.folder)
         for path, place in zip(made, places, strict=True):
-            path.replace(place)
+            replace_file(path, place)
         self.removed = sorted(self._own - set(places))
         for path in self.removed:
             path.unlink()
@@ -133,6 +134,12 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ConfigError(f"cannot write samples to {folder}: {error.strerror or error}; choose another --out") from error
+
+
+def _leads_inside(name: str) -> bool:
+    """Whether a name is one below a folder, by the rules of this system: on Windows ``..\\x`` and ``C:x`` lead out too."""
+    path = Path(name)
+    return bool(path.parts) and not path.anchor and ".." not in path.parts
 
 
 def _line(path: Path, base: Path) -> str:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from advgen import Corpus, DataError, DataRequest, Source, content_hash, is_manifest, split_indices
+from advgen import Corpus, DataError, DataRequest, Source, content_hash, is_manifest, split_indices, user_path
 from advgen_image import shapes
 from advgen_image.config import ImageConfig
 from advgen_image.folder import read_folder
@@ -54,7 +54,7 @@ def read_corpus(config: ImageConfig, request: DataRequest) -> Corpus:
     if request.path is None and not request.address:
         return _shapes_corpus(config, request)
     if request.path is not None:
-        path = request.path.expanduser()
+        path = user_path(request.path)
         if not path.exists():
             raise DataError(
                 f"data path {path} does not exist; expected a folder of images or of idx files, a zip archive of images, a "

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from advgen import Batch, DataError, read_pickled
+from advgen import Batch, DataError, read_pickled, user_path
 from advgen_image.files import to_pixels
 from advgen_image.inception import Inception
 
@@ -64,7 +64,7 @@ def load_inception(cache: Path, weights: Path | None, device: torch.device) -> I
     Raises:
         DataError: where the file is missing, holds other tensors or code, or cannot be fetched.
     """
-    file = weights.expanduser() if weights is not None else fetched(cache)
+    file = user_path(weights) if weights is not None else fetched(cache)
     if not file.is_file():
         raise DataError(f"--weights {file} does not exist; expected the file of {URL}, or leave --weights out to fetch it")
     with torch.device("meta"):

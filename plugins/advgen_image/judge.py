@@ -6,8 +6,6 @@ Trained on the train split alone, from its own fixed seed, and cached; it never 
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advgen import Batch, Corpus, content_hash
+from advgen import Batch, Corpus, content_hash, keep_file
 from advgen_image.networks import ImageShape
 
 NUM_FEATURES = 64
@@ -119,7 +117,7 @@ def train_judge(corpus: Corpus, shape: ImageShape, prepare: Callable[[Batch], Ba
             network.load_state_dict(load(file.read_bytes()))
         else:
             _fit(network, corpus, prepare)
-            _save(network, file)
+            keep_file(file, save(network.state_dict()), "weights of the judge")
     return ImageJudge(network)
 
 
@@ -140,11 +138,3 @@ def _fit(network: JudgeNetwork, corpus: Corpus, prepare: Callable[[Batch], Batch
             network.cost(batch.values, batch.condition.get("label")).backward()
             optimizer.step()
             schedule.step()
-
-
-def _save(network: JudgeNetwork, file: Path) -> None:
-    """Write beside, then rename, so that a cached judge is always whole."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as draft:
-        draft.write(save(network.state_dict()))
-    os.replace(draft.name, file)

@@ -20,15 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
-from advgen import DataError, cache_folder, content_hash
+from advgen import DataError, cache_folder, content_hash, replace_file
 from advgen_image.decoding import BadImage, Target, decode_each
 from advgen_image.listing import Item
 
 VERSION = 2
 CHUNK = 1024
-DRAFT = ".decoding-"
+DRAFT, LOCK = ".decoding-", "lock"
+ZEROS = 2**20
 JUST_MADE_SECONDS = 60
 
 
@@ -97,7 +99,7 @@ def _load_mapped(count: int, target: Target, key: str, fill: Fill) -> Loaded:
     name = content_hash([key.encode(), repr((VERSION, target)).encode()])[:32]
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with locked(cache / f"{name}.lock"):  # others that want the same wait for it, instead of decoding too
+        with FileLock(cache / f"{name}.lock"):  # others that want the same wait for it, instead of decoding too
             found = _open_cache(cache, name, target)
             if found is None:
                 _build_cache(cache, name, count, target, fill)
@@ -128,24 +130,38 @@ def _open_cache(cache: Path, name: str, target: Target) -> Loaded | None:
 def _build_cache(cache: Path, name: str, count: int, target: Target, fill: Fill) -> None:
     """Write beside, then rename, the index last: it is what marks an entry as whole."""
     _sweep(cache)
-    shape = (count, target.channels, target.height, target.width)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=DRAFT) as scratch, locked(Path(scratch) / "lock"):
+    with (
+        tempfile.TemporaryDirectory(dir=cache, prefix=DRAFT, ignore_cleanup_errors=True) as scratch,
+        FileLock(Path(scratch) / LOCK),
+    ):
         draft, index = Path(scratch) / "values.npy", Path(scratch) / "index.json"
-        values = np.lib.format.open_memmap(draft, mode="w+", dtype=target.dtype, shape=shape)
-        _reserve(draft)
-        kept, bad = fill(values)
-        values.flush()
-        index.write_text(json.dumps({"kept": kept, "bad": bad}), encoding="utf-8")
+        kept, bad = _fill_draft(draft, count, target, fill)
+        index.write_text(json.dumps({"kept": kept, "bad": bad}), encoding="utf-8", newline="\n")
         (cache / f"{name}.json").unlink(missing_ok=True)
-        os.replace(draft, cache / f"{name}.npy")
-        os.replace(index, cache / f"{name}.json")
+        replace_file(draft, cache / f"{name}.npy")
+        replace_file(index, cache / f"{name}.json")
 
 
-def _reserve(file: Path) -> None:
-    """Take the disk space now: a mapped file that meets a full disk later ends the process without a word."""
+def _fill_draft(draft: Path, count: int, target: Target, fill: Fill) -> tuple[list[int], list[str]]:
+    """Fill an array file through a map. It is closed on return, as Windows renames no file that is mapped."""
+    shape = (count, target.channels, target.height, target.width)
+    np.lib.format.open_memmap(draft, mode="w+", dtype=target.dtype, shape=shape)
+    _reserve(draft, num_bytes(count, target))
+    values = np.load(draft, mmap_mode="r+", allow_pickle=False)
+    found = fill(values)
+    values.flush()
+    return found
+
+
+def _reserve(file: Path, num_last: int) -> None:
+    """Take the disk space of the last bytes now: a mapped file that meets a full disk later ends the process without a word."""
     with file.open("rb+") as stream:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+            return
+        stream.seek(-num_last, os.SEEK_END)
+        for start in range(0, num_last, ZEROS):
+            stream.write(bytes(min(ZEROS, num_last - start)))
 
 
 def _sweep(cache: Path) -> None:
@@ -153,29 +169,9 @@ def _sweep(cache: Path) -> None:
     for draft in cache.glob(f"{DRAFT}*"):
         with contextlib.suppress(OSError):
             if time.time() - draft.stat().st_mtime > JUST_MADE_SECONDS:
-                with locked(draft / "lock", wait=False):
-                    shutil.rmtree(draft, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def locked(file: Path, wait: bool = True) -> Iterator[None]:
-    """Hold a lock file while in the block.
-
-    Raises:
-        BlockingIOError: where another holds it and ``wait`` is false.
-    """
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            import fcntl
-        except ImportError as error:  # Windows has no flock: there drafts stay, and each process decodes for itself
-            if not wait:
-                raise BlockingIOError(f"{file} cannot be tried") from error
-        else:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
-    finally:
-        os.close(descriptor)
+                with FileLock(draft / LOCK, timeout=0):
+                    pass  # nobody holds it
+                shutil.rmtree(draft, ignore_errors=True)
 
 
 def _decode_into(values: NDArray[Any], pictures: Sequence[Picture], target: Target) -> tuple[list[int], list[str]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import tokenizers
 
-from advgen import DataError, DataRequest, cache_folder
+from advgen import DataError, DataRequest, cache_folder, replace_file, user_path
 
 from .config import TextConfig
 from .origins import Origin, file_hash
@@ -49,7 +49,7 @@ def through_cache(
     try:
         if not _is_whole(target):
             _write(target, build)
-        about = json.loads((target / ABOUT).read_text())
+        about = json.loads((target / ABOUT).read_text(encoding="utf-8"))
         return about, {name: map_arrays(target, name) for name in about["splits"]}
     except OSError as error:
         raise DataError(
@@ -60,7 +60,7 @@ def through_cache(
 
 def _key(origin: Origin, config: TextConfig, request: DataRequest) -> str:
     """A hash of the names and content of all parts and of all that decides their tokens and splits."""
-    own = [] if config.pretrained is None else [Path(config.pretrained).expanduser() / "tokenizer.json"]
+    own = [] if config.pretrained is None else [user_path(config.pretrained) / "tokenizer.json"]
     content = [*origin.content(), *((file.name, file_hash(file)) for file in own)]
     options = [getattr(config, name, None) for name in OPTIONS]
     splits = [request.max_bad, request.validation_share, request.test_share]
@@ -70,7 +70,7 @@ def _key(origin: Origin, config: TextConfig, request: DataRequest) -> str:
 def _is_whole(folder: Path) -> bool:
     """Whether every file has the size it was written with."""
     try:
-        sizes = json.loads((folder / ABOUT).read_text())["sizes"]
+        sizes = json.loads((folder / ABOUT).read_text(encoding="utf-8"))["sizes"]
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, KeyError):
         return False
@@ -91,10 +91,10 @@ def _write(target: Path, build: Callable[[Path], Encoded]) -> None:
             "bad": encoded.bad,
             "notes": encoded.notes,
         }
-        (folder / ABOUT).write_text(json.dumps(about))
+        (folder / ABOUT).write_text(json.dumps(about), encoding="utf-8", newline="\n")
         shutil.rmtree(target, ignore_errors=True)
         try:
-            folder.rename(target)
+            replace_file(folder, target)
         except OSError:
             if not _is_whole(target):  # another run may have been first
                 raise

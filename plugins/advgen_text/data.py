@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from advgen import Corpus, DataError, DataRequest, counted
+from advgen import Corpus, DataError, DataRequest, counted, user_path
 
 from . import phrases
 from .backbone import pretrained_facts
@@ -78,9 +78,7 @@ def encode(read: Reader, config: TextConfig, request: DataRequest, folder: Path 
         share: of the training lines, for the vocabulary.
     """
     survey, notes = Survey(request, share), Notes()
-    pretrained = (
-        None if config.pretrained is None else pretrained_facts(Path(config.pretrained).expanduser(), config.max_length)
-    )
+    pretrained = None if config.pretrained is None else pretrained_facts(user_path(config.pretrained), config.max_length)
     tokenizer = learn(survey.of(read(notes)), config)
     survey.check(notes)
     classes = sorted(survey.labels)
@@ -131,7 +129,7 @@ def learn(lines: Iterable[str], config: TextConfig) -> Tokenizer:
             lines, kind=config.tokenizer, vocabulary_size=config.vocabulary_size, lower_case=config.lower_case
         )
     deque(lines, maxlen=0)
-    file = Path(config.pretrained).expanduser() / "tokenizer.json"
+    file = user_path(config.pretrained) / "tokenizer.json"
     try:
         found = Tokenizer(file.read_text(encoding="utf-8"))
     except Exception as error:  # the package raises nothing narrower

@@ -15,7 +15,7 @@ def write_samples(rows: Sequence[Row], folder: Path, file_format: str, start: in
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"samples.{file_format}"
     lines = [row["text"] if file_format == "txt" else json.dumps(row, ensure_ascii=False) for row in rows]
-    with path.open("a" if start else "w", encoding="utf-8") as stream:
+    with path.open("a" if start else "w", encoding="utf-8", newline="\n") as stream:
         stream.writelines(f"{line}\n" for line in lines)
     return [path]
 
@@ -25,7 +25,7 @@ def write_table(rows: Sequence[Row], stem: Path) -> list[Path]:
     width = max((len(row.get("class", "")) for row in rows), default=0)
     path = stem.with_name(stem.name + ".txt")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(_line(number, row, width) for number, row in enumerate(rows)), encoding="utf-8")
+    path.write_text("".join(_line(number, row, width) for number, row in enumerate(rows)), encoding="utf-8", newline="\n")
     return [path]
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from advgen import Discriminator
+from advgen import Discriminator, user_path
 
 from .backbone import Body, width_of
 from .config import TextConfig
@@ -24,7 +23,7 @@ def make_generator(config: TextConfig, facts: Mapping[str, Any], vocabulary: int
         return RelationalWriter(sizes, embedding=config.generator_embedding, **memory)
     pretrained = facts.get("pretrained") or {}
     made = TransformerWriter(sizes, _body(config, facts), untied=bool(pretrained.get("untied")))
-    folder = Path(config.pretrained or "").expanduser()
+    folder = user_path(config.pretrained or "")
     # A run that is sampled from has weights of its own, and the folder may be gone.
     if config.pretrained is not None and folder.is_dir():
         made.take_pretrained(folder, int(pretrained["end"]))

@@ -11,6 +11,7 @@ import typer
 
 from advgen import interrupts
 from advgen.cli import config, data, env, evaluate, export, imports, latents, plugins, runs, sample, train, usage
+from advgen.cli.output import escape_unknown_characters
 from advgen.errors import ConfigError, GenError
 
 app = typer.Typer(
@@ -65,6 +66,7 @@ def command() -> None:
     (data classes are), even where it was caught. And a rank of several now and then aborts in the clean-up of its backend,
     long after everything is saved, which torchrun takes for a failure of all.
     """
+    escape_unknown_characters()
     try:
         main()
     except SystemExit as ended:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import json
 import logging
 import math
@@ -28,7 +30,7 @@ ConfigOption = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key: generator.learning_rate=1e-4.")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ...")]
+DeviceOption = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
 StepOption = Annotated[
     int | None, typer.Option("--step", min=0, metavar="N", help="A saved step (gen runs show RUN); default the newest.")
@@ -59,6 +61,13 @@ def to_stderr() -> Iterator[None]:
         log.propagate = propagated
 
 
+def escape_unknown_characters() -> None:
+    """Write characters that a terminal or pipe cannot take as escapes, such as ``\\u4e2d``, instead of failing on them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
 def say(text: str) -> None:
     """Print on standard output, under torchrun from rank 0 alone."""
     if os.environ.get("RANK", "0") == "0":
@@ -67,7 +76,8 @@ def say(text: str) -> None:
 
 def say_json(value: Any) -> None:
     """Print strict JSON: numbers that are not finite become null, paths become strings."""
-    say(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+    escaped = not codecs.lookup(getattr(sys.stdout, "encoding", None) or "ascii").name.startswith("utf")
+    say(json.dumps(_plain(value), indent=2, ensure_ascii=escaped, allow_nan=False))
 
 
 def table(rows: list[list[str]], header: list[str]) -> str:

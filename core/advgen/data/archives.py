@@ -19,12 +19,15 @@ from typing import IO
 
 from advgen.cache import cache_folder
 from advgen.errors import DataError
+from advgen.files import replace_file, suits_windows
 
 ZIP = (".zip",)
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 LARGEST_BYTES = 32 * 2**30
 MOST_FILES = 2_000_000
 BLOCK = 2**20
+STRICT_NAMES = os.name == "nt"
+"""Whether this system reads some names as others: ``aux.png`` as a device, ``a:b`` as a stream of the file ``a``."""
 JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
 
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError)
@@ -131,7 +134,7 @@ def _unpack(archive: Path, target: Path) -> None:
 
 def _publish(draft: Path, target: Path) -> None:
     try:
-        draft.rename(target)
+        replace_file(draft, target)
     except OSError:
         if not target.is_dir():  # else another process was quicker, with the same content
             raise
@@ -144,8 +147,12 @@ def _write_all(archive: Path, folder: Path) -> None:
         if place is None:
             continue
         num_files += 1
+        if STRICT_NAMES and not all(map(suits_windows, place.parts)):
+            raise _refusal(archive, name, "has a name that Windows does not take")
         path = folder / place
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            raise _refusal(archive, name, "comes twice, or differs from another name only in what this system ignores")
         with path.open("xb") as out:
             while block := stream.read(BLOCK):
                 num_bytes += len(block)

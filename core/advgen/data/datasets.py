@@ -17,6 +17,7 @@ from typing import Any
 from advgen.cache import cache_folder
 from advgen.data.archives import BLOCK, is_archive, is_zip, unpacked
 from advgen.errors import DataError
+from advgen.files import replace_file, user_path
 from advgen.registry import PluginRecord, discover
 from advgen.spec import DataSet, RemoteFile
 
@@ -32,7 +33,7 @@ def named_sets(record: PluginRecord | None = None) -> dict[str, tuple[str, DataS
 
 def names_set(record: PluginRecord | None, data: str) -> bool:
     """Whether this is a named set: a file or folder of that name comes first."""
-    return not Path(data).expanduser().exists() and data in named_sets(record)
+    return not user_path(data).exists() and data in named_sets(record)
 
 
 def nearest_set(record: PluginRecord | None, data: Path) -> str:
@@ -44,7 +45,7 @@ def nearest_set(record: PluginRecord | None, data: Path) -> str:
 
 def is_address(record: PluginRecord | None, data: str) -> bool:
     """Whether this is what a plugin finds itself, such as ``hub:owner/name``: a file or folder of that name comes first."""
-    return not Path(data).expanduser().exists() and bool(readers_of(record, data))
+    return not user_path(data).exists() and bool(readers_of(record, data))
 
 
 def readers_of(record: PluginRecord | None, address: str) -> list[PluginRecord]:
@@ -56,7 +57,7 @@ def readers_of(record: PluginRecord | None, address: str) -> list[PluginRecord]:
 
 def whole_path(place: Path | str) -> str:
     """A path that holds from everywhere, without ``..``; links in it are followed only where ``..`` may stand behind one."""
-    path = Path(place).expanduser()
+    path = user_path(place)
     return str(path.resolve() if ".." in path.parts else path.absolute())
 
 
@@ -70,7 +71,7 @@ def locate(record: PluginRecord | None, data: str) -> Path:
     """
     if names_set(record, data):
         return fetch(data, named_sets(record)[data][1])
-    path = Path(data).expanduser()
+    path = user_path(data)
     in_place = is_zip(path) and (record is None or (record.spec is not None and record.spec.reads_zip))
     return unpacked(path) if is_archive(path) and not in_place else path
 
@@ -116,7 +117,7 @@ def _download_all(name: str, entry: DataSet, target: Path) -> None:
             print(f"fetching {name}: {file.url}{note}", file=sys.stderr, flush=True)
             _download(name, file, draft / file.name)
         try:
-            draft.rename(target)
+            replace_file(draft, target)
         except OSError:
             if not target.is_dir():  # else another process was quicker
                 raise

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from advgen.errors import DataError
+from advgen.files import user_path
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 COLUMNS = ("path", "label", "start", "duration", "split")
@@ -113,7 +114,7 @@ def _row(file: Path, entries: Mapping[str, Any]) -> ManifestRow:
     written = _text(entries, "path")
     if written is None:
         raise ValueError("has no path")
-    path = file.parent / Path(written).expanduser()
+    path = _place(file.parent, written)
     if not path.is_file():
         raise ValueError(f"names {written}, which is {'a folder' if path.is_dir() else 'not there'}")
     start, duration = _seconds(entries, "start"), _seconds(entries, "duration")
@@ -125,6 +126,12 @@ def _row(file: Path, entries: Mapping[str, Any]) -> ManifestRow:
         raise ValueError(f"has split {split!r}, expected train, validation or test")
     part = "" if start is None and duration is None else f"@{start or 0:g}+{'' if duration is None else f'{duration:g}'}"
     return ManifestRow(written + part, path, _text(entries, "label"), start or 0.0, duration, chosen)
+
+
+def _place(folder: Path, written: str) -> Path:
+    """Return the file that a row names. Lists that were made on Windows may have backslashes between folders."""
+    path, other = folder / user_path(written), folder / user_path(written.replace("\\", "/"))
+    return other if not path.is_file() and other.is_file() else path
 
 
 def _text(entries: Mapping[str, Any], name: str) -> str | None:

@@ -17,6 +17,7 @@ from advgen.config.model import RunConfig
 from advgen.errors import CheckpointError, ConfigError
 from advgen.export import ExportRequest, ExportResult
 from advgen.export.card import CardFacts, write_card
+from advgen.files import replace_file
 from advgen.runs.folder import EXPORT_CONFIG, EXPORT_LIBRARY, EXPORT_SCHEMA, RunFolder, is_export
 from advgen.sampling import LoadedRun
 
@@ -39,7 +40,7 @@ def write_folder(run: LoadedRun, request: ExportRequest) -> ExportResult:
             draft.mkdir()
             reports = _reports(run)
             _fill(draft, run, request, reports)
-            draft.rename(target)
+            replace_file(draft, target)
     except SafetensorError as error:  # a full disk, within the library
         raise ConfigError(f"cannot write {target}: {error}; choose another --out") from error
     except OSError as error:
@@ -76,7 +77,7 @@ def _fill(draft: Path, run: LoadedRun, request: ExportRequest, reports: list[dic
         samples=_write_samples(draft / "samples", run),
         folder=draft,
     )
-    (draft / "README.md").write_text(write_card(facts), encoding="utf-8")
+    (draft / "README.md").write_text(write_card(facts), encoding="utf-8", newline="\n")
 
 
 def _write_samples(folder: Path, run: LoadedRun) -> list[Path]:
@@ -109,7 +110,7 @@ def _write_config(draft: Path, run: LoadedRun, config: RunConfig) -> None:
         "config": config.model_dump(mode="json"),
         "facts": dict(run.modality.facts),
     }
-    (draft / EXPORT_CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (draft / EXPORT_CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", newline="\n")
 
 
 def origin(run: LoadedRun) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import re
 import tempfile
 import warnings
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from advgen.contracts import Generator, Modality
 from advgen.errors import ConfigError, GenError, PluginError
 from advgen.export import ExportRequest, ExportResult
+from advgen.files import replace_file
 from advgen.optional_imports import needed_import
 from advgen.randomness import keyed_generator
 from advgen.sampling import LoadedRun
@@ -227,7 +227,7 @@ def _write(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".exporting-") as draft:
             (Path(draft) / path.name).write_bytes(content)
-            os.replace(Path(draft) / path.name, path)
+            replace_file(Path(draft) / path.name, path)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}; choose another --out") from error
 

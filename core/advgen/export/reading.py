@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from advgen.config.explain import explain
 from advgen.config.model import RunConfig
@@ -60,13 +60,12 @@ def _tensors(path: Path, weights: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The weights, checked against the hash that the configuration has of them."""
     file = path / Path(str(weights.get("file"))).name
     try:
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if digest != weights.get("sha256"):
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != weights.get("sha256"):
             raise CheckpointError(
                 f"{file} is damaged or was changed: its sha256 is not that of {EXPORT_CONFIG}; fetch it again"
             )
-        tensors: dict[str, torch.Tensor] = load_file(file)
+        tensors: dict[str, torch.Tensor] = load(content)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file} cannot be read ({error}); fetch it again") from error
     return tensors

@@ -14,6 +14,7 @@ import torch
 from advgen import interrupts
 from advgen.contracts import Batch, Discriminator, Modality
 from advgen.errors import CheckpointError, DataError
+from advgen.files import file_name, replace_file, user_path
 from advgen.latent.search import Found, Measure, Search, search
 from advgen.latent.space import Space, plain, require_movable, save_places
 from advgen.runs import RunFolder, checkpoint
@@ -73,7 +74,7 @@ def project_run(
     """
     wanted = wanted or Search()
     wanted.check()
-    source = Path(file).expanduser()
+    source = user_path(file)
     if not source.exists():
         raise DataError(f"{source} does not exist; expected a file to project")
     loaded = load_run(run, device, plugin, step)
@@ -85,7 +86,7 @@ def project_run(
     prepared = _prepared(space, target)
     found = search(space, Measure(_discriminator(loaded), prepared), wanted, _reporter(wanted, say))
     seconds = round(time.monotonic() - began, 1)
-    folder = Path(out) if out is not None else loaded.folder / "samples" / f"projection-{source.stem}"
+    folder = Path(out) if out is not None else loaded.folder / "samples" / file_name(f"projection-{source.stem}")
     facts = {"file": str(source), "seconds": seconds, "search": vars(wanted), "remarks": remarks}
     latent, files = _write(loaded, space, prepared, found, folder, facts)
     distances = {name: dict(row) for name, row in found.distances.items()}
@@ -144,7 +145,8 @@ def _write(
         origin = {"run": str(loaded.folder), "step": str(loaded.step), "weights": loaded.weights, "space": space.kind}
         save_places(latent, found.place, origin)
         named = {"class": _class_of(space, found), "distances": {name: dict(row) for name, row in found.distances.items()}}
-        record.write_text(json.dumps({**origin, "step": loaded.step, **named, **facts}, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps({**origin, "step": loaded.step, **named, **facts}, indent=2) + "\n"
+        record.write_text(text, encoding="utf-8", newline="\n")
         placed = draft.place([*files, latent, record])
     return folder / latent.name, placed
 
@@ -152,8 +154,10 @@ def _write(
 def _write_as(name: str, modality: Modality[Any], batch: Batch, folder: Path) -> list[Path]:
     """One sample's files in the modality's format, under another name."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as draft:
-        made = modality.write(batch, Path(draft))
-        return [path.replace(folder / f"{name}{path.suffix}") for path in made]
+        places = {path: folder / f"{name}{path.suffix}" for path in modality.write(batch, Path(draft))}
+        for path, place in places.items():
+            replace_file(path, place)
+    return list(places.values())
 
 
 def _class_of(space: Space, found: Found) -> str | None:

@@ -175,7 +175,9 @@ def load_places(path: Path, space: Space) -> tuple[list[Place], dict[str, str]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            tensors, facts = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            # Copies, as tensors of the library keep the file mapped, and Windows replaces no mapped file.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            facts = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path} cannot be read as latents ({error}); expected a .safetensors file of gen project") from error
     if "latent" not in tensors or not len(tensors["latent"]):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from advgen.errors import GenError
+from advgen.files import replace_file
 
 Report = Mapping[str, Any]
 
@@ -46,10 +47,10 @@ def _write(report: Report, path: Path, earlier: Path | None) -> None:
     """Replace the file at once, so that a full disk leaves the old one; what was there moves to ``earlier``, where given."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8", newline="\n")
         if earlier is not None:
-            path.replace(earlier)
-        temporary.replace(path)
+            replace_file(path, earlier)
+        replace_file(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise GenError(

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from torch import Tensor
 
 from advgen.contracts import Batch, Judge
 from advgen.data.memory import content_hash
+from advgen.files import keep_file
 from advgen.metrics.judging import View, blocks_of, see
 
 VERSION = "1"
@@ -82,17 +80,5 @@ def _read(file: Path) -> View | None:
 
 
 def _write(view: View, file: Path) -> None:
-    """Beside its place, then renamed; a cache that cannot be written costs time alone."""
     found = {name: getattr(view, name) for name in PARTS}
-    content = save({name: tensor.contiguous() for name, tensor in found.items() if tensor is not None})
-    draft: Path | None = None
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as stream:
-            draft = Path(stream.name)
-            stream.write(content)
-        os.replace(draft, file)
-    except OSError as error:
-        if draft is not None:
-            draft.unlink(missing_ok=True)
-        logging.getLogger("advgen").warning("features are not kept in %s: %s", file.parent, error.strerror or error)
+    keep_file(file, save({name: tensor.contiguous() for name, tensor in found.items() if tensor is not None}), "features")

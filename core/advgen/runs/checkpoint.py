@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as parse
+from safetensors.torch import save_file
 from torch import Tensor
 
 from advgen.errors import CheckpointError
+from advgen.files import replace_file
 from advgen.runs.folder import saved_steps
 
 SCHEMA = 1
@@ -35,12 +37,13 @@ def save(folder: Path, step: int, parts: Mapping[str, Tensors], facts: Mapping[s
         temporary.mkdir()
         files = {name: _write_part(temporary / f"{name}.safetensors", tensors) for name, tensors in parts.items()}
         manifest = {"schema": SCHEMA, "step": step, "files": files, **facts}
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True), encoding="utf-8")
+        text = json.dumps(manifest, indent=2, sort_keys=True)
+        (temporary / "manifest.json").write_text(text, encoding="utf-8", newline="\n")
         _sync(temporary / "manifest.json")
         if target.exists():
             shutil.rmtree(target)
-        temporary.rename(target)
-        _sync(folder)
+        replace_file(temporary, target)
+        _sync_folder(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         way = "earlier checkpoints are untouched. Free space, then: gen resume"
@@ -57,6 +60,14 @@ def _write_part(path: Path, tensors: Tensors) -> dict[str, Any]:
 
 
 def _sync(path: Path) -> None:
+    with path.open("rb+") as handle:  # Windows syncs no file that is open for reading only
+        os.fsync(handle.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Make the names in a folder safe from a power cut, on systems that can open a folder: Windows cannot."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -94,10 +105,11 @@ def load(folder: Path, step: int) -> tuple[dict[str, Tensors], dict[str, Any]]:
 def _read_part(path: Path, about: Mapping[str, Any]) -> Tensors:
     if not path.is_file():
         raise CheckpointError(f"checkpoint file {path} is missing")
-    if path.stat().st_size != about["bytes"] or _sha256(path) != about["sha256"]:
+    content = path.read_bytes()  # not mapped: Windows neither renames nor deletes a file that is
+    if hashlib.sha256(content).hexdigest() != about["sha256"]:
         raise CheckpointError(f"checkpoint file {path} is damaged: its sha256 is not the manifest's")
     try:
-        tensors: Tensors = load_file(path)
+        tensors: Tensors = parse(content)
     except SafetensorError as error:
         raise CheckpointError(f"checkpoint file {path} cannot be read ({error})") from error
     return tensors
@@ -136,7 +148,8 @@ def rotate(folder: Path, keep: int, spare: set[int]) -> None:
     """Keep the newest ``keep`` checkpoints and those in ``spare``; sweep half-written ones."""
     for step in steps(folder)[:-keep]:
         if step not in spare:
-            shutil.rmtree(folder / f"step-{step:08d}", ignore_errors=True)
+            with contextlib.suppress(OSError):  # on Windows it stays, whole, while somebody reads it
+                (folder / f"step-{step:08d}").rename(folder / f".tmp-{step:08d}-old")
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
 

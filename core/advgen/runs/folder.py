@@ -16,10 +16,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from advgen.config.load import from_toml
 from advgen.config.model import RunConfig
 from advgen.errors import CheckpointError, ConfigError
+from advgen.files import replace_file
 
+LOCK, OWNER = ".lock", ".owner"
 EXPORT_CONFIG, EXPORT_LIBRARY, EXPORT_SCHEMA = "config.json", "advgen", 1
 RUNS = "runs"
 EXPORT_NEEDS = ("plugin", "config", "facts", "weights", "step", "fingerprint")
@@ -111,7 +115,9 @@ class RunFolder:
             yield
         except BaseException:
             if not saved_steps(self.checkpoints):
-                for own in [self.path] if new else [*self._visible(), self.path / ".lock"]:  # nothing else was there
+                for own in (
+                    [self.path] if new else [*self._visible(), self.path / LOCK, self.path / OWNER]
+                ):  # nothing else was there
                     shutil.rmtree(own, ignore_errors=True) if own.is_dir() else own.unlink(missing_ok=True)
             raise
 
@@ -121,23 +127,31 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder; the lock dies with the process.
+        """Hold the folder for writing; the lock dies with the process.
 
         Raises:
-            CheckpointError: where another process holds it.
+            CheckpointError: if another process holds it, or another thread of this one, or it cannot be locked.
         """
-        with writing(self.path / ".lock"):
-            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        lock, owner = FileLock(self.path / LOCK, timeout=0), self.path / OWNER
         try:
-            if not _try_lock(descriptor):
-                owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
-                raise CheckpointError(f"{self.path} is in use by process {owner}; wait for it to end")
-            with contextlib.suppress(OSError):  # a full disk: the lock holds without the number
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, str(os.getpid()).encode())
+            lock.acquire()
+        except Timeout as error:
+            raise CheckpointError(f"{self.path} is in use by process {_number_in(owner)}; wait for it to end") from error
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path / LOCK} cannot be locked ({error.strerror or error}); make the folder writable, or move the run "
+                "to a disk that allows locks"
+            ) from error
+        try:
+            # In a file of its own, as nobody can read a locked one on Windows. On a full disk the lock holds without it.
+            with contextlib.suppress(OSError):
+                owner.unlink(missing_ok=True)
+                owner.write_text(f"{os.getpid()}\n", encoding="utf-8", newline="\n")
             yield
         finally:
-            os.close(descriptor)
+            with contextlib.suppress(OSError):
+                owner.unlink(missing_ok=True)
+            lock.release()
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file whole or not at all."""
@@ -192,16 +206,12 @@ def _step_of(row: str) -> float:
         return math.inf
 
 
-def _try_lock(descriptor: int) -> bool:
+def _number_in(owner: Path) -> str:
+    """Return the number of the process that holds a run, as it left it."""
     try:
-        import fcntl
-    except ImportError:  # Windows has no flock; there the second writer is not refused
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return owner.read_text(encoding="utf-8", errors="replace").strip() or "unknown"
     except OSError:
-        return False
-    return True
+        return "unknown"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -213,8 +223,8 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".part")
     with writing(path):
         try:
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+            replace_file(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -225,7 +235,7 @@ def append_text(path: Path, text: str) -> None:
     Raises:
         CheckpointError: where the disk is full or not writable.
     """
-    with writing(path), path.open("a", encoding="utf-8") as handle:
+    with writing(path), path.open("a", encoding="utf-8", newline="\n") as handle:
         handle.write(text)
 
 

@@ -22,8 +22,9 @@ def entry_is_torch_free(subject: Subject) -> None:
     for module in dict.fromkeys(name.partition(":")[0] for name in modules):
         code = f"import sys, importlib; importlib.import_module({module!r}); sys.exit(3 if 'torch' in sys.modules else 0)"
         paths = os.pathsep.join(path for path in sys.path if path)
+        environment = {**os.environ, "PYTHONPATH": paths}
         done = subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
+            [sys.executable, "-c", code], env=environment, capture_output=True, encoding="utf-8", errors="replace"
         )
         last = (done.stderr.strip().splitlines() or [""])[-1]
         subject.expect(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +12,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
-from advgen import Batch, DataError, DataRequest, cache_folder, class_notes, content_hash, is_manifest, split_indices
+from advgen import (
+    Batch,
+    DataError,
+    DataRequest,
+    cache_folder,
+    class_notes,
+    content_hash,
+    is_manifest,
+    replace_file,
+    split_indices,
+)
 from advgen_audio.config import AudioConfig
 from advgen_audio.data.decoding import SILENT_PEAK, read_channels, silence
 from advgen_audio.data.scanning import Rejects, SoundFile, scan
@@ -192,20 +202,8 @@ def _through_cache(target: Path, clips: Iterator[Tensor], files: Sequence[SoundF
     """
     index_file = target.with_suffix(".json")
     try:
-        if target.exists() and index_file.exists():
-            index = json.loads(index_file.read_text())
-            names = set(index["kept"])
-            kept.files += [file for file in files if file.name in names]
-            kept.sizes += index["sizes"]
-            for reason in index["bad"]:
-                rejects.add(*reason.split(": ", 1))
-        else:
-            before = len(rejects.reasons)
-            _write_cache(target, clips)
-            index = {"kept": [file.name for file in kept.files], "sizes": kept.sizes, "bad": rejects.reasons[before:]}
-            partial = index_file.with_suffix(f".{os.getpid()}.partial")
-            partial.write_text(json.dumps(index))
-            partial.replace(index_file)  # last: without it the samples count as absent
+        with FileLock(target.with_suffix(".lock")):  # others that want the same wait for it, instead of decoding too
+            _fill_cache(target, index_file, clips, files, rejects, kept)
     except OSError as error:
         raise DataError(
             f"decoded sound cannot be kept in {target.parent}: {error.strerror or error}; make room there, or set "
@@ -214,13 +212,26 @@ def _through_cache(target: Path, clips: Iterator[Tensor], files: Sequence[SoundF
     return np.memmap(target, dtype=np.int16, mode="r") if target.stat().st_size else np.zeros(0, np.int16)
 
 
-def _write_cache(target: Path, clips: Iterator[Tensor]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(f".{os.getpid()}.partial")
+def _fill_cache(
+    target: Path, index_file: Path, clips: Iterator[Tensor], files: Sequence[SoundFile], rejects: Rejects, kept: Kept
+) -> None:
+    """Note the clips that are in the cache, or put them there, the index last: without it the samples count as absent."""
+    if target.exists() and index_file.exists():
+        index = json.loads(index_file.read_text(encoding="utf-8"))
+        names = set(index["kept"])
+        kept.files += [file for file in files if file.name in names]
+        kept.sizes += index["sizes"]
+        for reason in index["bad"]:
+            rejects.add(*reason.split(": ", 1))
+        return
+    before, partial = len(rejects.reasons), target.with_suffix(".partial")
     with partial.open("wb") as stream:
         for clip in clips:
             stream.write((clip.clamp(-1, 1) * 32767).round().to(torch.int16).numpy().tobytes())
-    partial.replace(target)
+    replace_file(partial, target)
+    index = {"kept": [file.name for file in kept.files], "sizes": kept.sizes, "bad": rejects.reasons[before:]}
+    partial.write_text(json.dumps(index), encoding="utf-8", newline="\n")
+    replace_file(partial, index_file)
 
 
 def _number_labels(files: Sequence[SoundFile], config: AudioConfig) -> tuple[Tensor | None, tuple[str, ...]]:

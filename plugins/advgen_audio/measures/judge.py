@@ -7,17 +7,16 @@ Legend: N clips, M mel bands, F frames.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from advgen import Batch, Corpus, content_hash
+from advgen import Batch, Corpus, content_hash, keep_file
 from advgen_audio.spectra.log_mel import FLOOR, NUM_MELS, log_mel
 
 VERSION = 1
@@ -87,13 +86,10 @@ def make_judge(corpus: Corpus, facts: Mapping[str, Any], cache: Path) -> AudioJu
         names = (corpus.fingerprint, VERSION, facts["length"], rate_hz, *facts["classes"], len(corpus.splits["train"]))
         path = cache / f"audio-judge-{content_hash(str(name).encode() for name in names)[:24]}.safetensors"
         if path.exists():
-            network.load_state_dict(load_file(path))
+            network.load_state_dict(load(path.read_bytes()))
         else:
             _train(network, corpus, rate_hz)
-            cache.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(f".{os.getpid()}.partial")
-            save_file(network.state_dict(), partial)
-            partial.replace(path)
+            keep_file(path, save(network.state_dict()), "weights of the judge")
     return AudioJudge(network, rate_hz, True)
 
 

@@ -81,9 +81,8 @@ class RetrievalVocoder(ConvNextVocoder):
         self.register_buffer("spread", filters / (filters.sum(0) + EPSILON), persistent=False)
 
     def for_inference(self) -> RetrievalVocoder:
-        """A copy in evaluation mode, and in double precision where the device has it."""
-        fixed = super().for_inference()
-        return fixed if self.embed.weight.device.type == "mps" else fixed.double()
+        """Return a copy in evaluation mode and double precision."""
+        return super().for_inference().double()
 
     def synthesise(self, mel: Tensor) -> Tensor:
         """mel (B, M, F) -> waveform (B, 1, F * hop).

@@ -94,7 +94,7 @@ def _load_array(path: Path) -> tuple[Tensor, dict[str, object] | None]:
     beside = path.with_suffix(".json")
     try:
         values = torch.from_numpy(np.load(path, allow_pickle=False))
-        return values, json.loads(beside.read_text()) if beside.exists() else None
+        return values, json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else None
     except (OSError, ValueError, TypeError, EOFError) as error:
         raise DataError(f"{path}: not readable as an array ({error}); expected floats (M, F)") from error
 
