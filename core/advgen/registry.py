@@ -89,9 +89,42 @@ def find_plugin(name_or_path: str) -> PluginRecord:
     Raises:
         PluginError: where it is unknown or cannot be used.
     """
-    if name_or_path.endswith(".py") or "/" in name_or_path or os.sep in name_or_path:
+    if is_plugin_path(name_or_path):
         return load_file(Path(name_or_path))
     return usable(_load(_pick(name_or_path, _found())))
+
+
+def find_installed(name: Any, named_by: object) -> PluginRecord:
+    """Return the usable plugin of a name that was read from a file, which names installed plugins only.
+
+    Code from a path runs only if the user names that path in the call itself. A file may come from anybody.
+
+    Args:
+        named_by: the file or folder that holds the name, for the refusal.
+
+    Raises:
+        PluginError: if the name is a path, or no usable plugin is installed under it.
+    """
+    return usable(_load(_pick(installed_name(name, named_by), _found())))
+
+
+def installed_name(name: Any, named_by: object) -> str:
+    """Return the name, which was read from a file, unless it would be taken for a path.
+
+    Raises:
+        PluginError: if it is a path, or no text.
+    """
+    if not isinstance(name, str) or is_plugin_path(name):
+        raise PluginError(
+            f"{named_by} names the plugin {name!r}, expected the name of an installed plugin; a file's code runs only if you "
+            "name the file: add --plugin FILE.py"
+        )
+    return name
+
+
+def is_plugin_path(name: str) -> bool:
+    """Tell a plugin's file from a plugin's name: it ends in ``.py`` or holds a separator."""
+    return name.lower().endswith(".py") or any(separator in name for separator in ("/", "\\", os.sep, "\0"))
 
 
 def load_file(path: Path) -> PluginRecord:

@@ -18,7 +18,7 @@ from advgen.config.explain import explain, leaves
 from advgen.config.model import RunConfig
 from advgen.config.toml import KeyPath, Place, dotted
 from advgen.errors import ConfigError, PluginError, nearest
-from advgen.registry import PluginRecord, resolve
+from advgen.registry import PluginRecord, installed_name, resolve
 from advgen.spec import PluginConfig
 
 FLAGS = {
@@ -102,9 +102,14 @@ def options_model(record: PluginRecord) -> type[PluginConfig]:
 
 
 def named_plugin(files: Sequence[Path]) -> str | None:
-    """The plugin that the last of the configuration files with a ``plugin`` key names."""
-    names = [toml.read_file(Path(file))[0].get("plugin") for file in files]
-    return next((name for name in reversed(names) if isinstance(name, str)), None)
+    """Return the installed plugin that the last of the configuration files with a ``plugin`` key names.
+
+    Raises:
+        PluginError: if it names a file, as a configuration may come from anybody and no code runs because of it.
+    """
+    names = [(file, toml.read_file(Path(file))[0].get("plugin")) for file in files]
+    file, name = next(((file, name) for file, name in reversed(names) if isinstance(name, str)), (None, None))
+    return None if name is None else installed_name(name, file)
 
 
 def to_toml(config: RunConfig, sources: Mapping[str, str]) -> str:

@@ -150,6 +150,8 @@ def _write_all(archive: Path, folder: Path) -> None:
         if STRICT_NAMES and not all(map(suits_windows, place.parts)):
             raise _refusal(archive, name, "has a name that Windows does not take")
         path = folder / place
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise _refusal(archive, name, "points outside of the archive")
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             raise _refusal(archive, name, "comes twice, or differs from another name only in what this system ignores")
@@ -189,8 +191,9 @@ def _tar_members(archive: Path) -> Iterator[Member]:
 
 def _safe(name: str, archive: Path) -> Path | None:
     """A member's place below the target; None for what file managers leave behind."""
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    if not parts or parts[0] == "/" or ".." in parts or ":" in parts[0]:
+    place = PurePosixPath(name.replace("\\", "/"))
+    parts = place.parts
+    if not parts or place.is_absolute() or ".." in parts or ":" in parts[0] or "\0" in name:
         raise _refusal(archive, name, "points outside of the archive")
     hidden = any(part in JUNK or part.startswith("._") for part in parts)
     return None if hidden else Path(*parts)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from advgen.errors import PluginError
-from advgen.registry import PluginRecord, find_plugin
+from advgen.registry import PluginRecord, find_installed, find_plugin
 from advgen.runs.folder import RunFolder, is_export, read_export
 
 
@@ -45,7 +45,7 @@ def find_plugin_of(about: Mapping[str, Any], path: Path, plugin: str | None) -> 
         )
     brought_by = about.get("plugin_distribution")
     named = f"{brought_by}:{about['plugin']}" if brought_by and not about.get("plugin_sha256") else about["plugin"]
-    record = find_plugin(plugin or named)
+    record = find_plugin(plugin) if plugin is not None else find_installed(named, path)
     if about.get("plugin_sha256") and record.sha256 != about["plugin_sha256"]:
         raise PluginError(f"{plugin} is not the file that made {path} (sha256 differs); name the copy in its folder plugin/")
     return record
