@@ -168,11 +168,20 @@ def _faults_of_call(node: ast.Call, name: str) -> Iterator[str]:
         yield "reads a process without encoding"
     if called == "expanduser" and function != "os.path.expanduser":
         yield "calls expanduser, which fails without a home folder; take advgen.user_path"
+    if function == "sorted" and "key" not in given and _paths(node.args[0]):
+        yield "sorts paths, whose order differs on Windows; take advgen.sorted_paths"
     moves = function in ("os.replace", "os.rename") or (called in ("replace", "rename") and len(node.args) == 1 and not given)
     if moves and "." in function and name not in RENAMERS:
         yield "renames by itself; take advgen.replace_file"
     if missing := _needed(node, called, function) - given:
         yield f"calls {called} without {' and '.join(sorted(missing))}"
+
+
+def _paths(node: ast.expr) -> bool:
+    """Whether an expression is all or some of the paths in a folder."""
+    if isinstance(node, ast.GeneratorExp | ast.ListComp | ast.SetComp):
+        return isinstance(node.elt, ast.Name) and _paths(node.generators[0].iter)
+    return isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("glob", "rglob", "iterdir")
 
 
 def _needed(node: ast.Call, called: str, function: str) -> set[str]:
@@ -220,6 +229,8 @@ PLANTED = [
     "open(path, 'w', encoding='utf-8')",
     "path.open('a' if more else 'w', encoding='utf-8')",
     "path.open()",
+    "sorted(folder.rglob('*'))",
+    "sorted(path for path in folder.iterdir() if path.is_file())",
 ]
 SOUND = [
     "import os\nif hasattr(os, 'posix_fallocate'):\n    os.posix_fallocate(1, 0, 2)",
@@ -234,6 +245,8 @@ SOUND = [
     "open(path, 'rb')",
     "path.open('wb')",
     "Image.open(file)",
+    "sorted(path.name for path in folder.iterdir())",
+    "sorted(folder.glob('*'), key=len)",
     "path.open('w', encoding='utf-8', newline='')",
     "subprocess.run(command, text=True, encoding='utf-8')",
 ]

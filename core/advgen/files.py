@@ -8,6 +8,7 @@ import os
 import re
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 PATIENCE_SECONDS, PAUSE_SECONDS = 1.0, 0.05
@@ -72,6 +73,11 @@ def file_name(text: str) -> str:
     name = re.sub(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]', "_", text).encode()[:LONGEST_NAME].decode(errors="ignore")
     name = re.sub(r"^[. ]+|[. ]+$", lambda dots: "_" * len(dots[0]), name) or "_"
     return name if suits_windows(name) else f"_{name}"
+
+
+def sorted_paths(paths: Iterable[Path]) -> list[Path]:
+    """Sort paths folder by folder, capitals first, on every system: Windows's own order ignores case."""
+    return sorted(paths, key=lambda path: path.parts)
 
 
 def user_path(path: Path | str) -> Path:

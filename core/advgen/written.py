@@ -11,7 +11,7 @@ from pathlib import Path
 
 from advgen import interrupts
 from advgen.errors import ConfigError
-from advgen.files import replace_file
+from advgen.files import replace_file, sorted_paths
 
 RECORD = ".gen-samples.sha256"
 
@@ -88,7 +88,7 @@ class Draft:
         Raises:
             ConfigError: as for ``place``, before anything was changed.
         """
-        made = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        made = sorted_paths(path for path in self.folder.rglob("*") if path.is_file())
         if not made:
             return
         places = self.place(made)

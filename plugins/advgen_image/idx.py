@@ -19,7 +19,7 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from advgen import DataError, content_hash, few_notes
+from advgen import DataError, content_hash, few_notes, sorted_paths
 from advgen_image.config import ImageConfig
 from advgen_image.decoding import Target, fit_array
 from advgen_image.store import load_array
@@ -92,7 +92,7 @@ def _image_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path] if "idx" in path.name or "ubyte" in path.name else []
     names: dict[str, Path] = {}
-    for file in sorted(path.glob("*images*idx3*")):
+    for file in sorted_paths(path.glob("*images*idx3*")):
         names.setdefault(file.name.removesuffix(".gz"), file)
     return list(names.values())
 

@@ -19,6 +19,7 @@ from advgen import (
     is_table_set,
     is_zip,
     read_manifest,
+    sorted_paths,
     unpacked,
 )
 from advgen_image.config import ImageConfig
@@ -187,7 +188,7 @@ def _image_files(folder: Path) -> list[Path]:
                 f"{folder} is one image, expected {expected}; its folder has {there}: give that, --data {folder.parent}"
             )
         raise DataError(f"{folder} is a file, expected {expected}")
-    every = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+    every = [file for file in sorted_paths(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
     files = [file for file in every if _is_image(file)]
     if not files:
         seen = ", ".join(name or "no suffix" for name, _ in Counter(f.suffix for f in every).most_common(5)) or "nothing"

@@ -12,7 +12,7 @@ from typing import Any
 
 import tokenizers
 
-from advgen import DataError, DataRequest, cache_folder, replace_file, user_path
+from advgen import DataError, DataRequest, cache_folder, replace_file, sorted_paths, user_path
 
 from .config import TextConfig
 from .origins import Origin, file_hash
@@ -85,7 +85,7 @@ def _write(target: Path, build: Callable[[Path], Encoded]) -> None:
         encoded = build(folder)
         about = {
             "splits": list(encoded.arrays),
-            "sizes": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
+            "sizes": {file.name: file.stat().st_size for file in sorted_paths(folder.iterdir())},
             "facts": encoded.facts,
             "fingerprint": encoded.fingerprint,
             "bad": encoded.bad,

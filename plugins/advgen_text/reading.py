@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from advgen import DataError, DataRequest, counted, listed
+from advgen import DataError, DataRequest, counted, listed, sorted_paths
 
 from .config import SampleReading, TextConfig
 
@@ -114,7 +114,7 @@ def find_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise DataError(f"{path} is neither a file nor a folder; give a .txt or .jsonl file, or a folder of them")
-    files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in SUFFIXES)
+    files = sorted_paths(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in SUFFIXES)
     if not files:
         raise DataError(f"folder {path} holds no {' or '.join(SUFFIXES)} file; put a sample on each line of one")
     return files

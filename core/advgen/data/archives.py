@@ -19,7 +19,7 @@ from typing import IO
 
 from advgen.cache import cache_folder
 from advgen.errors import DataError
-from advgen.files import replace_file, suits_windows
+from advgen.files import replace_file, sorted_paths, suits_windows
 
 ZIP = (".zip",)
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
@@ -70,7 +70,7 @@ class ZipFolder:
         if len(placed) > MOST_FILES:
             raise DataError(f"{archive} holds {len(placed)} files, more than {MOST_FILES}; unpack it and give the folder")
         top = _common_folder(list(placed))
-        self.files = {place.relative_to(top).as_posix(): placed[place] for place in sorted(placed)}
+        self.files = {place.relative_to(top).as_posix(): placed[place] for place in sorted_paths(placed)}
         """By name, in a folder's order; without the folders that all of them are in, as these are not unpacked either."""
 
     def open(self, name: str) -> IO[bytes]:
@@ -115,7 +115,7 @@ def unpacked(archive: Path) -> Path:
 
 def _inside(folder: Path) -> Path:
     """The folder, or what is alone in it: many archives hold one folder of the same name."""
-    entries = sorted(folder.iterdir())
+    entries = sorted_paths(folder.iterdir())
     return _inside(entries[0]) if len(entries) == 1 and entries[0].is_dir() else entries[0] if len(entries) == 1 else folder
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from advgen.cache import cache_folder
 from advgen.data.archives import BLOCK, is_archive, is_zip, unpacked
 from advgen.errors import DataError
-from advgen.files import replace_file, user_path
+from advgen.files import replace_file, sorted_paths, user_path
 from advgen.registry import PluginRecord, discover
 from advgen.spec import DataSet, RemoteFile
 
@@ -96,7 +96,7 @@ def fetch(name: str, entry: DataSet) -> Path:
                 f"data set {name} cannot be kept in {target.parent}: {error.strerror or error}; make room there, or set "
                 "XDG_CACHE_HOME to another place"
             ) from error
-    files = sorted(target.iterdir())
+    files = sorted_paths(target.iterdir())
     place = unpacked(files[0]) if len(files) == 1 and is_archive(files[0]) else target
     return place / entry.inside if (place / entry.inside).exists() else place
 

@@ -17,7 +17,7 @@ from advgen.config.model import RunConfig
 from advgen.errors import CheckpointError, ConfigError
 from advgen.export import ExportRequest, ExportResult
 from advgen.export.card import CardFacts, write_card
-from advgen.files import replace_file
+from advgen.files import replace_file, sorted_paths
 from advgen.runs.folder import EXPORT_CONFIG, EXPORT_LIBRARY, EXPORT_SCHEMA, RunFolder, is_export
 from advgen.sampling import LoadedRun
 
@@ -45,7 +45,7 @@ def write_folder(run: LoadedRun, request: ExportRequest) -> ExportResult:
         raise ConfigError(f"cannot write {target}: {error}; choose another --out") from error
     except OSError as error:
         raise ConfigError(f"cannot write {target}: {error.strerror or error}; choose another --out") from error
-    files = sorted(file for file in target.rglob("*") if file.is_file())
+    files = sorted_paths(file for file in target.rglob("*") if file.is_file())
     about = {"licence": request.licence, "evaluated": bool(reports)}
     return ExportResult(run.folder, run.step, "huggingface", target, files, about)
 

@@ -21,9 +21,11 @@ from filelock import FileLock, Timeout
 from advgen.config.load import from_toml
 from advgen.config.model import RunConfig
 from advgen.errors import CheckpointError, ConfigError
-from advgen.files import replace_file
+from advgen.files import replace_file, sorted_paths
 
 LOCK, OWNER = ".lock", ".owner"
+# Where the system locks no files, a first try only clears what a killed owner left.
+PATIENCE_SECONDS = 0.2
 EXPORT_CONFIG, EXPORT_LIBRARY, EXPORT_SCHEMA = "config.json", "advgen", 1
 RUNS = "runs"
 EXPORT_NEEDS = ("plugin", "config", "facts", "weights", "step", "fingerprint")
@@ -132,7 +134,7 @@ class RunFolder:
         Raises:
             CheckpointError: if another process holds it, or another thread of this one, or it cannot be locked.
         """
-        lock, owner = FileLock(self.path / LOCK, timeout=0), self.path / OWNER
+        lock, owner = FileLock(self.path / LOCK, timeout=PATIENCE_SECONDS), self.path / OWNER
         try:
             lock.acquire()
         except Timeout as error:
@@ -271,7 +273,7 @@ def list_runs(folder: Path | str = RUNS) -> list[dict[str, Any]]:
     root = Path(folder)
     if not root.is_dir():
         return []
-    return [_described(path) for path in sorted(root.iterdir()) if (path / "run.json").is_file()]
+    return [_described(path) for path in sorted_paths(root.iterdir()) if (path / "run.json").is_file()]
 
 
 def by_name(run: Path) -> Path:

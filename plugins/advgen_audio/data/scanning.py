@@ -10,7 +10,7 @@ from pathlib import Path
 
 import soundfile
 
-from advgen import DataError, ManifestRow, is_manifest, read_manifest
+from advgen import DataError, ManifestRow, is_manifest, read_manifest, sorted_paths
 from advgen_audio.config import AudioConfig
 from advgen_audio.data.decoding import unreadable
 
@@ -66,7 +66,7 @@ def find_files(folder: Path) -> list[Path]:
         raise DataError(f"{folder} does not exist; expected a folder of {', '.join(SUFFIXES)} files")
     if not folder.is_dir():
         raise DataError(f"{folder} is a file; expected a folder of {', '.join(SUFFIXES)} files, or a .csv, .tsv or .jsonl list")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = sorted_paths(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not files:
         kinds = Counter(path.suffix or "no suffix" for path in folder.rglob("*") if path.is_file())
         found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(3)) or "no files"

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from advgen import ConfigError, DataError
+from advgen import ConfigError, DataError, sorted_paths
 from advgen_audio.data.decoding import read_channels
 from advgen_audio.data.files import DEFAULT_FORMAT, FORMATS, SoundWriter
 from advgen_audio.data.scanning import SUFFIXES
@@ -45,7 +45,7 @@ def find_inputs(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
     kinds = (*SUFFIXES, *MEL_SUFFIXES)
     found: dict[Path, Path] = {}
     for path in paths:
-        own = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in kinds) if path.is_dir() else [path]
+        own = sorted_paths(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in kinds) if path.is_dir() else [path]
         if not own or own[0].suffix.lower() not in kinds:
             raise DataError(f"--from {path}: expected {', '.join(kinds)} files, or a folder of them")
         for file in own:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advgen import DataError, Imported, read_pickled
+from advgen import DataError, Imported, read_pickled, sorted_paths
 from advgen_audio.config import AudioConfig
 from advgen_audio.data import notes
 from advgen_audio.data.segments import pack_clips
@@ -65,7 +65,7 @@ def _find_files(path: Path) -> tuple[Path, Path]:
     """The checkpoint, the newest one of a folder, and its config.json."""
     folder = path if path.is_dir() else path.parent
     if path.is_dir():
-        found = sorted(each for each in path.iterdir() if re.fullmatch(r"(g|generator)_\w+(\.pth?)?", each.name))
+        found = sorted_paths(each for each in path.iterdir() if re.fullmatch(r"(g|generator)_\w+(\.pth?)?", each.name))
         if not found:
             raise DataError(f"{path} holds no file named like g_02500000; expected a generator's checkpoint, or name the file")
         path = found[-1]
