@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from advgen.border import object_fault, refusal, require_callable
+from advgen.registry import PluginRecord, resolve
+
 
 class Logger(Protocol):
     """What a plugin's logger offers; it is built with the run folder's path."""
@@ -53,7 +56,35 @@ class TensorBoardLogger:
         self.writer.close()
 
 
-def open_loggers(folder: Path, plugin_loggers: list[Any]) -> Loggers:
-    """TensorBoard where it is installed, then the plugin's own."""
+class MakeLogger(Protocol):
+    """A plugin's logger class, or a function that makes one."""
+
+    def __call__(self, folder: Path) -> Logger: ...
+
+
+def loggers_of(record: PluginRecord) -> list[MakeLogger]:
+    """Find the loggers that a plugin brings.
+
+    Raises:
+        PluginError: for one that is not found, or is not made with a folder alone.
+    """
+    targets = record.spec.loggers if record.spec is not None else {}
+    found = {name: resolve(target) for name, target in targets.items()}
+    for name, make in found.items():
+        require_callable(make, MakeLogger.__call__, f"plugin {record.name!r}: logger {name!r}")
+    return list(found.values())
+
+
+def open_loggers(folder: Path, plugin_loggers: list[MakeLogger]) -> Loggers:
+    """Open TensorBoard's logger if it is installed, then the plugin's own.
+
+    Raises:
+        ContractError: for one of a plugin's that lacks a method.
+    """
     found: list[Logger] = [TensorBoardLogger(folder)] if importlib.util.find_spec("tensorboard") else []
-    return Loggers([*found, *(make(folder) for make in plugin_loggers)])
+    for make in plugin_loggers:
+        logger = make(folder)
+        if fault := object_fault(logger, Logger):
+            raise refusal(make, f"made {fault}")
+        found.append(logger)
+    return Loggers(found)
