@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import linecache
 import traceback
 from collections.abc import Callable
 from pathlib import Path, PurePath
@@ -13,6 +14,8 @@ from typing import Any, ParamSpec, TypeVar
 from advgen.errors import GenError
 
 CORE = "advgen"
+MOST_DECORATORS = 20
+"""Lines of decorators that are looked through for the line below them."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,10 +59,19 @@ def place_of(thing: Any) -> str:
     thing = inspect.unwrap(getattr(thing, "__func__", thing))
     try:
         path = inspect.getsourcefile(thing) or ""
-        line = thing.__code__.co_firstlineno if hasattr(thing, "__code__") else inspect.getsourcelines(thing)[1]
+        first = thing.__code__.co_firstlineno if hasattr(thing, "__code__") else inspect.getsourcelines(thing)[1]
     except (OSError, TypeError):
         return ""
-    return f"{_short(path, thing.__module__)}:{line}"
+    return f"{_short(path, thing.__module__)}:{_below_decorators(path, first)}"
+
+
+def _below_decorators(path: str, first: int) -> int:
+    """The line that names a function or class which begins at a line, maybe with decorators."""
+    lines = linecache.getlines(path)[first - 1 : first + MOST_DECORATORS]
+    if not lines or not lines[0].lstrip().startswith("@"):
+        return first
+    named = (index for index, line in enumerate(lines) if line.lstrip().startswith(("def ", "class ", "async def ")))
+    return first + next(named, 0)
 
 
 def said_of(thing: Any, owner: type | None = None, name: str | None = None) -> str:

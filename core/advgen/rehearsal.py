@@ -17,10 +17,10 @@ from advgen.players import Objective, Players
 from advgen.randomness import keyed_generator, seed_networks, untouched
 from advgen.transfer import to_device
 from advgen.updates.generator import extra_costs, require_log_probs
-from advgen.updates.judging import judge
+from advgen.updates.shared import draw_temperature
 
-FEW = 2
-"""Samples; BatchNorm takes no single one."""
+FEW = 5
+"""Samples: as many as no axis of a single one is likely to be long, or it would pass for a batch."""
 
 
 def rehearse(players: Players, objective: Objective, source: Source) -> None:
@@ -37,6 +37,7 @@ def rehearse(players: Players, objective: Objective, source: Source) -> None:
         seed_networks(config.train.seed, "rehearsal")
         real = _real(players, source, count, config.train.seed)
         fake = _generated(players, objective, real)
+        _show(players, fake, real, config.train.seed)
         if kinds != {"likelihood"}:
             _judged(players, objective, real, fake)
         if "likelihood" in kinds or "likelihood" in config.auxiliary:
@@ -79,23 +80,31 @@ def _generated(players: Players, objective: Objective, real: Batch) -> Sample:
     fake = Sample(real.values)
     modes: list[Mode] = ["values", estimator.mode]
     for mode in dict.fromkeys(modes):
+        temperature = draw_temperature(players, objective, mode, 0.0)
         noise = players.modality.noise(len(real), keyed_generator(seed, "rehearsal", "noise"), mode=mode)
         noise = to_device(noise, players.world.device, players.dtype if noise.is_floating_point() else noise.dtype)
         with torch.set_grad_enabled(mode != "values"), players.precision():
-            fake = generator(noise, condition, mode=mode, temperature=1.0).seen_in(players.dtype)
+            fake = generator(noise, condition, mode=mode, temperature=temperature).seen_in(players.dtype)
         if mode == "log_prob":
             require_log_probs(fake)
     with torch.no_grad(), players.precision():
         if estimator.scores_again:
-            generator.score(fake.values, condition, temperature=1.0, drawn=True)
+            generator.score(fake.values, condition, temperature=temperature, drawn=True)
         if estimator.name in ("score_function", "ppo") and config.estimator.rewards == "rollout":
             kept = torch.ones(len(real), dtype=torch.int64, device=players.world.device)
             more = players.modality.noise(len(real), keyed_generator(seed, "rehearsal", "rollouts"))
             more = to_device(more, players.world.device, players.dtype if more.is_floating_point() else more.dtype)
-            generator.continue_from(fake.values, more, condition, kept=kept, temperature=1.0)
+            generator.continue_from(fake.values, more, condition, kept=kept, temperature=temperature)
     if "path_length" in config.penalties:
         generator.path_lengths(noise, condition)
     return fake
+
+
+@torch.no_grad()
+def _show(players: Players, fake: Sample, real: Batch, seed: int) -> None:
+    """Turn samples into what writers take, and draw conditions, as pictures in the run will."""
+    players.modality.postprocess(fake.detach(), real.condition)
+    players.modality.condition(len(real), keyed_generator(seed, "rehearsal", "condition"), label=None)
 
 
 def _judged(players: Players, objective: Objective, real: Batch, fake: Sample) -> None:
@@ -107,7 +116,7 @@ def _judged(players: Players, objective: Objective, real: Batch, fake: Sample) -
             seen = critic.embed(sample)
             if penalized and (fault := seen_fault(seen, sample)):
                 raise refusal(type(critic).embed, f"returned {fault}", type(critic), "embed")
-            verdicts.append(judge(critic, seen, real.condition, sample.mask))
+            verdicts.append(critic(seen, real.condition, sample.mask))
         costs = extra_costs(players, objective, real, fake, *verdicts)
     for name, cost in costs.items():
         if fault := scalar_fault(cost):

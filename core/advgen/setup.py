@@ -43,7 +43,7 @@ from advgen.world import World
 
 NOISE_ROWS = 512
 """Rows of further noise under one key; another number is other noise."""
-FIRST_ROWS = 2
+FIRST_ROWS = 3
 """Rows of each split that are looked at when data are read."""
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 
@@ -348,9 +348,7 @@ def _check_networks(generator: Generator, discriminator: Discriminator) -> None:
     for network in networks:
         for name, parameter in network.named_parameters():
             if isinstance(parameter, UninitializedParameter):
-                fault = (
-                    f"has the parameter {name} without a shape, expected one; give its layer all sizes in place of a Lazy layer"
-                )
+                fault = f"has the parameter {name} without a shape, expected one; give all sizes in place of a Lazy layer"
                 raise refusal(type(network), fault)
             if not torch.isfinite(parameter).all():
                 raise refusal(type(network), f"starts with the parameter {name} that is not finite, expected finite numbers")
