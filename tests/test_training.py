@@ -223,8 +223,8 @@ def test_the_temperature_of_straight_through_softens_gradients_and_leaves_draws_
 
     monkeypatch.setattr(advgen_text.generators.Writer, "forward", spy)
     run("text", tmp_path / "run", f"estimator={{name='{estimator}', temperature=0.5}}", *ADVERSARIAL, steps=1)
-    assert calls[:2] == [discriminator_draws_at, generator_draws_at]
-    assert set(calls[2:]) == {("values", 1.0)}  # samples
+    assert calls[:2] == calls[2:4] == [discriminator_draws_at, generator_draws_at]  # the rehearsal, and the step
+    assert set(calls[4:]) == {("values", 1.0)}  # samples
 
 
 def test_a_diverging_run_ends_with_code_6_names_the_player_and_keeps_finite_weights(tmp_path: Path) -> None:

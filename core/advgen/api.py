@@ -11,14 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from advgen.blame import with_blame
 from advgen.config.load import Resolved, load_config, to_toml
 from advgen.contracts import Corpus
 from advgen.data.datasets import is_address, names_set, whole_path
 from advgen.errors import CheckpointError, ConfigError, GenError
-from advgen.loggers import open_loggers
+from advgen.loggers import loggers_of, open_loggers
 from advgen.optional_imports import import_requirements
 from advgen.progress import Progress
-from advgen.registry import PluginRecord, find_plugin, resolve
+from advgen.registry import PluginRecord, find_plugin
 from advgen.run_summary import next_commands, summarize, summary_lines
 from advgen.runs import RunFolder, checkpoint, describe_run, warning_of_divergence
 from advgen.runs.checkpoint import unpack_optimizer
@@ -32,6 +33,7 @@ from advgen.training import RunResult, Trainer, clock_of
 from advgen.world import World, join_world
 
 
+@with_blame
 def train(
     plugin: str,
     *,
@@ -108,6 +110,7 @@ def _place(record: PluginRecord, data: Path | str | None) -> str | None:
     return whole_path(place)
 
 
+@with_blame
 def resume(
     run: Path | str, *, stop_after: int | None = None, device: str = "auto", plugin: str | None = None, progress: bool = True
 ) -> RunResult:
@@ -154,6 +157,7 @@ def _finished(folder: RunFolder, record: PluginRecord, step: int) -> RunResult:
     return RunResult(folder.path, step, reason, best=describe_run(folder.path)["best"])
 
 
+@with_blame
 def load_generator(run: Path | str, device: str = "auto", plugin: str | None = None, step: int | None = None) -> LoadedRun:
     """A trained generator, the newest or that of a saved ``step``; ``.draw(num, seed=0, label=None)`` returns a Batch."""
     return load_run(run, device, plugin, step)
@@ -167,8 +171,7 @@ def _sit(
     with folder.locked():
         folder.cut_metrics(clock.step)
         checkpoint.set_aside(folder.checkpoints, clock.step)
-        specs = setup.record.spec.loggers if setup.record.spec else {}
-        loggers = open_loggers(folder.path, [resolve(target) for target in specs.values()], show.say)
+        loggers = open_loggers(folder.path, loggers_of(setup.record), show.say)
         note_start(folder)
         try:
             result = Trainer(setup, folder, clock, show, loggers).run(stop_after)

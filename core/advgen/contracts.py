@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
@@ -15,6 +16,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from advgen import faults
+from advgen.border import Contract, object_fault, returns
 from advgen.data.report import DataReport, Show
 from advgen.errors import ConfigError
 from advgen.records import Batch as Batch
@@ -23,16 +26,19 @@ from advgen.records import Mode as Mode
 from advgen.records import Sample as Sample
 from advgen.records import Verdict as Verdict
 from advgen.records import check_verdict as check_verdict
+from advgen.records import verdict_fault
 from advgen.sources import Corpus as Corpus
 from advgen.sources import DataRequest as DataRequest
 from advgen.sources import Judge as Judge
 from advgen.sources import MetricNote as MetricNote
 from advgen.sources import Source as Source
+from advgen.spec import PluginConfig
 
 ConfigT = TypeVar("ConfigT")
+instance = faults.instance_fault
 
 
-class Generator(nn.Module, ABC):
+class Generator(nn.Module, Contract, ABC):
     """noise (B, ...), condition -> Sample. Sub-class it; the core never looks inside.
 
     Tools that go between samples (interpolation, projection, truncation) take its two halves: ``latent``, then ``render``.
@@ -52,12 +58,14 @@ class Generator(nn.Module, ABC):
     that changes from call to call, such as a counter."""
 
     @abstractmethod
+    @returns(faults.sample_fault, "noise", "mode", once=True)
     def forward(
         self, noise: Tensor, condition: Mapping[str, Tensor], *, mode: Mode = "values", temperature: float = 1.0
     ) -> Sample:
         """Draw samples. Continuous generators ignore ``mode`` and ``temperature``; each row depends on its own
         noise and condition alone (except through BatchNorm)."""
 
+    @returns(faults.sample_fault, "prefix", "mode", once=True)
     def continue_from(
         self,
         prefix: Tensor,
@@ -75,6 +83,7 @@ class Generator(nn.Module, ABC):
             "or a generator that writes token by token"
         )
 
+    @returns(faults.logits_fault, "tokens", once=True)
     def score(
         self, tokens: Tensor, condition: Mapping[str, Tensor], *, temperature: float = 1.0, drawn: bool = False
     ) -> Tensor:
@@ -85,15 +94,18 @@ class Generator(nn.Module, ABC):
             "another estimator, or a generator that writes token by token"
         )
 
+    @returns(faults.rows_fault, "noise", once=True)
     def latent(self, noise: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """(B, ...) what samples are edited in, not truncated; the noise itself where there is no mapping network."""
         return noise
 
+    @returns(faults.sample_fault, "latent", once=True)
     def render(self, latent: Tensor, condition: Mapping[str, Tensor]) -> Sample:
         """The samples of latents, in evaluation mode as they are, differentiable."""
         sample: Sample = self(latent, condition)
         return sample
 
+    @returns(faults.rows_fault, "latent", once=True)
     def mean_latent(self, latent: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """The mean of each row's latents over noise, shaped as ``latent``; what truncation draws towards. Zero for noise."""
         return torch.zeros_like(latent)
@@ -102,6 +114,7 @@ class Generator(nn.Module, ABC):
         """Work out once what ``forward`` otherwise works out of the weights as it goes, for a graph that cannot; before an
         export, in evaluation mode. Samples stay what they are."""
 
+    @returns(faults.sample_fault, "coarse")
     def mix(self, coarse: Tensor, fine: Tensor, condition: Mapping[str, Tensor], start: int) -> Sample:
         """Samples with the latents ``coarse`` (B, ...) in the layers before ``start`` and ``fine`` from there on."""
         raise ConfigError(
@@ -116,6 +129,7 @@ class Generator(nn.Module, ABC):
         For what is known of G over many updates, such as its mean latent, which it keeps in buffers; the default does nothing.
         """
 
+    @returns(faults.lengths_fault, "noise", once=True)
     def path_lengths(self, noise: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """How far a sample moves for a step of its latent, (B,), with its graph; for the penalty ``path_length``."""
         raise ConfigError(
@@ -124,7 +138,7 @@ class Generator(nn.Module, ABC):
         )
 
 
-class Discriminator(nn.Module, ABC):
+class Discriminator(nn.Module, Contract, ABC):
     """seen (B, ...), condition, mask -> Verdict; ``embed`` says what float tensor it sees of a sample."""
 
     batch_group: int = 1
@@ -140,14 +154,17 @@ class Discriminator(nn.Module, ABC):
     augmentation_scale: float = 1.0
     """Multiplies the probability of augmentation; the schedule of ``discriminator.augmentation`` sets it at each step."""
 
+    @returns(faults.seen_fault, "sample", once=True)
     def embed(self, sample: Sample) -> Tensor:
         """The float tensor that penalties differentiate: the values, or the embeddings of (relaxed) tokens."""
         return sample.values if sample.relaxed is None else sample.relaxed
 
     @abstractmethod
+    @returns(lambda verdict, seen: verdict_fault(verdict, len(seen)), "seen", once=True)
     def forward(self, seen: Tensor, condition: Mapping[str, Tensor], mask: Tensor | None = None) -> Verdict:
         """Judge what ``embed`` returned. Must allow double backward."""
 
+    @returns(faults.costs_fault, once=True)
     def adapt(self, real: Tensor, fake: Tensor) -> Mapping[str, Tensor]:
         """After each of D's updates: the scores (B,) of both sides over the global batch, the same on every rank.
 
@@ -156,7 +173,7 @@ class Discriminator(nn.Module, ABC):
         return {}
 
 
-class Modality(ABC, Generic[ConfigT]):
+class Modality(Contract, ABC, Generic[ConfigT]):
     """Everything the core must know of a modality. Built from the plugin's config and the corpus's facts."""
 
     overview_samples: int = 64
@@ -204,6 +221,7 @@ class Modality(ABC, Generic[ConfigT]):
 
     @classmethod
     @abstractmethod
+    @returns(faults.corpus_fault)
     def read(cls, config: ConfigT, request: DataRequest) -> Corpus:
         """Read data, or make the embedded corpus.
 
@@ -212,51 +230,63 @@ class Modality(ABC, Generic[ConfigT]):
         """
 
     @classmethod
+    @returns(faults.none_or(partial(instance, kind=DataReport)))
     def inspect(cls, config: ConfigT, request: DataRequest, show: Show) -> DataReport | None:
         """Look through the data of ``request.path`` for ``gen data inspect``, sample by sample, calling ``show`` as it goes.
         None, the default: the core reads the corpus as for training and reports what it sees of it."""
         return None
 
     @abstractmethod
+    @returns(partial(instance, kind=Generator))
     def generator(self) -> Generator:
         """A freshly initialised generator (from the global random state)."""
 
     @abstractmethod
+    @returns(partial(instance, kind=Discriminator))
     def discriminator(self) -> Discriminator:
         """A freshly initialised discriminator."""
 
     @abstractmethod
+    @returns(faults.noise_fault, "num_samples", once=True)
     def noise(self, num_samples: int, generator: torch.Generator, *, mode: Mode = "values") -> Tensor:
         """(B, ...) noise on the CPU, row by row, from ``generator`` alone."""
 
     @abstractmethod
+    @returns(partial(object_fault, protocol=Judge))
     def judge(self, corpus: Corpus, cache: Path) -> Judge:
         """Train (or load from ``cache``, by content hash) the feature network."""
 
+    @returns(partial(object_fault, protocol=Judge))
     def feature_space(self, name: str, cache: Path, weights: Path | None, device: torch.device) -> Judge:
         """The network of one of ``feature_spaces``, with the weights of that file; None: from ``cache``, or fetched."""
         raise ConfigError(f"the plugin has no features {name!r}; leave --features out")
 
     @abstractmethod
+    @returns(faults.paths_fault)
     def write(self, batch: Batch, folder: Path, *, start: int = 0) -> list[Path]:
         """One file per sample in the modality's own format (text: one line per sample in samples.txt)."""
 
     @abstractmethod
+    @returns(faults.paths_fault)
     def overview(self, batch: Batch, stem: Path) -> list[Path]:
         """One picture (or table) of the batch beside ``stem`` (path without suffix)."""
 
+    @returns(faults.paths_fault)
     def comparison(self, generated: Batch, real: Batch, stem: Path) -> list[Path]:
         """``overview`` while training: row by row beside held-out samples of the same classes. The default leaves them out."""
         return self.overview(generated, stem)
 
+    @returns(faults.paths_fault)
     def table(self, batch: Batch, columns: int, stem: Path, *, blank: int = 0) -> list[Path]:
         """As ``overview`` with all samples row by row, after ``blank`` empty places. The default shows them in order."""
         return self.overview(batch, stem)
 
+    @returns(faults.paths_fault)
     def animate(self, frames: Sequence[Batch], stem: Path, kind: str) -> list[Path]:
         """A film in one of ``animations`` beside ``stem``; each of ``frames`` is what is seen at once."""
         raise ConfigError("the plugin makes no animations; leave --format out")
 
+    @returns(faults.sample_read_fault)
     def read_sample(self, path: Path) -> tuple[Batch, list[str]]:
         """One file as a batch of one, as sources give it, and what had to be changed of it; for ``gen project``.
 
@@ -265,12 +295,14 @@ class Modality(ABC, Generic[ConfigT]):
         """
         raise ConfigError("the plugin reads no single files, so nothing can be projected")
 
+    @returns(partial(instance, kind=PluginConfig))
     def reading_alike(self) -> ConfigT:
         """Options under which other files are read in the form of this data, for ``gen evaluate --samples``."""
         raise ConfigError(
             "the plugin cannot read a folder of samples in the form of other data; evaluate a run instead: gen evaluate RUN"
         )
 
+    @returns(faults.facts_fault)
     def data_summary(self) -> Mapping[str, str | int | float]:
         """Describe a sample of the data for the start block of ``gen train``: size, rate or length, channels or vocabulary.
 
@@ -280,18 +312,22 @@ class Modality(ABC, Generic[ConfigT]):
         """
         return {}
 
+    @returns(faults.facts_fault)
     def describe(self, generator: Generator) -> dict[str, str | int | float]:
         """Facts of G that its users should know, such as how far it looks, for ``gen runs show``."""
         return {}
 
+    @returns(faults.texts_fault)
     def differences(self, facts: Mapping[str, Any]) -> list[str]:
         """What gives weights of a run with other facts another meaning here, a text each; said where ``--from`` takes them."""
         return []
 
+    @returns(faults.batch_fault, "batch", once=True)
     def prepare(self, batch: Batch) -> Batch:
         """Source values to the networks' scale, on the device. The default changes nothing."""
         return batch
 
+    @returns(lambda batch, sample: faults.batch_fault(batch, sample.values), "sample", once=True)
     def postprocess(self, sample: Sample, condition: Mapping[str, Tensor]) -> Batch:
         """A generated sample as a Batch in the *prepared* scale, for judges and writers."""
         return Batch(sample.values, sample.mask, condition)
@@ -305,15 +341,18 @@ class Modality(ABC, Generic[ConfigT]):
         """Draw as ``gen sample`` asks from now on, ``num_samples`` in all; ``options`` is of the spec's ``sampling`` model."""
         raise ConfigError("the plugin has no sampling options")
 
+    @returns(faults.sample_fault, "noise", once=True)
     def draw(self, network: nn.Module, noise: Tensor, condition: Mapping[str, Tensor], *, start: int) -> Sample:
         """Samples ``start`` and on of ``gen sample``; sample i may depend on i. The default asks the generator."""
         sample: Sample = network(noise, condition)
         return sample
 
+    @returns(faults.numbers_fault)
     def verify(self, path: Path, options: Any) -> Mapping[str, float | int]:
         """What a file says of the watermark in ``options``: ``z``, ``p`` and whatever explains them, for ``gen verify``."""
         raise ConfigError("the plugin puts no watermark in its samples")
 
+    @returns(faults.conditions_fault, "num_samples", once=True)
     def condition(self, num_samples: int, generator: torch.Generator, *, label: int | None = None) -> dict[str, Tensor]:
         """Conditions drawn as in the training data: ``facts["classes"]`` names, ``facts["class_counts"]`` weights."""
         classes = self.facts.get("classes") or ()
@@ -326,44 +365,54 @@ class Modality(ABC, Generic[ConfigT]):
         weights = torch.tensor(self.facts["class_counts"], dtype=torch.float64)
         return {"label": torch.multinomial(weights, num_samples, replacement=True, generator=generator)}
 
+    @returns(faults.nats_fault, "batch", once=True)
     def likelihood(self, generator: Generator, batch: Batch) -> Tensor:
         """Negative log-likelihood of a prepared batch, (B, *positions) in nats; for likelihood phases and anchors."""
         raise ConfigError("the plugin has no likelihood; remove the likelihood phase and anchor")
 
+    @returns(faults.nats_fault, "batch", once=True)
     def likelihood_of_draws(self, generator: Generator, batch: Batch) -> Tensor:
         """As ``likelihood``, of what the generator itself has drawn, where some of what data hold may never come."""
         return self.likelihood(generator, batch)
 
+    @returns(faults.numbers_fault)
     def generator_metrics(self, generator: Generator) -> Mapping[str, float]:
         """What is known of G itself, beyond samples, for the report beside ``metrics``; the default knows nothing."""
         return {}
 
+    @returns(faults.number_fault)
     def automatic_weight(self, penalty: str, batch_size: int) -> float:
         """The weight of a penalty whose configuration says ``auto``, for the data's size and the global batch."""
         raise ConfigError(f"penalties.{penalty}.weight = auto: the plugin has no rule for it; give a number")
 
+    @returns(faults.text_fault)
     def against_overfitting(self) -> str:
         """What users can do where D knows training samples from held-out ones; empty, the default: D is not watched."""
         return ""
 
+    @returns(faults.costs_fault, once=True)
     def auxiliary(self, real: Batch, fake: Sample) -> Mapping[str, Tensor | Callable[[], Tensor]]:
         """Named extra generator costs, each a scalar or a call that makes one; weights come from the config's ``auxiliary``,
         shares from ``balance``. A call is made only where the config names it."""
         return {}
 
+    @returns(faults.costs_fault, once=True)
     def verdict_auxiliary(self, real: Verdict, fake: Verdict) -> dict[str, Tensor]:
         """Further generator costs, of what D saw inside (feature matching). Computed only where the config's ``auxiliary``
         names a term that ``auxiliary`` lacks, as it costs a pass of D over real samples; those carry no gradient."""
         return {}
 
+    @returns(faults.paths_fault)
     def convert(self, generator: Generator, paths: Sequence[Path], folder: Path) -> list[Path]:
         """Files through G, for ``gen sample --from``: writes one file for each into ``folder``; G is in eval mode."""
         raise ConfigError("the plugin makes samples from noise alone; leave out --from")
 
+    @returns(faults.numbers_fault)
     def metrics(self, generated: Batch, held_out: Batch) -> dict[str, float]:
         """The modality's own metrics (factors read back, validity, BLEU, ...), on prepared-scale batches."""
         return {}
 
+    @returns(partial(faults.entries_fault, kind=MetricNote))
     def metric_notes(self) -> Mapping[str, MetricNote]:
         """How those metrics are measured, by name; a metric without a note is reported all the same."""
         return {}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from advgen.blame import at, kind_of
+from advgen.border import refusal
 from advgen.config.model import PlayerConfig
-from advgen.errors import DivergedError
+from advgen.errors import ContractError, DivergedError
 from advgen.world import World
 
 CLIP_HISTORY = 500
@@ -50,16 +52,74 @@ class Terms:
 
 
 def make_player(name: str, network: nn.Module, settings: PlayerConfig, device: torch.device) -> Player:
-    """Put a network beside the optimizer that its settings name."""
-    named: Any = getattr(network, "parameter_groups", None)
-    groups = named() if callable(named) else list(network.parameters())
-    optimizer = _optimizer(groups, settings, device)
+    """Make the optimizer that a player's settings name, over the parameters that train; frozen ones stay as they are.
+
+    Raises:
+        ContractError: if no parameter trains, or the network's ``parameter_groups`` are none that an optimizer takes.
+    """
+    groups = _groups(network)
+    try:
+        optimizer = _optimizer(groups, settings, device)
+    except (TypeError, ValueError) as error:  # parameters that are none, or are in two groups
+        raise refusal(_grouping(network), f"gave groups that the optimizer refuses: {error}") from error
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for group in optimizer.param_groups:
         group["base_learning_rate"] = group["lr"]
         group["base_betas"] = group.get("betas")
     norms = torch.full((CLIP_HISTORY,), torch.nan, device=device)
     return Player(name, network, settings, optimizer, parameters, norms, torch.zeros((), dtype=torch.bool, device=device))
+
+
+def _grouping(network: nn.Module) -> Any:
+    """What groups a network's parameters: a method of its own, or nothing but its class."""
+    own = getattr(network, "parameter_groups", None)
+    return own if callable(own) else type(network)
+
+
+def _groups(network: nn.Module) -> list[dict[str, Any]]:
+    """Group the parameters for the optimizer, without frozen ones and without empty groups."""
+    own = _grouping(network)
+    given: Any = list(network.parameters()) if own is type(network) else own()
+    try:
+        entries = list(given)
+        tables = [each if isinstance(each, dict) else {"params": each} for each in entries]
+        listed = [{**each, "params": _listed(each["params"])} for each in tables]
+    except (TypeError, KeyError) as error:
+        expected = "parameters, or tables with params, as torch.optim takes them"
+        raise refusal(own, f"returned {kind_of(given)}, expected {expected}") from error
+    groups = [{**each, "params": [one for one in each["params"] if one.requires_grad]} for each in listed]
+    if not any(each["params"] for each in groups):
+        raise refusal(type(network), "has no parameter that trains, expected at least one with requires_grad")
+    if all(set(each) == {"params"} for each in groups):
+        return [{"params": [one for each in groups for one in each["params"]]}]
+    return [each for each in groups if each["params"]]
+
+
+def _listed(parameters: Any) -> list[Any]:
+    return [parameters] if isinstance(parameters, Tensor) else list(parameters)
+
+
+@contextlib.contextmanager
+def parameters_kept(players: Iterable[Player]) -> Iterator[None]:
+    """Refuse to go on if the block replaces, freezes or unfreezes a parameter, which no optimizer would notice.
+
+    Raises:
+        ContractError: naming the first.
+    """
+    networks = [(player.name, player.network) for player in players]
+    before = [_trained(network) for _, network in networks]
+    yield
+    for (name, network), known in zip(networks, before, strict=True):
+        now = _trained(network)
+        if changed := [key for key in known | now if known.get(key) != now.get(key)]:
+            raise ContractError(
+                f"enter_phase replaced, froze or unfroze {changed[0]} of the {name}, {type(network).__name__}"
+                f"{at(type(network))}, expected values that change in place; freeze parts where the network is made"
+            )
+
+
+def _trained(network: nn.Module) -> dict[str, tuple[int, bool]]:
+    return {name: (id(parameter), parameter.requires_grad) for name, parameter in network.named_parameters()}
 
 
 def corrected(settings: PlayerConfig, interval: int) -> PlayerConfig:

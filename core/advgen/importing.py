@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 from torch.nn import Module
 
 from advgen.api import describe, new_name
+from advgen.blame import at
+from advgen.border import require_callable
 from advgen.config.load import Resolved, load_config, options_of
 from advgen.contracts import Corpus
 from advgen.errors import ConfigError, ContractError, DataError, nearest
+from advgen.faults import instance_fault, json_fault
 from advgen.files import user_path
 from advgen.registry import PluginRecord, discover, find_plugin, resolve
 from advgen.runs import RunFolder, checkpoint
@@ -36,7 +39,7 @@ class Imported:
         notes: what the user should know.
         discriminator: the discriminator's tensors, by the names of this plugin's; empty where none came along.
         optimizers: state by player, ``generator`` and ``discriminator``: ``INDEX.NAME`` to tensor, where INDEX counts the
-            network's parameters in their order. ``gen train --from`` goes on with it where networks and optimizer fit.
+            network's parameters that train, in their order. ``gen train --from`` goes on with it if networks and optimizer fit.
     """
 
     source: Path
@@ -49,7 +52,10 @@ class Imported:
     optimizers: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
-Importer = Callable[[Path], Imported]
+class Importer(Protocol):
+    """What a plugin's ``importers`` name."""
+
+    def __call__(self, path: Path) -> Imported: ...
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,8 @@ def import_run(kind: str, path: Path | str, out: Path | str | None = None, plugi
     if not source.exists():
         raise DataError(f"{source} does not exist; expected a checkpoint to import as {kind}")
     imported = read(source)
-    if not isinstance(imported, Imported):
-        raise ContractError(f"plugin {record.name}: importer {kind} returned {type(imported).__name__}, expected Imported")
+    if fault := instance_fault(imported, Imported) or json_fault(imported.facts, "facts"):
+        raise ContractError(f"plugin {record.name!r}: importer {kind}{at(read)} returned {fault}")
     resolved = _configuration(record, imported)
     modality = modality_class(record)(options_of(record, resolved.config), imported.facts)
     parts = {"generator": _checked(modality.generator(), imported.generator, f"{imported.source}: the generator")}
@@ -128,4 +134,6 @@ def find_importer(kind: str, plugin: str | None) -> tuple[PluginRecord, Importer
         names = ", ".join(record.name for record, _ in having)
         raise ConfigError(f"{kind!r} is imported by {names}; choose one with --plugin")
     ((record, reference),) = having
-    return record, resolve(reference)
+    importer = resolve(reference)
+    require_callable(importer, Importer.__call__, f"plugin {record.name!r}: importer {kind} ({reference})")
+    return record, importer

@@ -5,22 +5,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
+import linecache
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pluggy
 
 from advgen import hooks
+from advgen.blame import at, line_of, note_owner
 from advgen.errors import PluginError, nearest
-from advgen.spec import API_VERSION, MIN_API_VERSION, DataSet, PluginSpec
+from advgen.spec import API_VERSION, MIN_API_VERSION, DataSet, PluginSpec, references, with_references
 
 ALIAS = "__plugin__"
-TABLES = ("losses", "penalties", "metrics", "loggers", "importers")  # of a spec, name to "module:attr"
+KINDS = {str: "a string", bool: "true or false", int: "an integer", DataSet: "a DataSet"}
+EXAMPLES = {"reads": "patterns such as '*.png'", "addresses": "words such as 'hub'"}
 
 Status = Literal["ok", "found", "conflict", "broken", "incompatible", "disabled", "needs-extra"]
 
@@ -72,21 +75,26 @@ class PluginRecord:
 def inspect(record: PluginRecord, load: Callable[[], Any]) -> PluginRecord:
     """Import one plugin, ask it for its spec and judge both; every failure becomes a status."""
     torch_before = "torch" in sys.modules
+    entry = record.module.partition(":")[0].strip()
+    note_owner(record.name, [entry.partition(".")[0], entry], file=record.path is not None)
     try:
         # A plugin that prints must not spoil the JSON on standard output.
         with contextlib.redirect_stdout(sys.stderr):
             spec = _registered_spec(load(), record.module)
+        status, reason = _judge(spec, record)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit, and what extension modules raise
         return dataclasses.replace(record, status="broken", reason=describe(error))
-    status, reason = _judge(spec, record)
+    if status == "ok":
+        named = [target.partition(":")[0] for target in references(spec).values()]
+        note_owner(spec.name, [entry.partition(".")[0], entry, *named])
     if status == "ok" and not torch_before and "torch" in sys.modules and record.path is None:
         reason = "its entry module imports torch, which slows every command; move heavy imports behind the spec's strings"
     return dataclasses.replace(record, status=status, reason=reason, spec=spec if isinstance(spec, PluginSpec) else None)
 
 
-def _registered_spec(plugin: Any, module: str) -> Any:
+def _registered_spec(plugin: Any, module: str) -> PluginSpec:
     """Register the plugin with a manager of its own, refuse unknown hooks, and call its hook."""
     manager = pluggy.PluginManager(hooks.PROJECT)
     manager.add_hookspecs(hooks)
@@ -95,18 +103,22 @@ def _registered_spec(plugin: Any, module: str) -> Any:
     known = [name for name in vars(hooks) if name.startswith("advgen_")]
     for caller in callers:
         if not caller.has_spec():
-            raise PluginError(f"unknown hook {caller.name!r}; {nearest(caller.name, known)}")
-    if not any(caller.name == "advgen_register" for caller in callers):
+            function = caller.get_hookimpls()[0].function
+            raise PluginError(f"unknown hook {caller.name!r}; {nearest(caller.name, known)}{at(function)}")
+    register = next((caller for caller in callers if caller.name == "advgen_register"), None)
+    if register is None:
         raise PluginError(f"{module} has no function advgen_register() marked with @hookimpl")
     answers = manager.hook.advgen_register()
-    return answers[0] if answers else None  # pluggy leaves out an answer of None
+    answer = answers[0] if answers else None  # pluggy leaves out an answer of None
+    if not isinstance(answer, PluginSpec):
+        function = register.get_hookimpls()[0].function
+        raise PluginError(f"advgen_register() returned {type(answer).__name__}, expected a PluginSpec{at(function)}")
+    return answer
 
 
-def _judge(spec: Any, record: PluginRecord) -> tuple[Status, str]:
+def _judge(spec: PluginSpec, record: PluginRecord) -> tuple[Status, str]:
     """Status and reason of a spec."""
-    if not isinstance(spec, PluginSpec):
-        return "broken", f"advgen_register() returned {type(spec).__name__}, expected a PluginSpec"
-    if not isinstance(spec.api_version, int):
+    if type(spec.api_version) is not int:
         return "broken", f"api_version is {spec.api_version!r}, expected an integer"
     if spec.api_version > API_VERSION:
         return (
@@ -126,25 +138,35 @@ def _judge(spec: Any, record: PluginRecord) -> tuple[Status, str]:
 
 
 def _fault(spec: PluginSpec, record: PluginRecord) -> str:
-    """The first field of a spec with the wrong type or form, in words; empty where all are well."""
-    for name in ("name", "summary", "config", "modality"):
-        if not isinstance(getattr(spec, name), str):
-            return f"spec.{name} is {getattr(spec, name)!r}, expected a string"
-    for name, example in (("reads", "patterns such as '*.png'"), ("addresses", "words such as 'hub'")):
-        if isinstance(entries := getattr(spec, name), str) or not all(isinstance(entry, str) for entry in entries):
-            return f"spec.{name} is {entries!r}, expected a tuple of {example}"
-    if hasattr(spec.datasets, "items") and not all(isinstance(entry, DataSet) for entry in spec.datasets.values()):
-        return f"spec.datasets is {spec.datasets!r}, expected DataSet entries"
-    for name in (*TABLES, "presets", "requires", "optional", "datasets"):
-        if not hasattr(getattr(spec, name), "items"):
-            return f"spec.{name} is {getattr(spec, name)!r}, expected a mapping"
+    """Name the first field of a spec with the wrong type or form; empty if all are well."""
+    for name, hint in get_type_hints(PluginSpec).items():
+        if fault := _misfit(getattr(spec, name), hint, EXAMPLES.get(name, "strings")):
+            path, value, expected = fault
+            return f"spec.{name}{path} is {value!r}, expected {expected}"
+    if not spec.name:
+        return "spec.name is '', expected a name for --plugin"
     if record.path is None and spec.name != record.name:
         return f"spec.name is {spec.name!r}, but the entry point is called {record.name!r}; make them equal"
-    targets = {f"{table}.{key}": value for table in TABLES for key, value in getattr(spec, table).items()}
-    for name, reference in {"config": spec.config, "modality": spec.modality, **targets}.items():
-        if not isinstance(reference, str) or not re.fullmatch(r"[\w.]+:[\w.]+", reference):
+    for name, reference in references(spec).items():
+        if not re.fullmatch(r"[\w.]+:[\w.]+", reference):
             return f"spec.{name} is {reference!r}, expected 'module:attribute'"
     return ""
+
+
+def _misfit(value: Any, hint: Any, entries: str) -> tuple[str, Any, str] | None:
+    """Where a value does not have the type of its annotation, what is there, and the expected type in words."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind is Mapping:
+        if not isinstance(value, Mapping):
+            return "", value, "a mapping"
+        if (odd := next((key for key in value if not isinstance(key, str)), None)) is not None:
+            return "", odd, "strings as keys"
+        found = ((f".{key}", _misfit(entry, inner[1], entries)) for key, entry in value.items())
+        return next(((key + each[0], *each[1:]) for key, each in found if each is not None), None)
+    if kind is Sequence:
+        fits = isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(each, str) for each in value)
+        return None if fits else ("", value, f"a tuple of {entries}")
+    return None if hint is Any or isinstance(value, hint) else ("", value, KINDS[hint])
 
 
 def _importable(module: str) -> bool:
@@ -157,6 +179,7 @@ def _importable(module: str) -> bool:
 
 def import_source(name: str, path: Path, source: bytes) -> ModuleType:
     """Run exactly the bytes that were hashed, once, as a module of that name."""
+    _pin_lines(path, source)
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path.resolve())
@@ -172,15 +195,22 @@ def import_source(name: str, path: Path, source: bytes) -> ModuleType:
     return module
 
 
+def _pin_lines(path: Path, source: bytes) -> None:
+    """Let traces show the lines that run, also after the file was changed."""
+    lines = source.decode("utf-8", errors="replace").splitlines(keepends=True)
+    for name in (str(path), str(path.resolve())):
+        # An entry without a time of change is never read again.
+        linecache.cache[name] = (len(source), None, lines, name)
+
+
 def rename_module(spec: PluginSpec, stem: str, module: str) -> PluginSpec:
-    """The spec of a single file with its strings pointing at the module it was imported as."""
+    """Return the spec of a single file with its strings pointing at the module it was imported as."""
 
     def point(reference: str) -> str:
         head, _, attribute = reference.partition(":")
         return f"{module}:{attribute}" if head in (stem, ALIAS) else reference
 
-    tables: dict[str, Any] = {table: {k: point(v) for k, v in getattr(spec, table).items()} for table in TABLES}
-    return dataclasses.replace(spec, config=point(spec.config), modality=point(spec.modality), **tables)
+    return with_references(spec, point)
 
 
 def usable(record: PluginRecord) -> PluginRecord:
@@ -190,6 +220,9 @@ def usable(record: PluginRecord) -> PluginRecord:
 
 
 def describe(error: BaseException) -> str:
-    """The error in one line; a plugin's own wording where it is a PluginError."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}".rstrip(": ")
+    """Tell an error in one line with the line of the plugin that raised it; a PluginError in its own words."""
+    if isinstance(error, PluginError):
+        return " ".join(str(error).split())
+    text = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
+    line = line_of(error)
+    return f"{type(error).__name__}: {text}".rstrip(": ") + (f" ({line})" if line else "")

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from advgen.border import object_fault, refusal, require_callable
 from advgen.optional_imports import try_import
+from advgen.registry import PluginRecord, resolve
 
 
 class Logger(Protocol):
@@ -55,10 +57,32 @@ class TensorBoardLogger:
         self.writer.close()
 
 
-def open_loggers(folder: Path, plugin_loggers: list[Any], warn: Callable[[str], None]) -> Loggers:
-    """Open TensorBoard if it is installed, and the plugin's own loggers.
+class MakeLogger(Protocol):
+    """A plugin's logger class, or a function that makes one."""
+
+    def __call__(self, folder: Path) -> Logger: ...
+
+
+def loggers_of(record: PluginRecord) -> list[MakeLogger]:
+    """Find the loggers that a plugin brings.
+
+    Raises:
+        PluginError: for one that is not found, or is not made with a folder alone.
+    """
+    targets = record.spec.loggers if record.spec is not None else {}
+    found = {name: resolve(target) for name, target in targets.items()}
+    for name, make in found.items():
+        require_callable(make, MakeLogger.__call__, f"plugin {record.name!r}: logger {name!r}")
+    return list(found.values())
+
+
+def open_loggers(folder: Path, plugin_loggers: list[MakeLogger], warn: Callable[[str], None]) -> Loggers:
+    """Open TensorBoard's logger if it is installed, then the plugin's own.
 
     A TensorBoard that does not load costs its event files, not the run: ``warn`` is told, ``metrics.jsonl`` has the figures.
+
+    Raises:
+        ContractError: for one of a plugin's that lacks a method.
     """
     found: list[Logger] = []
     if importlib.util.find_spec("tensorboard"):
@@ -67,4 +91,9 @@ def open_loggers(folder: Path, plugin_loggers: list[Any], warn: Callable[[str], 
             found.append(TensorBoardLogger(folder))
         else:
             warn(f"tensorboard {attempt.problem}: no events/ are written")
-    return Loggers([*found, *(make(folder) for make in plugin_loggers)])
+    for make in plugin_loggers:
+        logger = make(folder)
+        if fault := object_fault(logger, Logger):
+            raise refusal(make, f"made {fault}")
+        found.append(logger)
+    return Loggers(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -163,12 +163,12 @@ _TABLE = (
 LOSSES: dict[str, Loss] = {loss.name: loss for loss in _TABLE}
 
 
-def get_loss(name: str) -> Loss:
-    """The loss of that name.
+def get_loss(name: str, table: Mapping[str, Loss] = LOSSES) -> Loss:
+    """Return the loss of that name, of the core's or of a ``table`` with a plugin's own.
 
     Raises:
         ConfigError: with the known names and the nearest.
     """
-    if name not in LOSSES:
-        raise ConfigError(f"loss {name!r} is unknown; {nearest(name, LOSSES)}")
-    return LOSSES[name]
+    if name not in table:
+        raise ConfigError(f"loss {name!r} is unknown; {nearest(name, table)}")
+    return table[name]

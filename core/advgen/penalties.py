@@ -9,7 +9,7 @@ samples together (minibatch deviation), the gradient is that of the group's summ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -209,15 +209,15 @@ _TABLE = (
 PENALTIES: dict[str, Penalty] = {penalty.name: penalty for penalty in _TABLE}
 
 
-def get_penalty(name: str) -> Penalty:
-    """The penalty of that name.
+def get_penalty(name: str, table: Mapping[str, Penalty] = PENALTIES) -> Penalty:
+    """Return the penalty of that name, of the core's or of a ``table`` with a plugin's own.
 
     Raises:
         ConfigError: with the known names and the nearest.
     """
-    if name not in PENALTIES:
-        raise ConfigError(f"penalty {name!r} is unknown; {nearest(name, [*PENALTIES, *CONTROLLERS])}")
-    return PENALTIES[name]
+    if name not in table:
+        raise ConfigError(f"penalty {name!r} is unknown; {nearest(name, [*table, *CONTROLLERS])}")
+    return table[name]
 
 
 def plays(name: str) -> Literal["generator", "discriminator"]:

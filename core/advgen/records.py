@@ -160,21 +160,38 @@ def check_verdict(verdict: Verdict, num_samples: int, who: str) -> Verdict:
     Raises:
         ContractError: naming the head, its shape and the expected one.
     """
-    if not isinstance(verdict, Verdict) or not verdict.heads:
-        raise ContractError(f"{who} returned {type(verdict).__name__}, expected a Verdict with at least one head")
-    for index, head in enumerate(verdict.heads):
-        shape = tuple(head.scores.shape)
-        if not shape or shape[0] != num_samples:
-            expected = f"({num_samples}, *positions)"
-            raise ContractError(f"{who} returned scores of shape {shape} for head {index}, expected {expected}")
-        if head.mask is not None and head.mask.shape != head.scores.shape:
-            raise ContractError(f"{who} returned a mask of shape {tuple(head.mask.shape)} at head {index}, expected {shape}")
-        other = head.alternatives
-        if other is not None and other.shape[:-1] != head.scores.shape:
-            raise ContractError(
-                f"{who} returned alternatives of shape {tuple(other.shape)} at head {index}, expected {(*shape, 'V')}"
-            )
-        if any(len(each) != num_samples for each in head.features):
-            shapes = ", ".join(str(tuple(each.shape)) for each in head.features)
-            raise ContractError(f"{who} returned features of shapes {shapes} at head {index}, expected ({num_samples}, ...)")
+    if fault := verdict_fault(verdict, num_samples):
+        raise ContractError(f"{who} returned {fault}")
     return verdict
+
+
+def verdict_fault(verdict: object, num_samples: int) -> str:
+    """Find the first fault of a verdict, in words for after "returned"; empty if there is none."""
+    if not isinstance(verdict, Verdict):
+        came = "a bare Tensor" if isinstance(verdict, Tensor) else "None" if verdict is None else type(verdict).__name__
+        remedy = "; write: return Verdict.of(scores)" if isinstance(verdict, Tensor) else ""
+        return f"{came}, expected a Verdict (advgen.Verdict) with at least one head{remedy}"
+    if not verdict.heads:
+        return "a Verdict without heads, expected a Verdict with at least one head"
+    faults = (_head_fault(head, index, num_samples) for index, head in enumerate(verdict.heads))
+    return next((fault for fault in faults if fault), "")
+
+
+def _head_fault(head: object, index: int, num_samples: int) -> str:
+    if not isinstance(head, Head) or not isinstance(head.scores, Tensor):
+        came = f"{type(head.scores).__name__} as scores of" if isinstance(head, Head) else f"{type(head).__name__} as"
+        return f"{came} head {index}, expected a Head with scores (B, *positions)"
+    shape = tuple(head.scores.shape)
+    if not shape or shape[0] != num_samples:
+        return f"scores of shape {shape} for head {index}, expected ({num_samples}, *positions)"
+    if not head.scores.is_floating_point():
+        return f"scores of {head.scores.dtype} for head {index}, expected raw float logits"
+    if head.mask is not None and (head.mask.shape != head.scores.shape or head.mask.dtype is not torch.bool):
+        return f"a mask of {head.mask.dtype} {tuple(head.mask.shape)} at head {index}, expected torch.bool {shape}"
+    other = head.alternatives
+    if other is not None and other.shape[:-1] != head.scores.shape:
+        return f"alternatives of shape {tuple(other.shape)} at head {index}, expected {(*shape, 'V')}"
+    if any(len(each) != num_samples for each in head.features):
+        shapes = ", ".join(str(tuple(each.shape)) for each in head.features)
+        return f"features of shapes {shapes} at head {index}, expected ({num_samples}, ...)"
+    return ""

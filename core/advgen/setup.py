@@ -12,7 +12,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
+from advgen.blame import kind_of
+from advgen.border import refusal, require_methods, require_signatures
 from advgen.config.load import options_of
 from advgen.config.model import PlayerConfig, RunConfig
 from advgen.contracts import Batch, Corpus, DataRequest, Discriminator, Generator, Modality, Mode, Source
@@ -21,23 +24,28 @@ from advgen.data.datasets import is_address, locate, names_set, nearest_set
 from advgen.data.labels import held_out_notes, listed
 from advgen.data.resident import keep_on_device
 from advgen.engine import corrected, make_player
-from advgen.errors import ConfigError, ContractError, DataError, PluginError
+from advgen.errors import ConfigError, ContractError, DataError
 from advgen.estimators import get_estimator
+from advgen.faults import batch_fault
 from advgen.files import user_path
-from advgen.losses import LOSSES, Loss, get_loss
+from advgen.losses import Loss, get_loss
 from advgen.metrics.report import better_direction
-from advgen.penalties import PENALTIES, Penalty, get_penalty, plays
+from advgen.penalties import get_penalty, plays
 from advgen.players import Chunk, Draw, Objective, Players
 from advgen.randomness import keyed_generator, repeat_exactly, sample_indices, seed_networks
 from advgen.recording import make_recorder
 from advgen.registry import PluginRecord, resolve
+from advgen.rehearsal import rehearse
 from advgen.schedules import make_scale
+from advgen.tables import losses_of, penalties_of
 from advgen.transfer import to_device
 from advgen.updates.judging import mixes_samples
 from advgen.world import World
 
 NOISE_ROWS = 512
 """Rows of further noise under one key; another number is other noise."""
+FIRST_ROWS = 3
+"""Rows of each split that are looked at when data are read."""
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 
 
@@ -60,11 +68,15 @@ def modality_class(record: PluginRecord) -> type[Modality[Any]]:
     """The plugin's modality, checked.
 
     Raises:
-        ContractError: where the string names something else.
+        ContractError: if the string names something else, or a method is missing or has other parameters.
     """
     found = resolve(_spec(record).modality)
     if not (isinstance(found, type) and issubclass(found, Modality)):
-        raise ContractError(f"plugin {record.name}: {_spec(record).modality} is not a sub-class of advgen.Modality")
+        what = f"{_spec(record).modality!r} is {kind_of(found)}"
+        raise ContractError(f"plugin {record.name!r}: {what}, expected a sub-class of advgen.Modality")
+    require_signatures(found)
+    if found.__new__ is Modality.__new__:  # one with its own may make an object of another class
+        require_methods(found)
     return found
 
 
@@ -80,7 +92,7 @@ def read_corpus(record: PluginRecord, config: RunConfig, new: bool = False) -> t
     data, options, kind = config.data, options_of(record, config), modality_class(record)
     request = DataRequest(None, data.max_bad, data.validation_share, data.test_share, config.train.seed)
     if data.path and is_address(record, data.path):
-        corpus = kind.read(options, dataclasses.replace(request, address=data.path))
+        corpus = read_checked(kind, options, dataclasses.replace(request, address=data.path))
         return kind(options, corpus.facts), corpus
     given = user_path(data.path) if data.path else None
     if given is not None and not given.exists() and not names_set(record, str(data.path)):
@@ -89,12 +101,27 @@ def read_corpus(record: PluginRecord, config: RunConfig, new: bool = False) -> t
     path = locate(record, str(data.path)) if given is not None else None
     archived = path != given
     try:
-        corpus = kind.read(options, dataclasses.replace(request, path=path))
+        corpus = read_checked(kind, options, dataclasses.replace(request, path=path))
     except DataError as error:
         if not archived:
             raise
         raise DataError(f"{given}, unpacked: {error}") from error
     return kind(options, corpus.facts), corpus
+
+
+def read_checked(kind: type[Modality[Any]], options: Any, request: DataRequest) -> Corpus:
+    """Read data and look at the first rows of every split.
+
+    Raises:
+        ContractError: if a source returns something else than a batch of the rows asked for.
+    """
+    corpus = kind.read(options, request)
+    for source in corpus.splits.values():
+        indices = torch.arange(min(FIRST_ROWS, len(source)))
+        batch = source.batch(indices, keyed_generator(request.seed, "first rows")) if len(indices) else None
+        if batch is not None and (fault := batch_fault(batch, len(indices))):
+            raise refusal(source.batch, f"returned {fault}", type(source), "batch")
+    return corpus
 
 
 def start_anew(record: PluginRecord, data: str | None, run: str) -> str:
@@ -123,6 +150,7 @@ def build(record: PluginRecord, config: RunConfig, world: World, new: bool = Fal
     objective = dataclasses.replace(objective, config=config)
     check_fits(config, corpus, world)
     players = make_players(modality, config, world)
+    rehearse(players, objective, corpus.splits["train"])
     players.recorder = make_recorder(players, config)
     source, kept = keep_on_device(corpus.splits["train"], world.device, config.data.device_share)
     draw = make_draw(modality, source, config, players)
@@ -146,14 +174,12 @@ def settle(config: RunConfig, modality: Modality[Any]) -> tuple[RunConfig, tuple
 
 
 def make_objective(record: PluginRecord, config: RunConfig) -> Objective:
-    """Loss, penalties and schedules by name, the plugin's own entries first."""
-    spec = _spec(record)
-    _bring(LOSSES, spec.losses, Loss)
-    _bring(PENALTIES, spec.penalties, Penalty)
-    penalties = {name: get_penalty(name) for name in config.penalties if name not in CONTROLLERS}
+    """Find loss, penalties and schedules by name, among the core's and the plugin's own."""
+    losses, known = losses_of(record), penalties_of(record)
+    penalties = {name: get_penalty(name, known) for name in config.penalties if name not in CONTROLLERS}
     get_estimator(config.estimator.name)
-    loss = get_loss(config.loss)
-    _check_estimator(config, loss)
+    loss = get_loss(config.loss, losses)
+    _check_estimator(config, loss, losses)
     if loss.couples_batch and config.train.accumulate > 1:
         raise ConfigError(f"loss {loss.name} needs the whole batch at once and cannot accumulate; set train.accumulate=1")
     coupled = [name for name, penalty in penalties.items() if penalty.couples_batch and config.penalties[name].amount > 0]
@@ -162,7 +188,7 @@ def make_objective(record: PluginRecord, config: RunConfig) -> Objective:
     return Objective(config, loss, penalties, make_scale(config))
 
 
-def _check_estimator(config: RunConfig, loss: Loss) -> None:
+def _check_estimator(config: RunConfig, loss: Loss, losses: Mapping[str, Loss]) -> None:
     """Refuse what an estimator cannot make of a loss, of micro-batches or of further costs."""
     estimator, further = config.estimator, sorted(set(config.auxiliary) - {"likelihood"})
     if estimator.name == "expectation" and (loss.pairs or loss.couples_batch):
@@ -175,7 +201,7 @@ def _check_estimator(config: RunConfig, loss: Loss) -> None:
     if estimator.name not in ("score_function", "ppo") or estimator.rewards != "importance":
         return
     if not loss.density_ratio:
-        known = ", ".join(name for name, each in LOSSES.items() if each.density_ratio)
+        known = ", ".join(name for name, each in losses.items() if each.density_ratio)
         raise ConfigError(
             f"estimator.rewards=importance takes D's logit for a density ratio, which that of loss {loss.name} is not; "
             f"use one of {known}"
@@ -318,12 +344,15 @@ def check_fits(config: RunConfig, corpus: Corpus, world: World) -> None:
 
 
 def _check_networks(generator: Generator, discriminator: Discriminator) -> None:
-    for network, kind in ((generator, Generator), (discriminator, Discriminator)):
-        if not isinstance(network, kind):
-            raise ContractError(f"{type(network).__name__} is not a sub-class of advgen.{kind.__name__}")
+    """Refuse parameters that cannot be trained from."""
+    networks: tuple[nn.Module, ...] = (generator, discriminator)
+    for network in networks:
         for name, parameter in network.named_parameters():
+            if isinstance(parameter, UninitializedParameter):
+                fault = f"has the parameter {name} without a shape, expected one; give all sizes in place of a Lazy layer"
+                raise refusal(type(network), fault)
             if not torch.isfinite(parameter).all():
-                raise ContractError(f"{kind.__name__} starts with a non-finite parameter: {name}")
+                raise refusal(type(network), f"starts with the parameter {name} that is not finite, expected finite numbers")
 
 
 def _check_slope(discriminator: Discriminator, config: RunConfig) -> None:
@@ -370,17 +399,3 @@ def _check_coupling(networks: tuple[Generator, Discriminator], config: RunConfig
 
 def _spec(record: PluginRecord) -> Any:
     return record.spec
-
-
-def _bring(table: dict[str, Any], entries: Mapping[str, str], kind: type) -> None:
-    """Add a plugin's entries to a table of the core; a name that is taken is refused."""
-    for name, target in entries.items():
-        entry = _typed(resolve(target), kind, target)
-        if table.setdefault(name, entry) is not entry:
-            raise PluginError(f"{target}: the {kind.__name__.lower()} name {name!r} is taken; rename it")
-
-
-def _typed(found: Any, kind: type, target: str) -> Any:
-    if not isinstance(found, kind):
-        raise ContractError(f"{target} is {type(found).__name__}, expected {kind.__name__}")
-    return found

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 API_VERSION = 1
 MIN_API_VERSION = 1
+REFERENCE = {"reference": True}
+"""Metadata of fields that hold ``"module:attr"`` strings: one, or a table of them."""
 
 
 class PluginConfig(BaseModel):
@@ -77,20 +80,45 @@ class PluginSpec:
 
     name: str
     summary: str
-    config: str
-    modality: str
-    sampling: str = ""
+    config: str = field(metadata=REFERENCE)
+    modality: str = field(metadata=REFERENCE)
+    sampling: str = field(default="", metadata=REFERENCE)
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     requires: Mapping[str, str] = field(default_factory=dict)
     optional: Mapping[str, str] = field(default_factory=dict)
-    losses: Mapping[str, str] = field(default_factory=dict)
-    penalties: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, str] = field(default_factory=dict)
-    loggers: Mapping[str, str] = field(default_factory=dict)
-    importers: Mapping[str, str] = field(default_factory=dict)
+    losses: Mapping[str, str] = field(default_factory=dict, metadata=REFERENCE)
+    penalties: Mapping[str, str] = field(default_factory=dict, metadata=REFERENCE)
+    metrics: Mapping[str, str] = field(default_factory=dict, metadata=REFERENCE)
+    loggers: Mapping[str, str] = field(default_factory=dict, metadata=REFERENCE)
+    importers: Mapping[str, str] = field(default_factory=dict, metadata=REFERENCE)
     reads: Sequence[str] = ()
     datasets: Mapping[str, DataSet] = field(default_factory=dict)
     addresses: Sequence[str] = ()
     reads_zip: bool = False
     hub_task: str = ""
     api_version: int = API_VERSION
+
+
+def references(spec: PluginSpec) -> dict[str, str]:
+    """Return every ``"module:attr"`` string of a spec by its place in it, such as ``losses.soft_hinge``, but empty ones."""
+    found: dict[str, str] = {}
+    for name in reference_fields():
+        value = getattr(spec, name)
+        found |= {f"{name}.{key}": target for key, target in value.items()} if isinstance(value, Mapping) else {name: value}
+    optional = {each.name for each in fields(PluginSpec) if each.default == ""}
+    return {name: target for name, target in found.items() if target or name not in optional}
+
+
+def with_references(spec: PluginSpec, change: Callable[[str], str]) -> PluginSpec:
+    """Return the spec with a function of each of its ``"module:attr"`` strings in their places."""
+    values = {name: getattr(spec, name) for name in reference_fields()}
+    changed: dict[str, Any] = {
+        name: {key: change(target) for key, target in value.items()} if isinstance(value, Mapping) else change(value)
+        for name, value in values.items()
+    }
+    return dataclasses.replace(spec, **changed)
+
+
+def reference_fields() -> list[str]:
+    """Return the names of the fields that hold ``"module:attr"`` strings."""
+    return [each.name for each in fields(PluginSpec) if "reference" in each.metadata]

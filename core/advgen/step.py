@@ -72,9 +72,12 @@ def update_average(players: Players, config: RunConfig, step: int, scale: float 
     if config.average.ramp_up > 0:
         half_life = min(half_life, max(config.average.ramp_up * (step + 1), 1e-3))
     network = players.generator.network
-    mean: list[Tensor] = list(players.average.parameters())
-    now: list[Tensor] = list(network.parameters())
+    pairs = list(zip(players.average.parameters(), network.parameters(), strict=True))
+    floats = [pair for pair in pairs if pair[0].is_floating_point()]
+    mean: list[Tensor] = [own for own, _ in floats]
+    now: list[Tensor] = [other for _, other in floats]
+    whole = [pair for pair in pairs if not pair[0].is_floating_point()]  # frozen tables of whole numbers have no mean
     with torch.no_grad():
         torch._foreach_lerp_(mean, now, 1.0 - 0.5 ** (1.0 / half_life))
-        for own, other in zip(players.average.buffers(), network.buffers(), strict=True):
+        for own, other in [*whole, *zip(players.average.buffers(), network.buffers(), strict=True)]:
             own.copy_(other)

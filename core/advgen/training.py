@@ -18,7 +18,7 @@ from advgen import interrupts
 from advgen.cache import cache_folder
 from advgen.contracts import Batch
 from advgen.drawing import answer, draw_samples, refresh_statistics
-from advgen.engine import diverged
+from advgen.engine import diverged, parameters_kept
 from advgen.errors import CheckpointError, ConfigError, DivergedError
 from advgen.loggers import Loggers
 from advgen.overfitting import OverfittingWatch
@@ -169,7 +169,8 @@ class Trainer:
             self.entered = int(players.state.setdefault(PHASE, start.to(self.world.device)))
         if self.entered != number:
             if (phases[self.entered].kind, phases[number].kind) != ("critic", "adversarial"):
-                self.setup.modality.enter_phase(phases[number].kind, players.generates, players.judges)
+                with parameters_kept((players.generator, players.discriminator)):
+                    self.setup.modality.enter_phase(phases[number].kind, players.generates, players.judges)
             players.state[PHASE] = torch.tensor(number, device=self.world.device)
             if players.recorder is not None:
                 players.recorder.forget()

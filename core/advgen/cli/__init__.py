@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from advgen import interrupts
+from advgen.blame import blamed
 from advgen.cli import config, data, env, evaluate, export, imports, latents, plugins, runs, sample, train, usage
 from advgen.cli.output import escape_unknown_characters
 from advgen.errors import ConfigError, GenError
@@ -107,6 +108,8 @@ def _report(error: Exception) -> int:
             return ConfigError.exit_code
         text, code = usage.explained(error), ConfigError.exit_code
     else:
-        text, code = f"unexpected {type(error).__name__}: {error}; ADVGEN_DEBUG=1 shows the trace", 1
+        where = f" in {blame}" if (blame := blamed(error)) else ""
+        said = f": {error}" if str(error) else ""
+        text, code = f"unexpected {type(error).__name__}{where}{said}; ADVGEN_DEBUG=1 shows the trace", 1
     print("error:", " ".join(text.splitlines()), file=sys.stderr)
     return code

@@ -9,8 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advgen.blame import kind_of
+from advgen.border import refusal
 from advgen.contracts import Batch, Judge
 from advgen.errors import ContractError
+from advgen.faults import labels_fault, shape_fault
 from advgen.metrics.comparison import USUAL, Comparison
 from advgen.metrics.features import frechet_distance, kernel_distance
 from advgen.metrics.neighbours import precision_recall_density_coverage, two_sample_accuracy, within_class_recall
@@ -58,13 +61,22 @@ def see(judge: Judge, batch: Batch) -> View:
 def _see_block(judge: Judge, block: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:
     both: Callable[[Batch], tuple[Tensor, Tensor | None]] | None = getattr(judge, "features_and_logits", None)
     with torch.no_grad():
-        features, logits = (judge.features(block), None) if both is None else both(block)
+        found: Any = (judge.features(block), None) if both is None else both(block)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise _refusal(judge, "features_and_logits", f"{kind_of(found)}, expected features and logits, or None for these")
+        features, logits = found
         recognised = judge.classify(block)
-    if features.ndim != 2 or len(features) != len(block):
-        raise ContractError(
-            f"judge {judge.name} returned features of shape {tuple(features.shape)}, expected ({len(block)}, features)"
-        )
+    if fault := shape_fault(features, (len(block),), "F"):
+        raise _refusal(judge, "features" if both is None else "features_and_logits", fault)
+    if logits is not None and (fault := shape_fault(logits, (len(block),), "K")):
+        raise _refusal(judge, "features_and_logits", f"logits that are {fault}")
+    if recognised is not None and (fault := labels_fault(recognised, len(block))):
+        raise _refusal(judge, "classify", fault)
     return features, logits, recognised
+
+
+def _refusal(judge: Judge, method: str, fault: str) -> ContractError:
+    return refusal(getattr(judge, method), f"returned {fault}", type(judge), method)
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:

@@ -7,7 +7,9 @@ from typing import Protocol
 
 from torch import Tensor
 
+from advgen.border import require_callable
 from advgen.errors import PluginError
+from advgen.inspection import describe
 from advgen.registry import PluginRecord, discover, resolve
 
 
@@ -24,7 +26,9 @@ def plugin_metrics(own: PluginRecord | None = None) -> tuple[dict[str, Metric], 
     left_out: dict[str, str] = {}
     for name, reference in _references(records).items():
         try:
-            found[name] = resolve(reference)
+            metric = resolve(reference)
+            require_callable(metric, Metric.__call__, f"metric {name} ({reference})")
+            found[name] = metric
         except PluginError as error:
             left_out[name] = str(error)
     return found, left_out
@@ -47,5 +51,5 @@ def apply_metrics(metrics: Mapping[str, Metric], generated: Tensor, real: Tensor
         try:
             values[name] = float(metric(generated=generated, real=real))
         except Exception as error:  # a plugin may raise anything
-            failed[name] = f"{type(error).__name__}: {error}"
+            failed[name] = describe(error)
     return values, failed

@@ -175,12 +175,21 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Put back what ``pack_optimizer`` took, each in its parameter's order of memory; groups stay as configured."""
+    """Put back what ``pack_optimizer`` took, each in its parameter's order of memory; groups stay as configured.
+
+    Raises:
+        CheckpointError: if other parameters train now.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for name, value in tensors.items():
         index, own = name.split(".", 1)
-        like = parameters[int(index)]
+        like = parameters[int(index)] if int(index) < len(parameters) else None
+        if like is None or value.shape not in ((), like.shape):
+            raise CheckpointError(
+                f"the optimizer's state of parameter {index} does not fit: the plugin trained other parameters then; "
+                "use the version of the plugin that the run was made with"
+            )
         # Fused updates walk through a parameter and its state side by side.
         ordered = torch.empty_like(like, dtype=value.dtype, device="cpu").copy_(value) if value.shape == like.shape else value
         state.setdefault(int(index), {})[own] = ordered

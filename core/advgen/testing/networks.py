@@ -204,7 +204,8 @@ def penalties_can_be_differentiated(subject: Subject) -> None:
 
 
 def _second_order(subject: Subject, penalty: Tensor, discriminator: Any, what: str) -> None:
-    gradients = torch.autograd.grad(penalty, [*discriminator.parameters()], allow_unused=True)
+    parameters = [parameter for parameter in discriminator.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(penalty, parameters, allow_unused=True)
     kept = [gradient for gradient in gradients if gradient is not None]
     finite = all(bool(torch.isfinite(gradient).all()) for gradient in [penalty, *kept])
     subject.expect(finite, f"the penalty at {what} is not finite", "an epsilon inside every root and power")

@@ -102,7 +102,7 @@ def generator_costs(
     config, real = objective.config, chunk.real
     cost, on_real, on_fake = _LOSSES.get(config.estimator.name, _pathwise)(players, objective, chunk, fake, progress, turn)
     costs = {"loss": cost}
-    extra = _extra_costs(players, objective, real, fake, on_real, on_fake)
+    extra = extra_costs(players, objective, real, fake, on_real, on_fake)
     for name, base in objective.auxiliary.items():
         weight = base if name in config.balance else objective.weight(f"auxiliary.{name}", base, progress)
         costs[name] = weight * (likelihood_cost(players, real, turn.positions) if name == "likelihood" else extra[name])
@@ -127,13 +127,12 @@ def _pathwise(players: Players, objective: Objective, chunk: Chunk, fake: Sample
 
 def _score_function(players: Players, objective: Objective, chunk: Chunk, fake: Sample, progress: float, turn: Turn) -> Answer:
     """Through the log-probability of each draw, which D's verdict is credited to."""
-    if fake.log_prob is None or fake.entropy is None:
-        raise ConfigError("estimator score_function needs a generator that returns log_prob and entropy; use pathwise")
+    log_prob, entropy = require_log_probs(fake)
     settings, mask = objective.config.estimator, drawn_places(fake)
     opinion = opinion_of(players, objective, chunk, fake, turn.positions)
     surrogate, gained = score_function_cost(
-        log_prob=fake.log_prob,
-        entropy=fake.entropy,
+        log_prob=log_prob,
+        entropy=entropy,
         cost=credited_cost(players, objective, chunk, fake, opinion, progress),
         mask=mask,
         baseline=known_baseline(players, mask.shape[1]),
@@ -145,6 +144,17 @@ def _score_function(players: Players, objective: Objective, chunk: Chunk, fake: 
     if settings.rewards != "importance":
         turn.gains.append((gained, mask))
     return surrogate.mean(), opinion.real, opinion.fake
+
+
+def require_log_probs(fake: Sample) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities and entropies (B, L) of drawn samples.
+
+    Raises:
+        ConfigError: if the generator has none.
+    """
+    if fake.log_prob is None or fake.entropy is None:
+        raise ConfigError("estimator score_function needs a generator that returns log_prob and entropy; use pathwise")
+    return fake.log_prob, fake.entropy
 
 
 def _expectation(players: Players, objective: Objective, chunk: Chunk, fake: Sample, progress: float, turn: Turn) -> Answer:
@@ -175,7 +185,7 @@ _LOSSES = {"score_function": _score_function, "expectation": _expectation}
 """How the adversarial cost is had where it is not through the sample."""
 
 
-def _extra_costs(
+def extra_costs(
     players: Players, objective: Objective, real: Batch, fake: Sample, on_real: Verdict | None, on_fake: Verdict
 ) -> dict[str, Tensor]:
     """The modality's own terms that are asked for; those of verdicts only where one is."""
