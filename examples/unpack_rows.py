@@ -23,7 +23,7 @@ SPLIT_SEED = 0
 
 def read_rows(folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """Images (N, S, S, C) uint8 of all PNGs, and their classes (N,) where there are any."""
-    files = sorted(folder.glob("*.png"))
+    files = sorted(folder.glob("*.png"), key=lambda file: file.name)
     if not files:
         sys.exit(f"{folder} holds no .png; expected pictures with an image a row")
     parts = []
@@ -33,7 +33,7 @@ def read_rows(folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
         if side * side != rows.shape[1]:
             sys.exit(f"{file}: rows of {rows.shape[1]} pixels are no square images")
         parts.append(rows.reshape(-1, side, side, 3))
-    images, given = np.concatenate(parts), sorted(folder.glob("*.npy"))
+    images, given = np.concatenate(parts), sorted(folder.glob("*.npy"), key=lambda file: file.name)
     labels = np.load(given[0], allow_pickle=False) if given else None
     if labels is not None and labels.shape != (len(images),):
         sys.exit(f"{given[0]}: {labels.shape} classes for {len(images)} images; expected one for each")

@@ -29,6 +29,7 @@ from advgen.cache import cache_folder
 from advgen.data import archives
 from advgen.data.manifest import read_manifest
 from advgen.errors import CheckpointError, ConfigError, DataError, GenError
+from advgen.export.folder import data_name
 from advgen.files import file_name, keep_file, replace_file, suits_windows, user_path
 from advgen.runs import RunFolder, checkpoint
 from advgen.training import Trainer
@@ -136,9 +137,8 @@ RENAMERS = {"core/advgen/files.py", "core/advgen/runs/checkpoint.py"}
 def faults(source: str, name: str = "") -> Iterator[str]:
     """What in a module another system lacks or does otherwise, each with its line."""
     tree = ast.parse(source)
-    guarded = {
-        ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "hasattr"
-    }
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    guarded = {ast.unparse(node) for node in calls if node.func.id == "hasattr"}
     prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -147,11 +147,11 @@ def faults(source: str, name: str = "") -> Iterator[str]:
                 if module.split(".")[0] in UNIX_MODULES | WINDOWS_MODULES:
                     yield f"line {node.lineno} imports {module}"
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            whole, owner = ast.unparse(node), node.value.id
+            owner = node.value.id
             lacking = node.attr in UNIX_NAMES.get(owner, ()) and f"hasattr({owner}, '{node.attr}')" not in guarded
             signals = owner == "signal" and node.attr.startswith("SIG") and node.attr not in PORTABLE_SIGNALS
             if lacking or signals:
-                yield f"line {node.lineno} uses {whole}"
+                yield f"line {node.lineno} uses {ast.unparse(node)}"
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
             if node.value.startswith(UNIX_PLACES):
                 yield f"line {node.lineno} names {node.value}"
@@ -159,9 +159,17 @@ def faults(source: str, name: str = "") -> Iterator[str]:
             yield from (f"line {node.lineno} {fault}" for fault in _faults_of_call(node, name))
 
 
+def _function(node: ast.Call) -> str:
+    """The name that is called, such as ``os.replace``; of a method of what is no name, ``.replace``."""
+    if isinstance(node.func, ast.Attribute):
+        deep = isinstance(node.func.value, ast.Attribute | ast.Name)
+        return f"{ast.unparse(node.func.value) if deep else ''}.{node.func.attr}"
+    return node.func.id if isinstance(node.func, ast.Name) else ""
+
+
 def _faults_of_call(node: ast.Call, name: str) -> Iterator[str]:
-    function = ast.unparse(node.func)
-    called, given = function.rpartition(".")[2], {keyword.arg for keyword in node.keywords}
+    function, given = _function(node), {keyword.arg for keyword in node.keywords}
+    called = function.rpartition(".")[2]
     if "preexec_fn" in given:
         yield "gives preexec_fn"
     if called in ("run", "Popen", "check_output") and {"text", "universal_newlines"} & given and "encoding" not in given:
@@ -181,7 +189,7 @@ def _paths(node: ast.expr) -> bool:
     """Whether an expression is all or some of the paths in a folder."""
     if isinstance(node, ast.GeneratorExp | ast.ListComp | ast.SetComp):
         return isinstance(node.elt, ast.Name) and _paths(node.generators[0].iter)
-    return isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("glob", "rglob", "iterdir")
+    return isinstance(node, ast.Call) and _function(node).rpartition(".")[2] in ("glob", "rglob", "iterdir")
 
 
 def _needed(node: ast.Call, called: str, function: str) -> set[str]:
@@ -613,6 +621,18 @@ def test_a_list_from_windows_is_read_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_bytes(b"path,label\r\none\\a.png,x\r\none/a.png,y\r\n")
     rows = list(read_manifest(tmp_path / "list.csv", lambda name, reason: pytest.fail(f"{name} {reason}")))
     assert [(row.path, row.label) for row in rows] == [(tmp_path / "one" / "a.png", label) for label in "xy"]
+
+
+def test_an_export_names_no_folders_of_the_system_that_trained(run: Path) -> None:
+    loaded = advgen.load_generator(run, device="cpu")
+    for path, name in (
+        ("/home/me/captions.txt", "captions.txt"),
+        ("C:\\Users\\me\\captions.txt", "captions.txt"),
+        ("coco", "coco"),
+    ):
+        data = loaded.config.data.model_copy(update={"path": path})
+        loaded.config = loaded.config.model_copy(update={"data": data})
+        assert data_name(loaded) == name
 
 
 def test_records_name_files_with_forward_slashes_and_lead_nowhere_else(tmp_path: Path) -> None:

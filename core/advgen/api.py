@@ -221,7 +221,7 @@ def describe(
         with writing(folder.path / "plugin"):
             (folder.path / "plugin").mkdir(exist_ok=True)
             shutil.copy(record.path, folder.path / "plugin" / Path(record.path).name)
-        about["plugin_file"] = str(record.path)
+        about["plugin_file"] = record.path.as_posix()
     write_text(folder.path / "config.toml", to_toml(resolved.config, resolved.sources))
     folder.write_json("facts.json", dict(corpus.facts))
     folder.write_json("environment.json", environment())

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from safetensors import SafetensorError
@@ -131,7 +131,8 @@ def data_name(run: LoadedRun) -> str:
     if path is None:
         imported = origin(run).get("imported")
         return f"not known; imported from {imported['format']}" if imported else EMBEDDED
-    return Path(path).name if Path(path).is_absolute() else path
+    kinds = (PurePosixPath, PureWindowsPath)  # the run may come from another system
+    return next((kind(path).name for kind in kinds if kind(path).is_absolute()), path)
 
 
 def _reports(run: LoadedRun) -> list[dict[str, Any]]:
