@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -26,7 +27,7 @@ def project() -> dict[str, Any]:
 
 def test_entry_points_and_the_built_in_table_agree(project: dict[str, Any]) -> None:
     assert project["project"]["entry-points"]["advgen.plugins"] == BUILTIN
-    assert project["project"]["scripts"] == {"gen": "advgen.cli:command"}
+    assert project["project"]["scripts"] == dict.fromkeys(["gen", "advgen"], "advgen.cli:command")
 
 
 def test_the_version_stands_in_both_places(project: dict[str, Any]) -> None:
@@ -53,8 +54,32 @@ def test_every_dependency_has_its_reason(project: dict[str, Any]) -> None:
     reasons = (ROOT / "docs" / "dependencies.md").read_text().lower()
     extras = [entry for entries in project["project"]["optional-dependencies"].values() for entry in entries]
     for requirement in [*project["project"]["dependencies"], *extras]:
-        name = requirement.split(">")[0].split("[")[0].split("=")[0]
-        assert name.lower() in reasons, f"{name} has no reason in docs/dependencies.md"
+        name = re.split(r"[<>=!~;\[ ]", requirement)[0]
+        assert f"`{name.lower()}" in reasons, f"{name} has no reason in docs/dependencies.md"
+
+
+def install_lines(page: str) -> list[str]:
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.startswith("    ") and "pip install" in line and "-e " in line]
+
+
+def test_the_two_commands_install_the_tested_set() -> None:
+    run_it, test_it = install_lines("README.md")
+    assert " pip install -c constraints.txt -e . && " in run_it.replace(".venv/bin/", " ")
+    assert " pip install -c constraints.txt -e '.[dev]' && " in test_it.replace(".venv/bin/", " ")
+
+
+def test_contributors_and_ci_install_the_tested_set() -> None:
+    assert install_lines("CONTRIBUTING.md") == [
+        "    python -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[dev]'"
+    ]
+    assert '\ncreate "$folder/tested" -c constraints.txt\n' in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_source_distribution_holds_the_files_that_its_pages_name(project: dict[str, Any]) -> None:
+    included = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    assert {"constraints.txt", "constraints-lowest.txt", "tools", "Makefile", "CONTRIBUTING.md"} <= set(included)
+    assert [name for name in included if not (ROOT / name).exists()] == []
 
 
 def plugins_of(command: list[str], folder: Path, environment: dict[str, str]) -> dict[str, str]:
