@@ -73,8 +73,10 @@ def test_five_faulty_plugins_side_by_side_leave_the_good_one_usable(install: Ins
     assert found["mesh", "typo-c"].reason.startswith("unknown hook 'advgen_regster'; did you mean 'advgen_register'?")
     assert (found["video", "newapi-d"].status, found["video", "newapi-d"].version) == ("incompatible", "9.0")
     assert found["video", "newapi-d"].reason == "plugin API 2, this advgen provides 1; pip install --upgrade advgen"
-    assert found["sound", "broken-e"].reason == "ModuleNotFoundError: No module named 'not_installed_library' (fake_broken.py:1)"
-    assert (found["quits", "quits-f"].status, found["quits", "quits-f"].reason) == ("broken", "SystemExit: bye")
+    missing = "ModuleNotFoundError: No module named 'not_installed_library' (fake_broken.py:1)"
+    assert found["sound", "broken-e"].reason == missing
+    quits = found["quits", "quits-f"]
+    assert (quits.status, quits.reason) == ("broken", "SystemExit: bye (fake_quits.py:2)")
     assert discover().get("points").spec is not None
     with pytest.raises(PluginError, match=r"plugin 'sound' of broken-e 0\.3 is broken: ModuleNotFoundError"):
         discover().get("sound")
