@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from advgen.data.report import DataReport, Repeats, Show, Spread, Tally, most_common
     from advgen.errors import ConfigError, DataError, GenError, PluginError
     from advgen.estimators import gumbel, straight_through
-    from advgen.files import keep_file, replace_file, sorted_paths, user_path
+    from advgen.files import drafted, file_sha256, keep_file, replace_file, sorted_paths, user_path
     from advgen.hooks import hookimpl
     from advgen.importing import Imported
     from advgen.losses import Loss
@@ -70,7 +70,7 @@ _HOME = {
     "advgen.data.memory": ("ArraySource", "content_hash", "split_indices"),
     "advgen.errors": ("ConfigError", "DataError", "GenError", "PluginError"),
     "advgen.estimators": ("gumbel", "straight_through"),
-    "advgen.files": ("keep_file", "replace_file", "sorted_paths", "user_path"),
+    "advgen.files": ("drafted", "file_sha256", "keep_file", "replace_file", "sorted_paths", "user_path"),
     "advgen.hooks": ("hookimpl",),
     "advgen.importing": ("Imported",),
     "advgen.losses": ("Loss",),
@@ -125,7 +125,9 @@ __all__ = [
     "columns_of",
     "content_hash",
     "counted",
+    "drafted",
     "few_notes",
+    "file_sha256",
     "gumbel",
     "hookimpl",
     "is_manifest",

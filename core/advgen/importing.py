@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from advgen.config.load import Resolved, load_config, options_of
 from advgen.contracts import Corpus
 from advgen.errors import ConfigError, ContractError, DataError, nearest
 from advgen.faults import instance_fault, json_fault
-from advgen.files import user_path
+from advgen.files import file_sha256, user_path
 from advgen.registry import PluginRecord, discover, find_plugin, resolve
 from advgen.runs import RunFolder, checkpoint
 from advgen.setup import modality_class
@@ -93,8 +92,7 @@ def import_run(kind: str, path: Path | str, out: Path | str | None = None, plugi
         made = _checked(modality.discriminator(), imported.discriminator, f"{imported.source}: the discriminator")
         parts["discriminator"] = made
     parts |= {f"{player}_optimizer": dict(state) for player, state in imported.optimizers.items() if state}
-    with imported.source.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = file_sha256(imported.source)
     folder = RunFolder(Path(out) if out is not None else new_name(record))
     new = not folder.path.exists()
     folder.create()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from advgen import interrupts
 from advgen.errors import ConfigError
-from advgen.files import replace_file, sorted_paths
+from advgen.files import append_text, file_sha256, is_below, replace_file, sorted_paths, write_file
 
 RECORD = ".gen-samples.sha256"
 
@@ -25,18 +24,15 @@ class Written:
     def add(self, files: Iterable[Path], base: Path) -> None:
         """Note files below ``base`` under their names there."""
         lines = "".join(_line(path, base) for path in files)
-        with self.record.open("a", encoding="utf-8", newline="\n") as record:
-            record.write(lines)
+        append_text(self.record, lines)
 
     def write(self, files: Iterable[Path]) -> None:
         """Note these files of the folder and no others."""
-        draft = self.record.with_name(f"{RECORD}.tmp")
-        draft.write_text("".join(_line(path, self.folder) for path in files), encoding="utf-8", newline="\n")
-        replace_file(draft, self.record)
+        write_file(self.record, "".join(_line(path, self.folder) for path in files))
 
     def unchanged(self) -> list[Path]:
         """The noted files that are still what was written."""
-        found = [path for path, digest in self._noted() if path.is_file() and _digest(path) == digest]
+        found = [path for path, digest in self._noted() if path.is_file() and file_sha256(path) == digest]
         return list(dict.fromkeys(found))
 
     def names(self) -> list[str]:
@@ -49,7 +45,8 @@ class Written:
             return []
         lines = self.record.read_text(encoding="utf-8", errors="replace").splitlines()
         pairs = [line.split("  ", 1) for line in lines if len(line) > 66 and line[64:66] == "  "]
-        return [(self.folder / name, digest) for digest, name in pairs if _leads_inside(name)]
+        noted = [(self.folder / name, digest) for digest, name in pairs if _leads_inside(name)]
+        return [(path, digest) for path, digest in noted if is_below(path, self.folder)]
 
 
 class Draft:
@@ -94,6 +91,8 @@ class Draft:
         places = self.place(made)
         for path in places:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_relative_to(self.target) and not is_below(path.parent, self.target):
+                raise ConfigError(f"{path.parent} is a link that leaves {self.target}; remove it, or choose another --out")
         self._written.add(made, self.folder)
         for path, place in zip(made, places, strict=True):
             replace_file(path, place)
@@ -143,9 +142,4 @@ def _leads_inside(name: str) -> bool:
 
 
 def _line(path: Path, base: Path) -> str:
-    return f"{_digest(path)}  {path.relative_to(base).as_posix()}\n"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    return f"{file_sha256(path)}  {path.relative_to(base).as_posix()}\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from advgen import Batch, DataError, read_pickled, user_path
+from advgen import Batch, DataError, file_sha256, read_pickled, user_path
 from advgen_image.files import to_pixels
 from advgen_image.inception import Inception
 
@@ -70,8 +69,7 @@ def load_inception(cache: Path, weights: Path | None, device: torch.device) -> I
     with torch.device("meta"):
         network = Inception()
     network.load_state_dict(_fitting(_tensors(file), network, file), assign=True)
-    with file.open("rb") as stream:
-        return InceptionFeatures(network, hashlib.file_digest(stream, "sha256").hexdigest(), device)
+    return InceptionFeatures(network, file_sha256(file), device)
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:

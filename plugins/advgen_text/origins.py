@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from advgen import DataError, DataRequest, class_name, columns_of, is_table_set, kind_of, open_tables, split_of
+from advgen import DataError, DataRequest, class_name, columns_of, file_sha256, is_table_set, kind_of, open_tables, split_of
 
 from .config import TextConfig
 from .reading import (
@@ -112,8 +111,7 @@ def file_hash(file: Path) -> str:
         DataError: where it cannot be read.
     """
     try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_sha256(file)
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ from advgen.config.model import RunConfig
 from advgen.errors import CheckpointError, ConfigError
 from advgen.export import ExportRequest, ExportResult
 from advgen.export.card import CardFacts, write_card
-from advgen.files import replace_file, sorted_paths
+from advgen.files import file_sha256, replace_file, sorted_paths
 from advgen.runs.folder import EXPORT_CONFIG, EXPORT_LIBRARY, EXPORT_SCHEMA, RunFolder, is_export
 from advgen.sampling import LoadedRun
 
@@ -91,8 +90,7 @@ def _write_samples(folder: Path, run: LoadedRun) -> list[Path]:
 def _write_config(draft: Path, run: LoadedRun, config: RunConfig) -> None:
     from advgen import __version__
 
-    with (draft / WEIGHTS).open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = file_sha256(draft / WEIGHTS)
     about = origin(run)
     content = {
         "library_name": EXPORT_LIBRARY,

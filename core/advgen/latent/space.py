@@ -20,6 +20,7 @@ from torch import Tensor
 from advgen.contracts import Batch, Generator, Modality
 from advgen.drawing import towards_mean
 from advgen.errors import ConfigError, DataError
+from advgen.files import drafted
 from advgen.randomness import keyed_generator, seed_networks, untouched
 
 PARALLEL = 1e-4
@@ -164,7 +165,8 @@ def evenly(count: int, wanted: int) -> list[int]:
 def save_places(path: Path, place: Place, facts: Mapping[str, str]) -> None:
     """Write latents with their labels as safetensors, with facts (texts) in the header."""
     tensors = {"latent": place.latent, **{name: place.condition[name] for name in ("label",) if name in place.condition}}
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path, dict(facts))
+    with drafted(path) as draft:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, draft, dict(facts))
 
 
 def load_places(path: Path, space: Space) -> tuple[list[Place], dict[str, str]]:

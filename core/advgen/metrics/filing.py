@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from advgen.errors import GenError
-from advgen.files import replace_file
+from advgen.files import drafted, replace_file
 
 Report = Mapping[str, Any]
 
@@ -45,14 +45,12 @@ def _beside(path: Path, chosen: Any) -> Path:
 
 def _write(report: Report, path: Path, earlier: Path | None) -> None:
     """Replace the file at once, so that a full disk leaves the old one; what was there moves to ``earlier``, where given."""
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8", newline="\n")
-        if earlier is not None:
-            replace_file(path, earlier)
-        replace_file(temporary, path)
+        with drafted(path) as draft:
+            draft.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8", newline="\n")
+            if earlier is not None:
+                replace_file(path, earlier)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise GenError(
             f"{path} cannot be written: {error.strerror or error}; free space or make the folder writable"
         ) from error

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from advgen.errors import CheckpointError
-from advgen.files import replace_file
+from advgen.files import file_sha256, replace_file, sync_file, sync_folder
 from advgen.runs.folder import saved_steps
 
 SCHEMA = 1
@@ -34,16 +34,17 @@ def save(folder: Path, step: int, parts: Mapping[str, Tensors], facts: Mapping[s
     target, temporary = folder / f"step-{step:08d}", folder / f".tmp-{step:08d}-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process that had the same number
         temporary.mkdir()
         files = {name: _write_part(temporary / f"{name}.safetensors", tensors) for name, tensors in parts.items()}
         manifest = {"schema": SCHEMA, "step": step, "files": files, **facts}
         text = json.dumps(manifest, indent=2, sort_keys=True)
         (temporary / "manifest.json").write_text(text, encoding="utf-8", newline="\n")
-        _sync(temporary / "manifest.json")
+        sync_file(temporary / "manifest.json")
         if target.exists():
             shutil.rmtree(target)
         replace_file(temporary, target)
-        _sync_folder(folder)
+        sync_folder(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         way = "earlier checkpoints are untouched. Free space, then: gen resume"
@@ -55,29 +56,8 @@ def save(folder: Path, step: int, parts: Mapping[str, Tensors], facts: Mapping[s
 
 def _write_part(path: Path, tensors: Tensors) -> dict[str, Any]:
     save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
-    _sync(path)
-    return {"sha256": _sha256(path), "bytes": path.stat().st_size}
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as handle:  # Windows syncs no file that is open for reading only
-        os.fsync(handle.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    """Make the names in a folder safe from a power cut, on systems that can open a folder: Windows cannot."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    sync_file(path)
+    return {"sha256": file_sha256(path), "bytes": path.stat().st_size}
 
 
 def steps(folder: Path) -> list[int]:

@@ -18,10 +18,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from advgen import files
 from advgen.config.load import from_toml
 from advgen.config.model import RunConfig
 from advgen.errors import CheckpointError, ConfigError
-from advgen.files import replace_file, sorted_paths
+from advgen.files import sorted_paths
 
 LOCK, OWNER = ".lock", ".owner"
 # Where the system locks no files, a first try only clears what a killed owner left.
@@ -88,7 +89,17 @@ class RunFolder:
             if inside := [str(folder.path / each["name"]) for each in list_runs(folder.path)]:
                 raise CheckpointError(f"{folder.path} holds runs and is none itself; name one of them: {', '.join(inside)}")
             raise CheckpointError(f"{folder.path} is not a run folder (no run.json); {_nearest_run(folder.path)}")
+        folder.refuse_strange_entries()
         return folder
+
+    def refuse_strange_entries(self) -> None:
+        """Refuse a run through which something outside of it could be read, written or removed.
+
+        Raises:
+            CheckpointError: naming a link that leaves the run, or an entry that is neither a file nor a folder.
+        """
+        for entry, what in files.strange_entries(self.path):
+            raise CheckpointError(f"{entry} {what}; a run holds its files itself: remove it, or put a copy in its place")
 
     def create(self) -> None:
         """Make the folder.
@@ -217,18 +228,13 @@ def _number_in(owner: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write through a temporary file, so a crash leaves the old content.
+    """Write a file of a run, whole or not at all.
 
     Raises:
         CheckpointError: where the disk is full or not writable; the old content stays.
     """
-    temporary = path.with_name(path.name + ".part")
     with writing(path):
-        try:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
-            replace_file(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        files.write_file(path, text)
 
 
 def append_text(path: Path, text: str) -> None:
@@ -237,8 +243,8 @@ def append_text(path: Path, text: str) -> None:
     Raises:
         CheckpointError: where the disk is full or not writable.
     """
-    with writing(path), path.open("a", encoding="utf-8", newline="\n") as handle:
-        handle.write(text)
+    with writing(path):
+        files.append_text(path, text)
 
 
 @contextlib.contextmanager
