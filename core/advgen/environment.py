@@ -19,6 +19,7 @@ from typing import Any
 
 from advgen import __version__
 from advgen.cache import cache_folder
+from advgen.errors import ConfigError
 from advgen.optional_imports import try_import
 from advgen.probing import Answer, ask, ask_apart, installed_version, module_of
 
@@ -147,19 +148,14 @@ def _pair(packages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def _cache() -> dict[str, Any]:
     """Say where caches are and whether they can be written, without making the folder."""
+    remedy, folder = "set XDG_CACHE_HOME to a folder of yours", None
     try:
         folder = cache_folder()
         place = next(path for path in (folder, *folder.parents) if path.exists())
         with tempfile.TemporaryFile(dir=place):
             return {"folder": str(folder), "writable": True}
-    except (OSError, RuntimeError) as error:
-        folder_text = str(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-        return {
-            "folder": folder_text,
-            "writable": False,
-            "reason": str(error),
-            "remedy": "set XDG_CACHE_HOME to a folder of yours",
-        }
+    except (OSError, ConfigError) as error:
+        return {"folder": str(folder or "unknown"), "writable": False, "reason": str(error), "remedy": remedy}
 
 
 def _plugin(facts: dict[str, Any], answer: Answer) -> dict[str, Any]:
