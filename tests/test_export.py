@@ -381,6 +381,7 @@ def test_what_cannot_be_exported_says_why(packages: None, formula: Any, message:
         convert(formula)
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.11."), reason="onnxscript breaks on the graph that torch 2.11 makes of it")
 def test_an_inverse_short_time_transform_is_exported(packages: None) -> None:
     from advgen.export import onnx_file
 

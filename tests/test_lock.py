@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,11 +43,19 @@ def test_the_tested_set_meets_every_bound_of_the_project(text: str) -> None:
 @pytest.mark.parametrize("text", DIRECT)
 def test_the_lowest_set_is_the_lower_bounds(text: str) -> None:
     name, bound = text.split(">=")
-    assert LOWEST[canonicalize_name(name)].version == bound.split(",")[0]
+    assert Version(LOWEST[canonicalize_name(name)].version) == Version(bound.split(",")[0])
 
 
 def test_the_lowest_set_has_nothing_else() -> None:
     assert set(LOWEST) == {canonicalize_name(Requirement(text).name) for text in DIRECT}
+
+
+def test_bounds_in_the_documentation_are_those_of_the_project() -> None:
+    page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    written = dict(re.findall(r"`([\w-]+) >=([\d.]+)`", page))
+    bounds = {Requirement(text).name: text.split(">=")[1] for text in DIRECT}
+    assert written == {name: bounds[name] for name in written}
+    assert {re.split(">=", text)[0] for text in lock.project()["project"]["dependencies"]} <= set(written)
 
 
 @pytest.mark.parametrize("text", DIRECT)
