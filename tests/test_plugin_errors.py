@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 import advgen
 from advgen.cli import main
+from advgen.losses import LOSSES
+from advgen.registry import find_plugin
+from advgen.tables import losses_of
 
 DOTS = (Path(__file__).parent / "dots.py").read_text()
 
@@ -21,6 +26,22 @@ SHOW = ("plugins", "show", "{plugin}")
 Told = tuple[int, str, str]
 
 
+def planted(folder: Path, *changes: tuple[str, str]) -> Path:
+    """Write the plugin with changes, each of which is found once."""
+    text = DOTS
+    for before, after in changes:
+        assert text.count(before) == 1, f"{before!r} stands {text.count(before)} times in the plugin"
+        text = text.replace(before, after)
+    path = folder / "dots.py"
+    path.write_text(text)
+    return path
+
+
+def line_of(path: Path, code: str) -> int:
+    """Return the number of the first line that holds a text."""
+    return 1 + next(number for number, line in enumerate(path.read_text().splitlines()) if code in line)
+
+
 @dataclass(frozen=True)
 class Gen:
     """``gen`` in this process, over files of one test's folder."""
@@ -29,14 +50,8 @@ class Gen:
     capsys: pytest.CaptureFixture[str]
 
     def write(self, *changes: tuple[str, str]) -> Path:
-        """The plugin with changes, each of which is found once."""
-        text = DOTS
-        for before, after in changes:
-            assert text.count(before) == 1, f"{before!r} stands {text.count(before)} times in the plugin"
-            text = text.replace(before, after)
-        path = self.folder / "dots.py"
-        path.write_text(text)
-        return path
+        """Write the plugin with changes."""
+        return planted(self.folder, *changes)
 
     def __call__(self, *arguments: str) -> Told:
         """Exit code, standard error and standard output."""
@@ -50,7 +65,7 @@ class Gen:
 
     def line_of(self, code: str) -> int:
         """The number of the first line that holds a text."""
-        return 1 + next(i for i, line in enumerate((self.folder / "dots.py").read_text().splitlines()) if code in line)
+        return line_of(self.folder / "dots.py", code)
 
 
 @pytest.fixture
@@ -350,7 +365,7 @@ CONTRACT: dict[str, tuple[Change, str, str]] = {
     "overview: missing file": (
         ("        path.write_text(str(len(batch)))\n", ""),
         "def overview(",
-        "returned the path …step-00000002.txt, which is missing, expected files that it made",
+        "returned the path ….txt, which is missing, expected files that it made",
     ),
     "attribute: text for a number": (
         ("    one_file = True", '    one_file = True\n    sample_block = "64"'),
@@ -650,3 +665,27 @@ def test_a_string_of_the_spec_that_names_something_else_is_told(fault: str, gen:
     exit_code, err, _ = gen(*TRAIN)
     line = one_line(err)
     assert exit_code == 3 and re.search(pattern(message), line), line
+
+
+def test_a_changed_file_takes_the_place_of_its_older_self_with_all_that_it_brings(gen: Gen) -> None:
+    costs = []
+    for size in ("1", "2", "1"):
+        path = gen.write(("    return -fake\n", f"    return -{size} * fake\n"))
+        found = advgen.train(str(path), out=gen.folder / f"run-{len(costs)}", device="cpu", progress=False)
+        rows = [json.loads(line) for line in (found.folder / "metrics.jsonl").read_text().splitlines()]
+        costs.append(rows[0]["generator/loss"] / rows[0]["discriminator/fake_score"])
+    assert costs[0] == costs[2] and costs[1] / costs[0] > 1.5
+
+
+def test_what_one_plugin_brings_is_unknown_to_another_and_may_share_its_names(gen: Gen) -> None:
+    gen.write()
+    assert gen(*TRAIN, "--stop-after", "1")[0] == 0
+    code, err, _ = gen("train", "--plugin", "image", "--set", "loss=soft", "--device", "cpu")
+    known = ", ".join(sorted(LOSSES))
+    assert code == 2 and one_line(err) == f"error: loss 'soft' is unknown; known: {known}"
+    code, err, _ = gen("train", "--plugin", "image", "--set", "penalties.flat.weight=1", "--device", "cpu")
+    assert code == 2 and "penalty 'flat' is unknown; known: dragan, lecam, path_length, r1, r2, wgan_gp" in one_line(err)
+    other = gen.write((SPEC, SPEC.replace("dots", "rings")), ("    return -fake\n", "    return -3 * fake\n"))
+    table = losses_of(find_plugin(str(other)))
+    assert table["soft"].generator(real=torch.zeros(1), fake=torch.ones(1)).item() == -3
+    assert set(table) == {*LOSSES, "soft"} and "soft" not in LOSSES
