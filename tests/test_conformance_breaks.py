@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,6 +31,9 @@ from advgen import (
 )
 from advgen.errors import ContractError
 from advgen.testing import check_plugin, conformance_checks
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_plugin_errors import CONTRACT, LATER, RESOLVED, line_of, pattern, planted
 
 MODULE = "dots_under_test"
 
@@ -207,7 +211,11 @@ BREAKS: dict[str, tuple[type[DotsModality], str, str]] = {
         "generator_returns_samples",
         r"\(4,\), prepared real ones \(2,\)",
     ),
-    "plain tensor": (generator_that(lambda self, noise: self.layers(noise)), "generator_returns_samples", "returned Tensor"),
+    "plain tensor": (
+        generator_that(lambda self, noise: self.layers(noise)),
+        "generator_returns_samples",
+        r"returned a bare Tensor, expected a Sample \(advgen.Sample\); write: return Sample\(values\)",
+    ),
     "detached": (
         generator_that(lambda self, noise: Sample(self.layers(noise).detach())),
         "gradient_reaches_the_generator",
@@ -306,3 +314,87 @@ def test_all_failures_are_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_an_unknown_check_to_skip_is_refused() -> None:
     with pytest.raises(PluginError, match="did you mean 'resumes_exactly'"):
         conformance_checks("image", skip=["resume_exactly"])
+
+
+CHECKS = {
+    "read": "corpus_is_deterministic",
+    "facts": "facts_are_enough_to_sample",
+    "splits": "splits_are_disjoint",
+    "fingerprint": "corpus_is_deterministic",
+    "notes": "corpus_is_deterministic",
+    "source": "batches_have_the_promised_form",
+    "prepare": "prepared_samples_are_finite",
+    "postprocess": "generator_returns_samples",
+    "noise": "noise_comes_from_its_generator",
+    "overview": "files_are_written",
+    "write": "files_are_written",
+    "logger": "loggers_take_a_row",
+    "judge": "judge_gives_features",
+    "metrics": "metrics_are_numbers",
+    "attribute": "strings_resolve",
+}
+"""The check that names a planted fault, by the first word of the fault; all others are found by calls_keep_the_contract."""
+
+
+@pytest.mark.parametrize("fault", [*CONTRACT, *LATER])
+def test_a_fault_that_a_command_names_is_named_by_a_check_in_the_same_words(fault: str, tmp_path: Path) -> None:
+    change, *_, code, message = (CONTRACT | LATER)[fault]
+    path, kind = planted(tmp_path, change), fault.partition(":")[0]
+    name = CHECKS.get(kind, "calls_keep_the_contract")
+    if message.startswith(("takes (", "is a plain method", "lacks ")) and kind in ("read", "noise", "condition"):
+        name = "strings_resolve"
+    (check,) = [check for check in conformance_checks(str(path)) if check.name == name]
+    where = rf"plugin 'dots': \S+ \(dots\.py:{line_of(path, code)}\)"
+    with pytest.raises(ContractError, match=rf"(?s)^{where} {numberless(message)}.*\[{name}\]$"):
+        check()
+
+
+def numberless(message: str) -> str:
+    """Return a pattern for the message whatever counts it has: a check looks at another number of samples."""
+    return re.sub(r"\d+", r"\\d+", pattern(message))
+
+
+@pytest.mark.parametrize("fault", RESOLVED)
+def test_a_string_of_the_spec_that_names_something_else_is_named_by_a_check(fault: str, tmp_path: Path) -> None:
+    change, message = RESOLVED[fault]
+    name = "own_losses_and_penalties_train" if fault == "a penalty of the mean" else "strings_resolve"
+    (check,) = [check for check in conformance_checks(str(planted(tmp_path, change))) if check.name == name]
+    with pytest.raises(ContractError, match=rf"{pattern(message)}.*\[{name}\]$"):
+        check()
+
+
+SAMPLING = {
+    "no such class": ("__plugin__:DotSampling", "names no attribute 'DotSampling'; did you mean 'DotsSampling'"),
+    "no options": ("__plugin__:DotsJudge", "expected a sub-class of PluginConfig"),
+}
+
+
+@pytest.mark.parametrize("fault", SAMPLING)
+def test_sampling_that_names_no_options_fails_the_check_of_strings(fault: str, tmp_path: Path) -> None:
+    named, message = SAMPLING[fault]
+    path = planted(tmp_path, ("__plugin__:DotsSampling", named))
+    (check,) = [check for check in conformance_checks(str(path)) if check.name == "strings_resolve"]
+    with pytest.raises(ContractError, match=rf"{message}.*strings_resolve"):
+        check()
+
+
+def test_sampling_options_without_a_default_are_named(tmp_path: Path) -> None:
+    path = planted(tmp_path, ("    size: float = 1.0", "    size: float"))
+    (check,) = [check for check in conformance_checks(str(path)) if check.name == "options_have_defaults"]
+    with pytest.raises(ContractError, match="sampling options without a default: size; expected a default"):
+        check()
+
+
+def test_an_error_that_is_raised_in_a_check_is_told_with_its_line(tmp_path: Path) -> None:
+    path = planted(tmp_path, ("        return DotsJudge()", "        raise ValueError('no such size')"))
+    (check,) = [check for check in conformance_checks(str(path)) if check.name == "judge_gives_features"]
+    where = rf"in plugin 'dots' \(dots.py:{line_of(path, 'raise ValueError')}, in judge\); expected: The judge"
+    with pytest.raises(ContractError, match=rf"raised ValueError: no such size {where}"):
+        check()
+
+
+def test_a_loss_of_the_plugins_own_that_moves_nothing_is_named(tmp_path: Path) -> None:
+    path = planted(tmp_path, ("    return -fake\n", "    return 0 * fake\n"), ('"auxiliary": {"size": 0.1, "level": 0.1},', ""))
+    (check,) = [check for check in conformance_checks(str(path)) if check.name == "own_losses_and_penalties_train"]
+    with pytest.raises(ContractError, match="the generator did not move in 2 steps of loss soft; expected weights that change"):
+        check()

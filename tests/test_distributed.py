@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,8 @@ VOCODER = [
     "penalties=none",
     "schedules=none",
 ]
+FROZEN = "frozen.py"
+"""The plugin of ``dots.py`` with parts that do not train, written for the test."""
 # Every rank draws the same dropout, where one process has another for each sample.
 WHOLE = "options.dropout=0.0"
 SCORED = [WHOLE, "options.max_length=6", "phases=[{kind='critic', share=0.4}, {kind='adversarial', share=0.6}]"]
@@ -71,8 +74,11 @@ CASES = {
             "estimator={name='expectation', entropy_weight=1.0}",
         ],
     ),
+    "frozen_parts": (FROZEN, []),
     "text": ("text", [WHOLE, "phases=[{kind='likelihood', share=0.4}, {kind='adversarial', share=0.6}]"]),
 }
+
+FREEZING = r"        self.layers[0].requires_grad_(False)\n"
 
 STYLES = """
 import os, pathlib, torch, advgen
@@ -123,8 +129,11 @@ def assert_same_styles(one: Path, two: Path) -> None:
 def test_two_ranks_end_with_the_weights_of_one_process(root: Path, tmp_path: Path) -> None:
     """All cases in one launch, because starting ranks costs more than training them."""
     lines = ["import advgen", ""]
+    frozen = (tmp_path / FROZEN).resolve()
+    text = (root / "tests" / "dots.py").read_text()
+    frozen.write_text(re.sub(r"(self\.layers = .*\n)", r"\1" + FREEZING, text))
     for name, (plugin, more) in CASES.items():
-        overrides = tiny(plugin, *EXACT, *more)
+        plugin, overrides = (str(frozen), EXACT) if plugin == FROZEN else (plugin, tiny(plugin, *EXACT, *more))
         advgen.train(plugin, out=tmp_path / "one" / name, overrides=overrides, steps=5, progress=False, device="cpu")
         target = str(tmp_path / "two" / name)
         lines += [f"advgen.train({plugin!r}, out={target!r}, overrides={overrides!r}, steps=5, progress=False, device='cpu')"]

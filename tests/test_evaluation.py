@@ -408,7 +408,7 @@ def test_an_unconditional_generator_is_judged_within_the_classes_it_hits() -> No
 def test_a_judge_that_returns_another_shape_is_refused_by_name() -> None:
     judge = PointJudge()
     judge.features = lambda batch: batch.values[None]  # type: ignore[method-assign]
-    with pytest.raises(ContractError, match=r"judge points returned features of shape \(1, 60, 2\), expected \(60, features\)"):
+    with pytest.raises(ContractError, match=r"PointJudge.features .* returned float32 \(1, 60, 2\), expected floats \(60, F\)"):
         compare(judge, clusters(60, 1), clusters(60, 2))
 
 

@@ -2,177 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 import advgen
 from advgen.cli import main
+from advgen.losses import LOSSES
+from advgen.registry import find_plugin
+from advgen.tables import losses_of
 
-DOTS = """
-import torch
-from torch import nn
-from advgen import *
-
-
-class DotsConfig(PluginConfig):
-    width: int = 8
-
-
-class DotsSampling(PluginConfig):
-    size: float = 1.0
-
-
-class DotsGenerator(Generator):
-    def __init__(self, width):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(3, width), nn.Tanh(), nn.Linear(width, 2))
-
-    def forward(self, noise, condition, *, mode="values", temperature=1.0):
-        return Sample(self.layers(noise))
-
-
-class DotsDiscriminator(Discriminator):
-    def __init__(self, width):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(2, width), nn.Tanh(), nn.Linear(width, 1))
-
-    def embed(self, sample):
-        return sample.values
-
-    def forward(self, seen, condition, mask=None):
-        return Verdict.of(self.layers(seen).squeeze(1))
-
-
-class DotsSource:
-    def __init__(self, points):
-        self.points = points
-
-    def __len__(self):
-        return len(self.points)
-
-    def batch(self, indices, generator):
-        return Batch(self.points[indices])
-
-
-class DotsJudge:
-    name = "coordinates"
-
-    def features(self, batch):
-        return batch.values
-
-    def classify(self, batch):
-        return None
-
-
-class DotsModality(Modality[DotsConfig]):
-    one_file = True
-
-    @classmethod
-    def read(cls, config, request):
-        points = torch.randn(120, 2, generator=torch.Generator().manual_seed(0))
-        splits = {name: DotsSource(part) for name, part in zip(("train", "validation", "test"), points.split(40))}
-        return Corpus({"scale": 1.0}, splits, "dots")
-
-    def generator(self):
-        return DotsGenerator(self.config.width)
-
-    def discriminator(self):
-        return DotsDiscriminator(self.config.width)
-
-    def noise(self, num_samples, generator, *, mode="values"):
-        return torch.randn(num_samples, 3, generator=generator)
-
-    def prepare(self, batch):
-        return Batch(batch.values * 1.0)
-
-    def postprocess(self, sample, condition):
-        return Batch(sample.values)
-
-    def condition(self, num_samples, generator, *, label=None):
-        return {}
-
-    def use_sampling(self, options, num_samples):
-        self.size = options.size
-
-    def auxiliary(self, real, fake):
-        return {"size": (real.values.square().mean() - fake.values.square().mean()).abs()}
-
-    def verdict_auxiliary(self, real, fake):
-        return {"level": fake.heads[0].scores.mean()}
-
-    def judge(self, corpus, cache):
-        return DotsJudge()
-
-    def metrics(self, generated, held_out):
-        return {"size": float(generated.values.square().mean())}
-
-    def write(self, batch, folder, *, start=0):
-        path = folder / "dots.txt"
-        with path.open("a" if start else "w") as file:
-            file.writelines(f"{x} {y}\\n" for x, y in batch.values.tolist())
-        return [path]
-
-    def overview(self, batch, stem):
-        path = stem.with_name(stem.name + ".txt")
-        path.write_text(str(len(batch)))
-        return [path]
-
-
-def soft_discriminator(*, real, fake):
-    return nn.functional.softplus(1 - real) + nn.functional.softplus(1 + fake)
-
-
-def soft_generator(*, real, fake):
-    return -fake
-
-
-def flat(*, judge_real, judge_fake, real, fake, weight, noise):
-    return weight * real.flatten(1).square().sum(1)
-
-
-def distance(*, generated, real):
-    return float((generated.mean(0) - real.mean(0)).norm())
-
-
-class DotsLogger:
-    def __init__(self, folder):
-        self.folder = folder
-
-    def log(self, step, row):
-        pass
-
-    def close(self):
-        pass
-
-
-SIDES = (lambda real: nn.functional.softplus(1 - real), lambda fake: nn.functional.softplus(1 + fake))
-SOFT = Loss("soft", "", soft_discriminator, soft_generator, False, False, 2.6, "", SIDES)
-FLAT = Penalty("flat", "", flat, "real", "")
-
-
-@hookimpl
-def advgen_register():
-    return PluginSpec(
-        name="dots",
-        summary="Dots.",
-        config="__plugin__:DotsConfig",
-        modality="__plugin__:DotsModality",
-        sampling="__plugin__:DotsSampling",
-        losses={"soft": "__plugin__:SOFT"},
-        penalties={"flat": "__plugin__:FLAT"},
-        metrics={"distance": "__plugin__:distance"},
-        loggers={"dots": "__plugin__:DotsLogger"},
-        presets={"default": {
-            "loss": "soft",
-            "penalties": {"flat": {"weight": 0.1}, "r1": {"weight": 0.1}},
-            "auxiliary": {"size": 0.1, "level": 0.1},
-            "train": {"steps": 2, "batch_size": 8},
-        }},
-    )
-"""
+DOTS = (Path(__file__).parent / "dots.py").read_text()
 
 TRAIN = ("train", "--plugin", "{plugin}", "--out", "{run}", "--device", "cpu")
 SAMPLE = ("sample", "{run}", "--plugin", "{copy}", "-n", "3", "--device", "cpu")
@@ -180,6 +24,22 @@ EVALUATE = ("evaluate", "{run}", "--plugin", "{copy}", "-n", "20", "--device", "
 SHOW = ("plugins", "show", "{plugin}")
 
 Told = tuple[int, str, str]
+
+
+def planted(folder: Path, *changes: tuple[str, str]) -> Path:
+    """Write the plugin with changes, each of which is found once."""
+    text = DOTS
+    for before, after in changes:
+        assert text.count(before) == 1, f"{before!r} stands {text.count(before)} times in the plugin"
+        text = text.replace(before, after)
+    path = folder / "dots.py"
+    path.write_text(text)
+    return path
+
+
+def line_of(path: Path, code: str) -> int:
+    """Return the number of the first line that holds a text."""
+    return 1 + next(number for number, line in enumerate(path.read_text().splitlines()) if code in line)
 
 
 @dataclass(frozen=True)
@@ -190,14 +50,8 @@ class Gen:
     capsys: pytest.CaptureFixture[str]
 
     def write(self, *changes: tuple[str, str]) -> Path:
-        """The plugin with changes, each of which is found once."""
-        text = DOTS.lstrip("\n")
-        for before, after in changes:
-            assert text.count(before) == 1, f"{before!r} stands {text.count(before)} times in the plugin"
-            text = text.replace(before, after)
-        path = self.folder / "dots.py"
-        path.write_text(text)
-        return path
+        """Write the plugin with changes."""
+        return planted(self.folder, *changes)
 
     def __call__(self, *arguments: str) -> Told:
         """Exit code, standard error and standard output."""
@@ -211,7 +65,7 @@ class Gen:
 
     def line_of(self, code: str) -> int:
         """The number of the first line that holds a text."""
-        return 1 + next(i for i, line in enumerate((self.folder / "dots.py").read_text().splitlines()) if code in line)
+        return line_of(self.folder / "dots.py", code)
 
 
 @pytest.fixture
@@ -257,7 +111,7 @@ CONTRACT: dict[str, tuple[Change, str, str]] = {
         "returned a Corpus whose facts['scale'] is a Tensor, expected strings, finite numbers, … saved as JSON",
     ),
     "facts: numpy": (
-        ('{"scale": 1.0}', '{"sizes": [1, points.numpy().astype("int64")[0, 0]]}'),
+        ('{"scale": 1.0}', '{"sizes": [1, points.numpy().astype("int64")[0, 0, 0]]}'),
         "def read(",
         "returned a Corpus whose facts['sizes'][1] is a numpy.int64, expected",
     ),
@@ -283,7 +137,7 @@ CONTRACT: dict[str, tuple[Change, str, str]] = {
         "returned a Corpus whose splits are train, test, expected train, validation, test; validation must not be left out",
     ),
     "splits: tensor": (
-        ("DotsSource(part)", "part"),
+        ("DotsSource(points[index])", "points[index]"),
         "def read(",
         "returned a Corpus whose splits['train'] is Tensor, expected a Source (advgen.Source) with batch(indices, generator)",
     ),
@@ -511,7 +365,7 @@ CONTRACT: dict[str, tuple[Change, str, str]] = {
     "overview: missing file": (
         ("        path.write_text(str(len(batch)))\n", ""),
         "def overview(",
-        "returned the path …step-00000002.txt, which is missing, expected files that it made",
+        "returned the path ….txt, which is missing, expected files that it made",
     ),
     "attribute: text for a number": (
         ("    one_file = True", '    one_file = True\n    sample_block = "64"'),
@@ -695,11 +549,11 @@ SPEC = '        name="dots",'
 BROKEN: dict[str, tuple[Change, str]] = {
     "a syntax error": (
         ("class DotsConfig(PluginConfig):", "class DotsConfig(PluginConfig)"),
-        "SyntaxError: expected ':' (dots.py:6)",
+        "SyntaxError: expected ':' (dots.py:{class DotsConfig})",
     ),
     "a missing module": (
         ("from torch import nn", "import no_such_library"),
-        "ModuleNotFoundError: No module named 'no_such_library' (dots.py:2)",
+        "ModuleNotFoundError: No module named 'no_such_library' (dots.py:{import no_such})",
     ),
     "an error at the top": (
         ("SIDES = (", "WIDTH = 1 / 0\nSIDES = ("),
@@ -729,7 +583,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
         "spec.losses is ['soft'], expected a mapping",
     ),
     "a number as a preset": (
-        ('presets={"default": {', 'presets={"small": 3, "default": {'),
+        ('            "default": {', '            "small": 3,\n            "default": {'),
         "spec.presets.small is 3, expected a mapping",
     ),
     "nothing to read": ((SPEC, SPEC + " reads=None,"), "spec.reads is None, expected a tuple of patterns such as '*.png'"),
@@ -795,7 +649,10 @@ RESOLVED: dict[str, tuple[Change, str]] = {
         "plugin 'dots': penalty 'flat': compute (dots.py:…) takes (*, judge_real, judge_fake, real, fake), expected (…noise)",
     ),
     "a penalty of the mean": (
-        ("    return weight * real.flatten(1).square().sum(1)\n", "    return weight * real.flatten(1).square().mean()\n"),
+        (
+            "    return weight * judge_real(real).heads[0].scores.square()\n",
+            "    return weight * judge_real(real).heads[0].scores.square().mean()\n",
+        ),
         "plugin 'dots': penalty 'flat' (dots.py:…) returned float32 (), expected floats (8,): one number per sample",
     ),
 }
@@ -808,3 +665,27 @@ def test_a_string_of_the_spec_that_names_something_else_is_told(fault: str, gen:
     exit_code, err, _ = gen(*TRAIN)
     line = one_line(err)
     assert exit_code == 3 and re.search(pattern(message), line), line
+
+
+def test_a_changed_file_takes_the_place_of_its_older_self_with_all_that_it_brings(gen: Gen) -> None:
+    costs = []
+    for size in ("1", "2", "1"):
+        path = gen.write(("    return -fake\n", f"    return -{size} * fake\n"))
+        found = advgen.train(str(path), out=gen.folder / f"run-{len(costs)}", device="cpu", progress=False)
+        rows = [json.loads(line) for line in (found.folder / "metrics.jsonl").read_text().splitlines()]
+        costs.append(rows[0]["generator/loss"] / rows[0]["discriminator/fake_score"])
+    assert costs[0] == costs[2] and costs[1] / costs[0] > 1.5
+
+
+def test_what_one_plugin_brings_is_unknown_to_another_and_may_share_its_names(gen: Gen) -> None:
+    gen.write()
+    assert gen(*TRAIN, "--stop-after", "1")[0] == 0
+    code, err, _ = gen("train", "--plugin", "image", "--set", "loss=soft", "--device", "cpu")
+    known = ", ".join(sorted(LOSSES))
+    assert code == 2 and one_line(err) == f"error: loss 'soft' is unknown; known: {known}"
+    code, err, _ = gen("train", "--plugin", "image", "--set", "penalties.flat.weight=1", "--device", "cpu")
+    assert code == 2 and "penalty 'flat' is unknown; known: dragan, lecam, path_length, r1, r2, wgan_gp" in one_line(err)
+    other = gen.write((SPEC, SPEC.replace("dots", "rings")), ("    return -fake\n", "    return -3 * fake\n"))
+    table = losses_of(find_plugin(str(other)))
+    assert table["soft"].generator(real=torch.zeros(1), fake=torch.ones(1)).item() == -3
+    assert set(table) == {*LOSSES, "soft"} and "soft" not in LOSSES

@@ -272,3 +272,28 @@ def test_the_example_installs_and_is_found_as_an_entry_point(tmp_path: Path) -> 
         "assert found.load().advgen_register().name == 'points' and found.dist.name == 'advgen-points'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_error_in_a_module_of_the_distribution_is_told_with_the_file_below_its_package(points: ModuleType) -> None:
+    from advgen.blame import blamed
+    from advgen.registry import inspect_module
+
+    inspect_module(importlib.import_module("advgen_points"))  # what finds it by name calls the same
+    text = (EXAMPLE / "src" / "advgen_points" / "networks.py").read_text().splitlines()
+    line = 1 + next(number for number, code in enumerate(text) if "Sample(values=self.layers" in code)
+    modality, _ = small(points)
+    with pytest.raises(RuntimeError) as raised:
+        modality.generator()(torch.zeros(5, 7), {})  # type: ignore[attr-defined]
+    assert blamed(raised.value) == f"plugin 'points' (advgen_points/networks.py:{line}, in forward)"
+
+
+def test_a_wrong_return_in_a_module_of_the_distribution_is_told_with_the_file_below_its_package(points: ModuleType) -> None:
+    from advgen.errors import ContractError
+
+    modality, _ = small(points)
+    modality.facts = {"scale": torch.ones(7, 1, 1)}  # type: ignore[attr-defined]
+    where = r"PointsModality.prepare \(advgen_points/modality.py:\d+\)"
+    with pytest.raises(
+        ContractError, match=rf"{where} returned a Batch whose values are float32 \(7, 4, 2\), expected \(4, ...\)"
+    ):
+        modality.prepare(Batch(torch.zeros(4, 2)))  # type: ignore[attr-defined]

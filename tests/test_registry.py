@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
 
 from advgen.errors import PluginError
 from advgen.registry import PluginRecord, discover, find_plugin, load_file, resolve
+from advgen.spec import PluginSpec, reference_fields, references
 
 HEAD = "from advgen import PluginConfig, PluginSpec, hookimpl\n"
 GOOD = """
@@ -131,15 +135,19 @@ def test_a_built_in_wins_its_name(install: Install) -> None:
     ("code", "reason"),
     [
         ("def advgen_register():\n    return 1\n", "has no function advgen_register() marked with @hookimpl"),
-        (HEAD + "@hookimpl\ndef advgen_register():\n    return 1\n", "returned int, expected a PluginSpec"),
+        (HEAD + "@hookimpl\ndef advgen_register():\n    return {}\n", "returned dict, expected a PluginSpec (fake_bad.py:3)"),
         (HEAD + "@hookimpl\ndef advgen_register():\n    return None\n", "returned NoneType, expected a PluginSpec"),
         (HEAD + "@hookimpl\ndef advgen_register(registry):\n    return 1\n", "registry"),
-        (HEAD + "@hookimpl\ndef advgen_register():\n    raise ValueError('no')\n", "ValueError: no"),
+        (HEAD + "@hookimpl\ndef advgen_register():\n    raise ValueError('no')\n", "ValueError: no (fake_bad.py:4)"),
         (good("other", "fake_bad"), "spec.name is 'other', but the entry point is called 'bad'"),
         (good("bad", "fake_bad", "losses={'l': 'nocolon'}"), "spec.losses.l is 'nocolon', expected 'module:attribute'"),
         (good("bad", "fake_bad", "losses=3"), "spec.losses is 3, expected a mapping"),
         (good("bad", "fake_bad", "summary=3").replace('summary="a fake", ', ""), "spec.summary is 3, expected a string"),
-        ("x = (\n", "SyntaxError"),
+        ("x = (\n", "SyntaxError: '(' was never closed (fake_bad.py:1)"),
+        (good("bad", "fake_bad", "sampling='Thing'"), "spec.sampling is 'Thing', expected 'module:attribute'"),
+        (good("bad", "fake_bad", "addresses=None"), "spec.addresses is None, expected a tuple of words such as 'hub'"),
+        (good("bad", "fake_bad", "requires={1: 'one'}"), "spec.requires is 1, expected strings as keys"),
+        (good("bad", "fake_bad", "smapling='x:y'"), "unexpected keyword argument 'smapling' (fake_bad.py:11)"),
     ],
 )
 def test_a_faulty_entry_module_is_broken_with_its_reason(install: Install, code: str, reason: str) -> None:
@@ -206,13 +214,15 @@ def test_an_unknown_name_is_answered_with_the_nearest(install: Install) -> None:
 
 def test_a_file_is_a_plugin_and_its_strings_resolve(tmp_path: Path) -> None:
     file = tmp_path / "my_points.py"
-    file.write_text("from __future__ import annotations\n" + good("points", "my_points", "losses={'x': '__plugin__:Thing'}"))
+    extra = "losses={'x': '__plugin__:Thing'}, sampling='__plugin__:Config'"
+    file.write_text("from __future__ import annotations\n" + good("points", "my_points", extra))
     found = find_plugin(str(file))
     assert (found.name, found.status, found.distribution, found.path) == ("points", "ok", "file", file)
     assert found.sha256 is not None and len(found.sha256) == 64
     assert found.spec is not None
     config = resolve(found.spec.config)
     assert config().size == 8 and resolve(found.spec.losses["x"]).__name__ == "Thing"
+    assert resolve(found.spec.sampling) is config
     assert resolve(load_file(file).spec.config) is config  # type: ignore[union-attr]
 
 
@@ -234,6 +244,37 @@ def test_a_changed_file_is_loaded_anew(tmp_path: Path) -> None:
     second = load_file(file)
     assert first.sha256 != second.sha256
     assert resolve(second.spec.config)().size == 9  # type: ignore[union-attr]
+
+
+def test_a_trace_shows_the_lines_that_ran_and_not_those_that_the_file_has_now(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    for code in ("1 / 0  # first", "1 / 0  # other", "1 / 0  # first"):
+        file.write_text(good("points", "mine") + f"\n\ndef fail():\n    return {code}\n")
+        os.utime(file, (0, 0))  # so that neither time nor size tells the versions apart
+        spec = load_file(file).spec
+        assert spec is not None
+        file.write_text("# gone\n")
+        with pytest.raises(ZeroDivisionError) as raised:
+            resolve(spec.config.replace("Config", "fail"))()
+        assert f"return {code}" in "".join(traceback.format_exception(raised.value))
+
+
+def test_every_string_of_a_spec_that_names_code_is_known_as_such() -> None:
+    about = dict(re.findall(r"^        ([\w, ]+): (.*(?:\n            .*)*)", str(PluginSpec.__doc__), re.MULTILINE))
+    told = {name for names, text in about.items() if '"module:attr"' in text for name in names.split(", ")}
+    assert told == set(reference_fields())
+
+
+def test_every_string_of_a_single_file_points_at_its_module(tmp_path: Path) -> None:
+    tables = {each.name for each in fields(PluginSpec) if each.default_factory is not MISSING} & set(reference_fields())
+    extra = ", ".join(["sampling='__plugin__:Config'", *(f"{name}={{'x': 'mine:Thing'}}" for name in sorted(tables))])
+    file = tmp_path / "mine.py"
+    file.write_text(good("points", "mine", extra))
+    record = load_file(file)
+    assert record.spec is not None
+    found = references(record.spec)
+    assert len(found) == len(reference_fields())
+    assert {target.partition(":")[0] for target in found.values()} == {record.module}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from advgen.blame import with_blame
 from advgen.config.load import Resolved, load_config, to_toml
 from advgen.contracts import Corpus
 from advgen.data.datasets import is_address, names_set, whole_path
-from advgen.errors import CheckpointError, ConfigError, GenError
+from advgen.errors import CheckpointError, ConfigError
 from advgen.loggers import loggers_of, open_loggers
 from advgen.optional_imports import import_requirements
 from advgen.progress import Progress
@@ -175,7 +175,7 @@ def _sit(
         note_start(folder)
         try:
             result = Trainer(setup, folder, clock, show, loggers).run(stop_after)
-        except (GenError, KeyboardInterrupt) as error:
+        except (Exception, KeyboardInterrupt) as error:
             note_failure(folder, clock.step, error)
             raise
         finally:

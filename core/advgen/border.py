@@ -19,6 +19,7 @@ from advgen.errors import ContractError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+NOTHING: frozenset[tuple[str, Any]] = frozenset()
 RULE, KEPT, SEEN = "_advgen_rule", "_advgen_kept", "_advgen_seen"
 
 
@@ -77,21 +78,28 @@ def _checked(own: Callable[..., Any], name: str, declared: Any) -> Callable[...,
     rule = _rule(declared)
     assert rule is not None  # the caller found one
 
-    @functools.wraps(own)
-    def method(this: Any, /, *args: Any, **options: Any) -> Any:
-        value = own(this, *args, **options)
-        if rule.once:
-            seen: set[tuple[str, Any]] = this.__dict__.setdefault(SEEN, set())
-            key = (own.__qualname__, options.get("mode"))
-            if key in seen:
-                return value
+    def check(this: Any, value: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:
         if fault := _fault(value, rule, declared, args, options):
             raise refusal(own, f"returned {fault}", this if isinstance(this, type) else type(this), name)
-        if rule.once:
-            seen.add(key)
+
+    @functools.wraps(own)
+    def always(this: Any, /, *args: Any, **options: Any) -> Any:
+        value = own(this, *args, **options)
+        check(this, value, args, options)
         return value
 
-    return method
+    said = own.__qualname__
+
+    @functools.wraps(own)
+    def once(this: Any, /, *args: Any, **options: Any) -> Any:
+        value = own(this, *args, **options)
+        seen, key = this.__dict__.get(SEEN, NOTHING), (said, options.get("mode"))
+        if key not in seen:  # else a step pays for this look alone
+            check(this, value, args, options)
+            this.__dict__[SEEN] = seen | {key}
+        return value
+
+    return once if rule.once else always
 
 
 def _fault(value: Any, rule: Rule, declared: Any, args: tuple[Any, ...], options: dict[str, Any]) -> str:

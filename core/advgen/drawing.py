@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from advgen.contracts import Batch, Generator, Modality, Sample
 from advgen.errors import ConfigError
 from advgen.randomness import keyed_generator, seed_networks, untouched
+from advgen.transfer import float_type
 
 BLOCK = 64
 REFRESH_BLOCKS = 16
@@ -61,7 +62,7 @@ def draw_samples(
 @torch.no_grad()
 def answer(network: nn.Module, modality: Modality[Any], asked: Batch, *, seed: int, device: torch.device) -> Batch:
     """One sample for each condition of a prepared batch, in its order, on the CPU; for modalities that are paired."""
-    blocks, dtype = [], next(network.parameters()).dtype
+    blocks, dtype = [], float_type(network)
     for start in range(0, len(asked), BLOCK):
         condition = asked.slice(start, start + BLOCK).to(device).condition
         noise = modality.noise(min(BLOCK, len(asked) - start), keyed_generator(seed, "answer", start // BLOCK))
@@ -80,7 +81,7 @@ def _inputs(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     condition = {name: t.to(device) for name, t in modality.condition(size, rng, label=label).items()}
     noise = modality.noise(size, rng)
-    dtype = next(network.parameters()).dtype
+    dtype = float_type(network)
     return noise.to(device, dtype if noise.is_floating_point() else noise.dtype), condition
 
 

@@ -82,16 +82,14 @@ def _groups(network: nn.Module) -> list[dict[str, Any]]:
     given: Any = list(network.parameters()) if own is type(network) else own()
     try:
         entries = list(given)
-        tables = [each if isinstance(each, dict) else {"params": each} for each in entries]
+        tables = entries if any(isinstance(each, dict) for each in entries) else [{"params": entries}]
         listed = [{**each, "params": _listed(each["params"])} for each in tables]
     except (TypeError, KeyError) as error:
         expected = "parameters, or tables with params, as torch.optim takes them"
         raise refusal(own, f"returned {kind_of(given)}, expected {expected}") from error
-    groups = [{**each, "params": [one for one in each["params"] if one.requires_grad]} for each in listed]
+    groups = [{**each, "params": [one for one in each["params"] if getattr(one, "requires_grad", True)]} for each in listed]
     if not any(each["params"] for each in groups):
         raise refusal(type(network), "has no parameter that trains, expected at least one with requires_grad")
-    if all(set(each) == {"params"} for each in groups):
-        return [{"params": [one for each in groups for one in each["params"]]}]
     return [each for each in groups if each["params"]]
 
 

@@ -131,7 +131,17 @@ def find_importer(kind: str, plugin: str | None) -> tuple[PluginRecord, Importer
     if len(having) > 1:
         names = ", ".join(record.name for record, _ in having)
         raise ConfigError(f"{kind!r} is imported by {names}; choose one with --plugin")
-    ((record, reference),) = having
-    importer = resolve(reference)
+    ((record, _),) = having
+    return record, importer_of(record, kind)
+
+
+def importer_of(record: PluginRecord, kind: str) -> Importer:
+    """Find the importer that a plugin brings for a format.
+
+    Raises:
+        PluginError: if it is not found, or does not take a path alone.
+    """
+    assert record.spec is not None  # the caller found the format in it
+    importer: Importer = resolve(reference := record.spec.importers[kind])
     require_callable(importer, Importer.__call__, f"plugin {record.name!r}: importer {kind} ({reference})")
-    return record, importer
+    return importer

@@ -91,9 +91,18 @@ def open_loggers(folder: Path, plugin_loggers: list[MakeLogger], warn: Callable[
             found.append(TensorBoardLogger(folder))
         else:
             warn(f"tensorboard {attempt.problem}: no events/ are written")
-    for make in plugin_loggers:
-        logger = make(folder)
-        if fault := object_fault(logger, Logger):
-            raise refusal(make, f"made {fault}")
-        found.append(logger)
-    return Loggers(found)
+    return Loggers([*found, *(_opened(make, folder) for make in plugin_loggers)])
+
+
+def _opened(make: MakeLogger, folder: Path) -> Logger:
+    logger = make(folder)
+    if fault := object_fault(logger, Logger):
+        raise refusal(make, f"made {fault}")
+    return logger
+
+
+def try_loggers(record: PluginRecord, folder: Path, row: Mapping[str, float]) -> None:
+    """Open the loggers that a plugin brings, let them take a row, and close them; for tests of the plugin."""
+    loggers = Loggers([_opened(make, folder) for make in loggers_of(record)])
+    loggers.log(0, row)
+    loggers.close()

@@ -1,9 +1,15 @@
-"""Copies between main memory and a device."""
+"""Copies between main memory and a device, in the precision of a network."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def float_type(network: nn.Module) -> torch.dtype:
+    """Return the precision that a network works in, by its first parameter of floats; frozen tables may hold whole numbers."""
+    kinds = (parameter.dtype for parameter in network.parameters() if parameter.is_floating_point())
+    return next(kinds, torch.get_default_dtype())
 
 
 def to_device(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:

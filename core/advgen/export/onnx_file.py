@@ -24,6 +24,7 @@ from advgen.files import replace_file
 from advgen.optional_imports import needed_import
 from advgen.randomness import keyed_generator
 from advgen.sampling import LoadedRun
+from advgen.transfer import float_type
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 EXAMPLES = 3
@@ -63,7 +64,7 @@ class Drawing(nn.Module):
         noise = given.pop("noise", None)
         if noise is None:  # a generator that answers its condition alone
             first = next(iter(given.values()))
-            noise = torch.zeros(first.shape[0], 0, dtype=next(self.generator.parameters()).dtype, device=first.device)
+            noise = torch.zeros(first.shape[0], 0, dtype=float_type(self.generator), device=first.device)
         batch = self.modality.postprocess(self.generator(noise, given), given)
         return (batch.values,) if batch.mask is None else (batch.values, batch.mask)
 

@@ -20,6 +20,7 @@ from advgen.latent.space import Space, plain, require_movable, save_places
 from advgen.runs import RunFolder, checkpoint
 from advgen.sampling import LoadedRun, load_run, refuse_imported
 from advgen.state import load_network
+from advgen.transfer import float_type
 from advgen.written import written_anew
 
 SAY_EVERY = 50
@@ -107,7 +108,7 @@ def _reporter(wanted: Search, say: Any) -> Any:
 def _prepared(space: Space, target: Batch) -> Batch:
     """The target in the networks' scale, on their device and in their precision."""
     batch = space.modality.prepare(target.to(space.device))
-    dtype = next(space.generator.parameters()).dtype
+    dtype = float_type(space.generator)
     return Batch(batch.values.to(dtype), batch.mask, batch.condition)
 
 
@@ -122,7 +123,7 @@ def _discriminator(loaded: LoadedRun) -> Discriminator:
     parts, _ = checkpoint.load(folder.checkpoints, loaded.step)
     if "discriminator" not in parts:
         raise CheckpointError(f"the checkpoint of {folder.path} holds no discriminator, whose features tell what is near")
-    dtype = next(loaded.generator.parameters()).dtype
+    dtype = float_type(loaded.generator)
     with torch.random.fork_rng(devices=[]):
         network = loaded.modality.discriminator().to(loaded.device, dtype)
     load_network(network, parts["discriminator"], "discriminator")

@@ -22,6 +22,7 @@ from advgen.drawing import towards_mean
 from advgen.errors import ConfigError, DataError
 from advgen.files import drafted
 from advgen.randomness import keyed_generator, seed_networks, untouched
+from advgen.transfer import float_type
 
 PARALLEL = 1e-4
 NOISE, MAPPED = "noise", "mapped"
@@ -60,7 +61,7 @@ class Space:
         condition = self.modality.condition(1, keyed_generator(seed, "seed", "condition"), label=label)
         condition = {name: value.to(self.device) for name, value in condition.items()}
         noise = self.modality.noise(1, keyed_generator(seed, "seed", "noise")).to(self.device)
-        noise = noise.to(next(self.generator.parameters()).dtype) if noise.is_floating_point() else noise
+        noise = noise.to(float_type(self.generator)) if noise.is_floating_point() else noise
         latent = self.generator.latent(noise, condition)
         chosen = self.generator.truncation if self.truncation is None else self.truncation
         return Place(towards_mean(self.generator, self.modality, latent, condition, chosen), condition)
@@ -101,7 +102,7 @@ class Space:
     def shares(self, label: Tensor) -> Tensor:
         """A label (B,) as shares (B, K), in the generator's precision."""
         num_classes = len(self.modality.facts.get("classes") or ())
-        return torch.nn.functional.one_hot(label, num_classes).to(next(self.generator.parameters()).dtype)
+        return torch.nn.functional.one_hot(label, num_classes).to(float_type(self.generator))
 
 
 def require_movable(space: Space, what: str) -> None:

@@ -6,11 +6,16 @@ import os
 import subprocess
 import sys
 
+from advgen.border import require_callable
 from advgen.config.load import load_config, options_model
-from advgen.losses import Loss
-from advgen.penalties import Penalty
+from advgen.config.sampling import sampling_model
+from advgen.importing import importer_of
+from advgen.loggers import loggers_of
+from advgen.metrics.table import Metric
 from advgen.registry import resolve
 from advgen.setup import modality_class
+from advgen.spec import references
+from advgen.tables import losses_of, penalties_of
 from advgen.testing.subject import Subject
 
 
@@ -34,22 +39,28 @@ def entry_is_torch_free(subject: Subject) -> None:
 
 
 def strings_resolve(subject: Subject) -> None:
-    """Every "module:attribute" string names something of the right kind."""
+    """Every "module:attribute" string names something of the right kind, with the parameters that the core gives."""
+    for name, reference in references(subject.spec).items():
+        subject.expect(":" in reference, f"spec.{name} is {reference!r}", "'module:attribute'")
+        resolve(reference)
     options_model(subject.record)
+    sampling_model(subject.record)
     modality_class(subject.record)
-    for name, reference in subject.spec.losses.items():
-        subject.expect(isinstance(resolve(reference), Loss), f"losses.{name} is {reference}", "an advgen.Loss")
-    for name, reference in subject.spec.penalties.items():
-        subject.expect(isinstance(resolve(reference), Penalty), f"penalties.{name} is {reference}", "an advgen.Penalty")
-    for reference in [*subject.spec.metrics.values(), *subject.spec.loggers.values()]:
-        subject.expect(callable(resolve(reference)), f"{reference} cannot be called", "a function or class")
+    losses_of(subject.record)
+    penalties_of(subject.record)
+    loggers_of(subject.record)
+    for kind in subject.spec.importers:
+        importer_of(subject.record, kind)
+    for name, reference in subject.spec.metrics.items():
+        require_callable(resolve(reference), Metric.__call__, f"metric {name} ({reference})")
 
 
 def options_have_defaults(subject: Subject) -> None:
-    """``gen train --plugin NAME`` works with nothing else: every option has a default and a description."""
-    fields = options_model(subject.record).model_fields
-    required = [name for name, field in fields.items() if field.is_required()]
-    subject.expect(not required, f"options without a default: {', '.join(required)}", "a default for each option")
+    """``gen train --plugin NAME`` and ``gen sample`` work with nothing else: every option has a default."""
+    for what, model in (("options", options_model(subject.record)), ("sampling options", sampling_model(subject.record))):
+        fields = {} if model is None else model.model_fields
+        required = [name for name, field in fields.items() if field.is_required()]
+        subject.expect(not required, f"{what} without a default: {', '.join(required)}", "a default for each option")
 
 
 def presets_are_valid(subject: Subject) -> None:

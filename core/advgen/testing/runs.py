@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,6 +11,9 @@ import torch
 from advgen.cache import cache_folder
 from advgen.contracts import Batch
 from advgen.drawing import draw_samples, refresh_statistics
+from advgen.loggers import try_loggers
+from advgen.metrics.judging import see
+from advgen.rehearsal import rehearse
 from advgen.runs import checkpoint
 from advgen.setup import Setup, modality_class
 from advgen.state import pack, unpack
@@ -20,15 +24,36 @@ STEPS = 2
 
 def trains_with(subject: Subject, loss: str) -> None:
     """A few steps under one loss move both players and leave finite numbers."""
-    setup = subject.setup(f"loss='{loss}'")
+    _trains(subject, f"loss='{loss}'", f"of loss {loss}")
+
+
+def own_losses_and_penalties_train(subject: Subject) -> None:
+    """A few steps under each loss and each penalty that the plugin brings move both players and leave finite numbers."""
+    for loss in subject.spec.losses:
+        _trains(subject, f"loss='{loss}'", f"of loss {loss}")
+    for penalty in subject.spec.penalties:
+        _trains(subject, f"penalties.{penalty}.weight=1.0", f"with penalty {penalty}")
+
+
+def calls_keep_the_contract(subject: Subject) -> None:
+    """Everything that a step calls returns what its contract says, in each mode that a preset's estimator asks for."""
+    for preset in dict.fromkeys((subject.preset, *(subject.modes().values()))):
+        if preset in (None, *subject.spec.presets):
+            chosen = subject if preset == subject.preset else replace(subject, preset=preset)
+            setup = chosen.setup()
+            rehearse(setup.players, setup.objective, setup.corpus.splits["train"])
+
+
+def _trains(subject: Subject, override: str, what: str) -> None:
+    setup = subject.setup(override)
     before = {part: {name: value.clone() for name, value in values.items()} for part, values in pack(setup.players).items()}
     take_steps(setup, 0, STEPS)
     after = pack(setup.players)
     for player in ("generator", "discriminator"):
         moved = any(not torch.equal(before[player][name], value) for name, value in after[player].items())
-        subject.expect(moved, f"the {player} did not move in {STEPS} steps of loss {loss}", "weights that change")
+        subject.expect(moved, f"the {player} did not move in {STEPS} steps {what}", "weights that change")
         bad = [name for name, v in after[player].items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
-        subject.expect(not bad, f"{player}.{', '.join(bad)} is not finite after {STEPS} steps of loss {loss}", "finite numbers")
+        subject.expect(not bad, f"{player}.{', '.join(bad)} is not finite after {STEPS} steps {what}", "finite numbers")
 
 
 def resumes_exactly(subject: Subject) -> None:
@@ -112,10 +137,17 @@ def _exist(subject: Subject, files: list[Path], folder: Path, who: str) -> None:
         subject.expect(made, f"{who} returned {path}, which is missing, empty or elsewhere", f"files in {folder}")
 
 
+def loggers_take_a_row(subject: Subject) -> None:
+    """The plugin's loggers are made with a folder, take a row of figures, and close."""
+    with scratch() as folder:
+        try_loggers(subject.record, folder, {"generator/loss": 0.5, "discriminator/loss": 0.5})
+
+
 def judge_gives_features(subject: Subject) -> None:
     """The judge has a name, finite features (N, F) that repeat, and labels (N,) or none."""
     judge, batch = subject.modality.judge(subject.corpus, cache_folder()), subject.real()
     subject.expect(isinstance(judge.name, str) and bool(judge.name), f"the judge's name is {judge.name!r}", "a text")
+    see(judge, batch)  # which refuses what is no tensor, or of another shape
     with torch.no_grad():
         one, other, labels = judge.features(batch), judge.features(batch), judge.classify(batch)
     shape = tuple(one.shape)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from advgen.blame import blamed
 from advgen.errors import ContractError, GenError, PluginError, nearest
 from advgen.losses import LOSSES
 from advgen.spec import PluginSpec
@@ -25,6 +26,7 @@ _CHECKS: tuple[Callable[[Subject], None], ...] = (
     corpora.facts_are_enough_to_sample,
     corpora.prepared_samples_are_finite,
     corpora.unreadable_data_are_refused,
+    runs.calls_keep_the_contract,
     networks.noise_comes_from_its_generator,
     networks.generator_returns_samples,
     networks.generated_rows_are_independent,
@@ -34,9 +36,11 @@ _CHECKS: tuple[Callable[[Subject], None], ...] = (
     networks.gradient_reaches_the_generator,
     networks.penalties_can_be_differentiated,
     networks.likelihood_is_a_cost_per_position,
+    runs.own_losses_and_penalties_train,
     runs.resumes_exactly,
     runs.samples_do_not_depend_on_the_count,
     runs.files_are_written,
+    runs.loggers_take_a_row,
     runs.judge_gives_features,
     runs.metrics_are_numbers,
 )
@@ -61,11 +65,13 @@ class Check:
             self.rule(self.subject)
         except GenError as error:
             text = str(error)
-            named = text if self.subject.name in text else f"plugin {self.subject.name!r}: {text}"
+            named = text if "plugin '" in text or self.subject.name in text else f"plugin {self.subject.name!r}: {text}"
             raise ContractError(f"{named} [{self.name}]") from error
         except Exception as error:
             came = " ".join(f"{type(error).__name__}: {error}".split())
-            raise ContractError(f"plugin {self.subject.name!r}: raised {came}; expected: {self.about} [{self.name}]") from error
+            where = f" in {blame}" if (blame := blamed(error)) else ""
+            told = f"plugin {self.subject.name!r}: raised {came}{where}; expected: {self.about} [{self.name}]"
+            raise ContractError(told) from error
 
     def __str__(self) -> str:
         return self.name
