@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import tiny
@@ -73,8 +74,9 @@ def payload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     assert not mark.exists(), "the file's code ran"
 
 
-def refused(line: str, places: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def refused(line: str, places: dict[str, Path], capsys: pytest.CaptureFixture[str], count_trial: Callable[[], None]) -> None:
     """Run a command that must end with a refusal in one line, or without touching the plugin."""
+    count_trial()
     words = [str(places.get(word, word)) for word in line.split()]
     with pytest.raises(SystemExit) as ended:
         main(words)
@@ -86,7 +88,7 @@ def refused(line: str, places: dict[str, Path], capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize("disguise", DISGUISES)
 @pytest.mark.parametrize("kind", ["run", "export"])
 def test_a_folder_that_names_a_plugin_file_runs_nothing(
-    genuine: Path, payload: Path, kind: str, disguise: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    genuine: Path, payload: Path, kind: str, disguise: str, tmp_path: Path, capsys: Any, count_trial: Any
 ) -> None:
     shutil.copytree(genuine / kind, tmp_path / "theirs")
     about = tmp_path / "theirs" / ("run.json" if kind == "run" else "config.json")
@@ -95,7 +97,7 @@ def test_a_folder_that_names_a_plugin_file_runs_nothing(
     Image.new("RGB", (32, 32)).save(tmp_path / "x.png")
     places = {"RUN": tmp_path / "theirs", "OUT": tmp_path / "out", "FILE": tmp_path / "x.png"}
     for line in COMMANDS:
-        refused(line, places, capsys)
+        refused(line, places, capsys, count_trial)
     with pytest.raises(GenError):
         advgen.load_generator(tmp_path / "theirs")
 
@@ -103,14 +105,15 @@ def test_a_folder_that_names_a_plugin_file_runs_nothing(
 @pytest.mark.parametrize("disguise", DISGUISES)
 @pytest.mark.parametrize("line", CONFIG_COMMANDS)
 def test_a_configuration_that_names_a_plugin_file_runs_nothing(
-    payload: Path, disguise: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    payload: Path, disguise: str, line: str, tmp_path: Path, capsys: Any, count_trial: Any
 ) -> None:
     name = json.dumps(DISGUISES[disguise](payload))
     (tmp_path / "theirs.toml").write_text(f"plugin = {name}\ntrain.steps = 1\n")
-    refused(line, {"FILE": tmp_path / "theirs.toml", "OUT": tmp_path / "out"}, capsys)
+    refused(line, {"FILE": tmp_path / "theirs.toml", "OUT": tmp_path / "out"}, capsys, count_trial)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.runs_code
 def test_a_plugin_named_in_the_call_still_runs(genuine: Path, payload: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["plugins", "show", str(payload)])

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import tiny
@@ -56,36 +57,47 @@ def theirs(genuine: Path, tmp_path: Path) -> Iterator[Path]:
     assert {path.name: path.read_text() for path in outside.iterdir()} == {"precious.txt": "mine"}
 
 
-def refused(run: Path, capsys: pytest.CaptureFixture[str], expected: str) -> None:
-    for line in COMMANDS:
-        with pytest.raises(SystemExit) as ended:
-            main([str(run) if word == "RUN" else word for word in line.split()])
-        told = capsys.readouterr().err
-        assert ended.value.code == 5 and expected in told and len(told.splitlines()) == 1, (line, told)
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str], count_trial: Callable[[], None]) -> Callable[[Path, str], None]:
+    """Run every command on a run; each must end with the expected refusal in one line."""
+
+    def check(run: Path, expected: str) -> None:
+        for line in COMMANDS:
+            count_trial()
+            _refused_by(line, run, capsys, expected)
+
+    return check
+
+
+def _refused_by(line: str, run: Path, capsys: pytest.CaptureFixture[str], expected: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(run) if word == "RUN" else word for word in line.split()])
+    told = capsys.readouterr().err
+    assert ended.value.code == 5 and expected in told and len(told.splitlines()) == 1, (line, told)
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_link_in_a_files_place_is_refused(theirs: Path, place: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_link_in_a_files_place_is_refused(theirs: Path, place: str, refused: Any) -> None:
     link = theirs / place
     link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
     link.symlink_to(theirs.parent / "outside" / "precious.txt")
-    refused(theirs, capsys, f"{link} is a link that leaves the folder")
+    refused(theirs, f"{link} is a link that leaves the folder")
 
 
 @pytest.mark.parametrize("place", FOLDERS)
-def test_a_link_in_a_folders_place_is_refused(theirs: Path, place: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_link_in_a_folders_place_is_refused(theirs: Path, place: str, refused: Any) -> None:
     shutil.rmtree(theirs / place, ignore_errors=True)
     (theirs / place).symlink_to("../outside" if "/" not in place else "../../outside")
-    refused(theirs, capsys, "is a link that leaves the folder")
+    refused(theirs, "is a link that leaves the folder")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 @pytest.mark.parametrize("place", ["log.txt", "metrics.jsonl", "samples/x", "facts.json"])
-def test_a_pipe_is_refused_instead_of_waited_for(theirs: Path, place: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pipe_is_refused_instead_of_waited_for(theirs: Path, place: str, refused: Any) -> None:
     (theirs / place).unlink(missing_ok=True)
     os.mkfifo(theirs / place)
-    refused(theirs, capsys, "is neither a file nor a folder")
+    refused(theirs, "is neither a file nor a folder")
 
 
 def test_links_that_stay_inside_are_no_reason_to_refuse(theirs: Path) -> None:
