@@ -13,23 +13,26 @@ from typing import Any
 
 from advgen.blame import with_blame
 from advgen.config.load import Resolved, load_config, to_toml
-from advgen.contracts import Corpus
+from advgen.contracts import Corpus, Modality
 from advgen.data.datasets import is_address, names_set, whole_path
-from advgen.errors import CheckpointError, ConfigError
+from advgen.errors import CheckpointError, ConfigError, GenError
 from advgen.loggers import loggers_of, open_loggers
 from advgen.optional_imports import import_requirements
+from advgen.players import Players
 from advgen.progress import Progress
 from advgen.registry import PluginRecord, find_plugin
 from advgen.run_summary import next_commands, summarize, summary_lines
 from advgen.runs import RunFolder, checkpoint, describe_run, warning_of_divergence
-from advgen.runs.checkpoint import unpack_optimizer
+from advgen.runs.checkpoint import optimizer_fault, unpack_optimizer
 from advgen.runs.ending import note_end, note_failure, note_start
 from advgen.runs.folder import environment, write_text, writing
 from advgen.runs.plugin import find_run_plugin
 from advgen.sampling import LoadedRun, load_run, refuse_imported
 from advgen.setup import Setup, build, start_anew
-from advgen.state import take_matching, unpack
+from advgen.state import require_parts, unpack
+from advgen.tensor_files import Stored, TensorFile
 from advgen.training import RunResult, Trainer, clock_of
+from advgen.weights import reason, take_matching
 from advgen.world import World, join_world
 
 
@@ -127,19 +130,24 @@ def resume(
     record, about = find_run_plugin(folder, plugin), folder.read_json("run.json")
     refuse_imported(folder)
     imports = import_requirements(record)
-    setup = build(record, config, world)
-    if setup.corpus.fingerprint != about["fingerprint"]:
-        raise CheckpointError(
-            f"the data of {folder.path} has changed since it was started; "
-            f"start anew with: {start_anew(record, config.data.path or 'DATA', str(folder.path))}"
-        )
-    parts, manifest, problems = checkpoint.load_newest(folder.checkpoints)
+    saved: list[tuple[dict[str, Stored], dict[str, Any], list[str]]] = []
+
+    def read_checkpoint(modality: Modality[Any], corpus: Corpus) -> None:
+        if corpus.fingerprint != about.get("fingerprint"):
+            raise CheckpointError(
+                f"the data of {folder.path} has changed since it was started; "
+                f"start anew with: {start_anew(record, config.data.path or 'DATA', str(folder.path))}"
+            )
+        saved.append(checkpoint.load_newest(folder.checkpoints, lambda files: require_parts(modality, files)))
+
+    setup = build(record, config, world, before=read_checkpoint)
+    ((parts, manifest, problems),) = saved
     for problem in problems:
         show.say(f"warning: {problem}; going back to step {manifest['step']}")
     anew = start_anew(record, config.data.path, str(folder.path))
     if warning := warning_of_divergence(folder.path, f"{{it}} is taken anew by: {anew} --from-step {{step}}"):
         show.say(warning)
-    unpack(setup.players, parts)
+    unpack(setup.players, parts, len(config.phases))
     clock = clock_of(config, manifest)
     if stop_after is not None and clock.step > stop_after:
         raise ConfigError(f"--stop-after {stop_after}: {folder.path} is already at step {clock.step}; give a later step")
@@ -246,12 +254,12 @@ def _warm_start(setup: Setup, source: RunFolder, step: int | None) -> list[str]:
     Raises:
         CheckpointError: where the run cannot be read, or nothing of it fits.
     """
-    parts, manifest, problems = checkpoint.load_chosen(source.checkpoints, step)
+    players, num_taken, imported = setup.players, 0, "imported" in source.read_json("run.json")
+    parts, manifest, problems = checkpoint.load_chosen(source.checkpoints, step, lambda files: _alike(players, files, imported))
     lines = [f"warning: {problem}; step {manifest['step']} is used instead" for problem in problems]
     if step is None and (warning := warning_of_divergence(source.path, "--from-step {step} takes {it}")):
         lines.append(warning)
-    players, num_taken, imported = setup.players, 0, "imported" in source.read_json("run.json")
-    weights = {"generator": parts.get("average", parts["generator"]), "discriminator": parts.get("discriminator", {})}
+    weights = {"generator": parts.get("average", parts.get("generator", {})), "discriminator": parts.get("discriminator", {})}
     for player in (players.generator, players.discriminator):
         taken, left = take_matching(player.network, weights[player.name])
         num_taken += len(taken)
@@ -259,8 +267,11 @@ def _warm_start(setup: Setup, source: RunFolder, step: int | None) -> list[str]:
         lines.append(text + (f" ({', '.join(left[:5])}{' ...' if len(left) > 5 else ''})" if left else ""))
         if imported and f"{player.name}_optimizer" in parts:
             fits = not left and player.settings.optimizer == getattr(source.config(), player.name).optimizer
+            fits = fits and bool(parts[f"{player.name}_optimizer"])
             if fits:
-                unpack_optimizer(player.optimizer, parts[f"{player.name}_optimizer"])
+                unpack_optimizer(
+                    player.optimizer, parts[f"{player.name}_optimizer"], f"--from {source.path}: {player.name}_optimizer"
+                )
             lines.append(
                 f"--from {source.path}: {player.name}'s optimizer {'goes on' if fits else 'starts anew, it does not fit'}"
             )
@@ -272,8 +283,35 @@ def _warm_start(setup: Setup, source: RunFolder, step: int | None) -> list[str]:
         )
     if players.average is not None:
         players.average.load_state_dict(players.generator.network.state_dict())
-    differences = setup.modality.differences(source.read_json("facts.json"))
+    differences = _differences(setup.modality, source)
     return [*lines, *(f"--from {source.path}: {text}" for text in differences)]
+
+
+def _alike(players: Players, files: Mapping[str, TensorFile], imported: bool) -> dict[str, list[str] | None]:
+    """Choose the tensors of a checkpoint that have a name and shape of these players, so that no others take memory."""
+    chosen = dict[str, list[str] | None]()
+    generator = "average" if "average" in files else "generator"
+    for part, player in ((generator, players.generator), ("discriminator", players.discriminator)):
+        own = player.network.state_dict()
+        found = files[part].sizes if part in files else {}
+        chosen[part] = [name for name, size in found.items() if name in own and tuple(own[name].shape) == size.shape]
+        moments = f"{player.name}_optimizer"
+        if imported and moments in files:
+            chosen[moments] = [] if optimizer_fault(player.optimizer, files[moments].sizes) else None
+    return {part: names for part, names in chosen.items() if part in files}
+
+
+def _differences(modality: Modality[Any], source: RunFolder) -> list[str]:
+    """List differences in the data that change what loaded weights mean.
+
+    Raises:
+        CheckpointError: if the other run's facts are not those of a run of this plugin.
+    """
+    facts = source.read_json("facts.json")
+    try:
+        return list(modality.differences(facts))
+    except (GenError, LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise CheckpointError(f"{source.path / 'facts.json'} cannot be compared with these data ({reason(error)})") from error
 
 
 __all__ = ["World", "load_generator", "resume", "train"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from advgen.config.model import RunConfig
 from advgen.config.sampling import plugins_with, sampling_model, sampling_options
 from advgen.contracts import Batch, Corpus, Generator, Modality
 from advgen.drawing import answer, draw_samples, refresh_statistics
-from advgen.errors import CheckpointError, ConfigError, DataError, nearest
+from advgen.errors import CheckpointError, ConfigError, DataError, GenError, nearest
 from advgen.latent.space import Space
 from advgen.metrics.likelihood import likelihood_metrics
 from advgen.registry import PluginRecord
@@ -25,8 +26,9 @@ from advgen.runs import RunFolder, checkpoint, warning_of_divergence
 from advgen.runs.folder import is_export, read_export
 from advgen.runs.plugin import find_plugin_at
 from advgen.setup import modality_class, read_corpus
-from advgen.state import load_network
+from advgen.tensor_files import TensorFile
 from advgen.wanted import Drawn, Wanted, draw_wanted
+from advgen.weights import load_network, reason, require_room, value_fault
 from advgen.world import pick_device
 from advgen.written import Draft, writing, written_anew
 
@@ -121,21 +123,30 @@ def load_run(path: Path | str, device: str = "auto", plugin: str | None = None, 
     folder, chosen = RunFolder.existing(path), pick_device(device)
     config, record, modality = open_modality(path, plugin)
     about = folder.read_json("run.json")
-    parts, manifest, problems = checkpoint.load_chosen(folder.checkpoints, step)
+    if not isinstance(fingerprint := about.get("fingerprint"), str):
+        raise CheckpointError(f"{folder.path / 'run.json'} lacks fingerprint; the run folder is damaged")
+
+    def choose(files: Mapping[str, TensorFile]) -> dict[str, None]:
+        name = "average" if "average" in files else "generator"
+        if name not in files:
+            raise CheckpointError(f"the checkpoint of {folder.path} holds no generator")
+        with suits(folder.path, record):
+            require_room(modality.generator, files[name].sizes, f"{files[name].path}: the generator")
+        return {name: None}
+
+    parts, manifest, problems = checkpoint.load_chosen(folder.checkpoints, step, choose)
     log = logging.getLogger("advgen")
     for problem in problems:
         log.warning("warning: %s; step %d is used instead", problem, manifest["step"])
     if step is None and (warning := warning_of_divergence(folder.path)):
         log.warning(warning)
-    part = "average" if "average" in parts else "generator"
-    if part not in parts:
-        raise CheckpointError(f"the checkpoint of {folder.path} holds no generator")
+    ((part, tensors),) = parts.items()
     with torch.random.fork_rng(devices=[]):
         dtype = torch.float64 if config.train.precision == "float64" else torch.float32
         generator = modality.generator().to(chosen, dtype)
-        load_network(generator, parts[part], "generator")
+        load_network(generator, tensors, "generator", refreshed=True)
         refresh_statistics(generator, modality, chosen)
-    known = manifest["step"], about["fingerprint"], manifest["files"][part]["sha256"]
+    known = manifest["step"], fingerprint, manifest["files"][part]["sha256"]
     return LoadedRun(folder.path, config, record, modality, generator, chosen, *known)
 
 
@@ -155,7 +166,27 @@ def open_modality(path: Path | str, plugin: str | None = None) -> tuple[RunConfi
     else:
         folder = RunFolder.existing(path)
         config, facts = folder.config(), folder.read_json("facts.json")
-    return config, record, modality_class(record)(options_of(record, config), facts)
+    kind, options = modality_class(record), options_of(record, config)
+    with suits(Path(path), record):
+        return config, record, kind(options, facts)
+
+
+@contextlib.contextmanager
+def suits(path: Path, record: PluginRecord) -> Iterator[None]:
+    """Turn what a plugin makes of stored facts and options into a refusal that names the run.
+
+    Raises:
+        CheckpointError: if the plugin cannot make what it should.
+    """
+    try:
+        yield
+    except GenError:
+        raise
+    except Exception as error:  # a plugin that meets unlikely facts may raise any
+        raise CheckpointError(
+            f"{path}: plugin {record.name} can make nothing of its facts and configuration ({reason(error)}); the folder is "
+            "damaged, or of another version of the plugin"
+        ) from error
 
 
 @dataclass
@@ -218,6 +249,11 @@ def sample_run(
 def publish(loaded: LoadedRun, drawn: Drawn, folder: Path) -> SampleResult:
     """Write samples and their overview into a folder, and take away what an earlier call left there."""
     modality = loaded.modality
+    if fault := value_fault(drawn.batch.values):
+        raise CheckpointError(
+            f"{loaded.folder} step {loaded.step}: its samples hold {fault}, so nothing is written; use an earlier checkpoint "
+            "(--step), or fetch it again"
+        )
     with written_anew(folder) as draft:
         files = _write(modality, drawn, draft)
         with interrupts.held():

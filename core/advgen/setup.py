@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,12 +138,25 @@ def _way_out(record: PluginRecord, new: bool) -> str:
     return f"the run was trained on what was there: put it back at that path, or start anew with: {anew}"
 
 
-def build(record: PluginRecord, config: RunConfig, world: World, new: bool = False) -> Setup:
-    """Read data, make networks, optimizers and objective; refuse what cannot work before the first step."""
+def build(
+    record: PluginRecord,
+    config: RunConfig,
+    world: World,
+    new: bool = False,
+    before: Callable[[Modality[Any], Corpus], None] | None = None,
+) -> Setup:
+    """Read data, make networks, optimizers and objective; refuse what cannot work before the first step.
+
+    Args:
+        new: whether the run is only being started.
+        before: is called when data are read, before memory is taken for networks.
+    """
     if config.train.deterministic and world.device.type == "cuda":
         repeat_exactly()
     objective = make_objective(record, config)
     modality, corpus = read_corpus(record, config, new)
+    if before is not None:
+        before(modality, corpus)
     config, notes = settle(config, modality)
     if config.stop.metric is not None and config.stop.better is None:
         better_direction(config.stop.metric, modality)  # which refuses a metric that has none

@@ -23,6 +23,7 @@ from advgen.errors import CheckpointError, ConfigError, DivergedError
 from advgen.loggers import Loggers
 from advgen.overfitting import OverfittingWatch
 from advgen.progress import Progress
+from advgen.reading import told
 from advgen.runs import RunFolder, checkpoint
 from advgen.runs.folder import writing
 from advgen.setup import Setup
@@ -31,6 +32,7 @@ from advgen.step import critic_step, likelihood_step, train_step
 
 CLOCK_EVERY = 10
 VALIDATION_SAMPLES = 1000
+LONGEST_SECONDS = 1e10
 PHASE = "phase"
 NOT_COSTS = ("gradient_norm", "non_finite", "real_score", "fake_score")
 
@@ -106,7 +108,7 @@ class Trainer:
         self.beside: Batch | None = None
         self.watch = OverfittingWatch(setup)
         self.told = set[str]()
-        self.best: dict[str, Any] | None = folder.read_json("best.json") if (folder.path / "best.json").exists() else None
+        self.best: dict[str, Any] | None = folder.best()
         self.logged_at, self.logged_step = time.perf_counter(), clock.step
         self.saved_step = clock.step if checkpoint.steps(folder.checkpoints) else -1
 
@@ -344,15 +346,29 @@ def clock_of(config: Any, manifest: dict[str, Any] | None) -> Clock:
     """The plan's clock, new or as saved.
 
     Raises:
-        CheckpointError: where the manifest has no clock.
+        CheckpointError: if the manifest has no clock, or one that no run writes.
     """
     clock = Clock(config.train.steps, config.train.minutes)
     if clock.steps is None and clock.minutes is None:
         raise ConfigError("the run has no plan; give --steps or --minutes")
     if manifest is not None:
-        try:
-            saved = manifest["clock"]
-            clock.step, clock.spent_seconds, clock.progress = int(saved["step"]), saved["spent_seconds"], saved["progress"]
-        except KeyError as error:
-            raise CheckpointError(f"the checkpoint's manifest lacks {error}") from error
+        if fault := _clock_fault(manifest.get("clock"), manifest["step"]):
+            raise CheckpointError(f"the checkpoint's manifest has {fault}; use an earlier checkpoint, or start again")
+        saved = manifest["clock"]
+        clock.step, clock.spent_seconds, clock.progress = saved["step"], float(saved["spent_seconds"]), float(saved["progress"])
     return clock
+
+
+def _clock_fault(saved: Any, step: int) -> str:
+    """Find what is wrong with a saved clock."""
+    if not isinstance(saved, dict):
+        return f"{told(saved)} as clock, expected a table"
+    if missing := [name for name in ("step", "spent_seconds", "progress") if name not in saved]:
+        return f"no clock.{missing[0]}"
+    if type(saved["step"]) is not int or saved["step"] != step or not 0 <= step <= checkpoint.MOST_STEPS:
+        return f"clock.step {told(saved['step'])}, expected {step} as the checkpoint, from 0 to {checkpoint.MOST_STEPS:.0e}"
+    for name, most in (("spent_seconds", LONGEST_SECONDS), ("progress", 1.0)):
+        number = saved[name]
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= most:
+            return f"clock.{name} {told(number)}, expected a number from 0 to {most:g}"
+    return ""

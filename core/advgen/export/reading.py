@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load
 
 from advgen.config.explain import explain
 from advgen.config.model import RunConfig
+from advgen.contracts import Generator
 from advgen.errors import CheckpointError
 from advgen.runs.folder import EXPORT_CONFIG, read_export
-from advgen.sampling import LoadedRun, open_modality
-from advgen.state import load_network
+from advgen.sampling import LoadedRun, open_modality, suits
+from advgen.tensor_files import Stored, TensorFile, open_file
+from advgen.weights import load_network, reason, require_room
 from advgen.world import pick_device
 
 
@@ -32,7 +33,8 @@ def load_export(path: Path, device: str = "auto", plugin: str | None = None, ste
     if step is not None and step != about["step"]:
         raise CheckpointError(f"{path} is an exported generator of step {about['step']} alone; leave --step out")
     chosen = pick_device(device)
-    tensors = _tensors(path, about["weights"])
+    with suits(path, record):
+        tensors = _tensors(path, about["weights"], modality.generator)
     with torch.random.fork_rng(devices=[]):
         dtype = torch.float64 if config.train.precision == "float64" else torch.float32
         generator = modality.generator().to(chosen, dtype)
@@ -56,16 +58,18 @@ def config_of(about: dict[str, Any], path: Path) -> RunConfig:
         ) from error
 
 
-def _tensors(path: Path, weights: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The weights, checked against the hash that the configuration has of them."""
+def _tensors(path: Path, weights: dict[str, Any], make: Callable[[], Generator]) -> Stored:
+    """Read the weights after checking their hash, and their sizes against the network."""
     file = path / Path(str(weights.get("file"))).name
     try:
-        content = file.read_bytes()
-        if hashlib.sha256(content).hexdigest() != weights.get("sha256"):
-            raise CheckpointError(
-                f"{file} is damaged or was changed: its sha256 is not that of {EXPORT_CONFIG}; fetch it again"
-            )
-        tensors: dict[str, torch.Tensor] = load(content)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file} cannot be read ({error}); fetch it again") from error
-    return tensors
+        with open_file(file) as handle:
+            if hashlib.file_digest(handle, "sha256").hexdigest() != weights.get("sha256"):
+                raise CheckpointError(
+                    f"{file} is damaged or was changed: its sha256 is not that of {EXPORT_CONFIG}; fetch it again"
+                )
+            handle.seek(0)
+            found = TensorFile(file, handle)
+            require_room(make, found.sizes, f"{file}: the generator")
+            return found.read()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read ({reason(error)}); fetch it again") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from advgen.files import file_name, replace_file, user_path
 from advgen.latent.search import Found, Measure, Search, search
 from advgen.latent.space import Space, plain, require_movable, save_places
 from advgen.runs import RunFolder, checkpoint
-from advgen.sampling import LoadedRun, load_run, refuse_imported
-from advgen.state import load_network
+from advgen.sampling import LoadedRun, load_run, refuse_imported, suits
+from advgen.tensor_files import TensorFile
 from advgen.transfer import float_type
+from advgen.weights import load_network, require_room
 from advgen.written import written_anew
 
 SAY_EVERY = 50
+DISCRIMINATOR = "discriminator"
 
 
 @dataclass
@@ -120,13 +123,20 @@ def _discriminator(loaded: LoadedRun) -> Discriminator:
     """
     folder = RunFolder.existing(loaded.folder)
     refuse_imported(folder)
-    parts, _ = checkpoint.load(folder.checkpoints, loaded.step)
-    if "discriminator" not in parts:
-        raise CheckpointError(f"the checkpoint of {folder.path} holds no discriminator, whose features tell what is near")
+
+    def choose(files: Mapping[str, TensorFile]) -> dict[str, None]:
+        if DISCRIMINATOR not in files:
+            raise CheckpointError(f"the checkpoint of {folder.path} holds no discriminator, whose features tell what is near")
+        file = files[DISCRIMINATOR]
+        with suits(folder.path, loaded.record):
+            require_room(loaded.modality.discriminator, file.sizes, f"{file.path}: the {DISCRIMINATOR}")
+        return {DISCRIMINATOR: None}
+
+    parts, _ = checkpoint.load(folder.checkpoints, loaded.step, choose)
     dtype = float_type(loaded.generator)
     with torch.random.fork_rng(devices=[]):
         network = loaded.modality.discriminator().to(loaded.device, dtype)
-    load_network(network, parts["discriminator"], "discriminator")
+    load_network(network, parts[DISCRIMINATOR], DISCRIMINATOR)
     return network.eval().requires_grad_(False)
 
 

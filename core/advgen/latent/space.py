@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -22,9 +21,14 @@ from advgen.drawing import towards_mean
 from advgen.errors import ConfigError, DataError
 from advgen.files import drafted
 from advgen.randomness import keyed_generator, seed_networks, untouched
+from advgen.tensor_files import Sizes, TensorFile, open_file
 from advgen.transfer import float_type
+from advgen.weights import SAVED_TYPES, reason, value_fault
 
 PARALLEL = 1e-4
+LATENT, LABEL = "latent", "label"
+MOST_PLACES = 10_000
+MOST_BYTES = 2**30
 NOISE, MAPPED = "noise", "mapped"
 
 
@@ -177,15 +181,20 @@ def load_places(path: Path, space: Space) -> tuple[list[Place], dict[str, str]]:
         DataError: where the file is none of latents, or they are not this generator's.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            # Copies, as tensors of the library keep the file mapped, and Windows replaces no mapped file.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            facts = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path} cannot be read as latents ({error}); expected a .safetensors file of gen project") from error
-    if "latent" not in tensors or not len(tensors["latent"]):
-        raise DataError(f"{path} has no tensor 'latent'; expected a .safetensors file of gen project")
-    latent, own = tensors["latent"], space.place(0)
+        with open_file(path) as handle:
+            file = TensorFile(path, handle)
+            facts = file.metadata
+            if fault := _sizes_fault(file.sizes):
+                raise DataError(f"{path} {fault}; expected a .safetensors file of gen project")
+            tensors = file.read([name for name in (LATENT, LABEL) if name in file.sizes])
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read as latents ({reason(error)}); expected a .safetensors file of gen project"
+        ) from error
+    for name, tensor in tensors.items():
+        if fault := value_fault(tensor):
+            raise DataError(f"{path}: {name} holds {fault}; find it again with gen project")
+    latent, own = tensors[LATENT], space.place(0)
     if latent.shape[1:] != own.latent.shape[1:] or facts.get("space", space.kind) != space.kind:
         raise DataError(
             f"{path} holds latents {tuple(latent.shape[1:])} of a {facts.get('space', '?')} space, this run's are "
@@ -196,6 +205,25 @@ def load_places(path: Path, space: Space) -> tuple[list[Place], dict[str, str]]:
     return [Place(latent[row : row + 1], condition) for row, condition in enumerate(conditions)], facts
 
 
+def _sizes_fault(sizes: Sizes) -> str:
+    """Find what keeps a file from holding latents and their labels."""
+    latent, label = sizes.get(LATENT), sizes.get(LABEL)
+    if latent is None or not latent.shape or not latent.shape[0]:
+        return f"has no tensor {LATENT!r} with rows"
+    if latent.dtype not in SAVED_TYPES:
+        return f"holds latents of type {latent}, expected float32 or float64"
+    if latent.shape[0] > MOST_PLACES or latent.num_bytes > MOST_BYTES:
+        return (
+            f"holds {latent.shape[0]:,} latents of {latent.num_bytes:,} bytes, expected {MOST_PLACES:,}, {MOST_BYTES:,} at most"
+        )
+    if label is None:
+        return ""
+    shares = label.dtype in SAVED_TYPES and len(label.shape) == 2
+    if not (shares or (label.dtype is torch.int64 and len(label.shape) == 1)) or label.num_bytes > MOST_BYTES:
+        return f"holds labels of type {label}, expected int64 (B,) or shares of classes (B, K)"
+    return ""
+
+
 def _condition_of(label: Tensor | None, row: int, space: Space, own: Place, path: Path) -> Mapping[str, Tensor]:
     """The stored label of a row, for runs that have classes."""
     if "label" not in own.condition:
@@ -203,4 +231,8 @@ def _condition_of(label: Tensor | None, row: int, space: Space, own: Place, path
     num_classes = len(space.modality.facts.get("classes") or ())
     if label is None or label.shape[0] <= row or not 0 <= int(plain({"label": label})["label"][row]) < num_classes:
         raise DataError(f"{path} names no class of this run for latent {row}, which has {num_classes}; take the run it is from")
+    if label.dim() == 2 and (not space.modality.mixed_labels or label.shape[1] != num_classes):
+        raise DataError(
+            f"{path} holds shares of {label.shape[1]} classes, which this run does not take; use the run it is from"
+        )
     return {**own.condition, "label": label[row : row + 1].to(space.device)}

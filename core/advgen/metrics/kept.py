@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from advgen.contracts import Batch, Judge
 from advgen.data.memory import content_hash
 from advgen.files import keep_file
 from advgen.metrics.judging import View, blocks_of, see
+from advgen.reading import told
+from advgen.tensor_files import read_tensors
+from advgen.weights import reason, value_fault
 
 VERSION = "1"
 PARTS = ("seen", "logits", "recognised", "labels")
@@ -74,9 +77,31 @@ def _kept(what: str, judge: Judge, read: Callable[[], Iterator[Batch]], make: Ca
 def _read(file: Path) -> View | None:
     """What was kept; None where there is nothing, or nothing whole."""
     try:
-        return View(**load(file.read_bytes()))
-    except (OSError, SafetensorError, TypeError):
+        tensors = read_tensors(file)[0]
+        if fault := _fault(tensors):
+            raise ValueError(fault)
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError) as error:
+        logging.getLogger("advgen").warning("features in %s are computed again: %s", file, reason(error))
+        return None
+    return View(**tensors)
+
+
+def _fault(tensors: Mapping[str, Tensor]) -> str:
+    """Find what is no view of samples."""
+    if surplus := [name for name in tensors if name not in PARTS]:
+        return f"{told(surplus[0])} is not known"
+    if "seen" not in tensors or tensors["seen"].dim() < 2:
+        return "it holds no features (N, ...)"
+    for name, tensor in tensors.items():
+        if len(tensor) != len(tensors["seen"]):
+            return f"{name} has {len(tensor)} rows, seen {len(tensors['seen'])}"
+        if tensor.is_floating_point() != (name in ("seen", "logits")):
+            return f"{name} is of type {tensor.dtype}"
+        if fault := value_fault(tensor):
+            return f"{name} holds {fault}"
+    return ""
 
 
 def _write(view: View, file: Path) -> None:

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as parse
 from safetensors.torch import save_file
 from torch import Tensor
 
 from advgen.errors import CheckpointError
 from advgen.files import file_sha256, replace_file, sync_file, sync_folder
+from advgen.reading import read_json, told
 from advgen.runs.folder import saved_steps
+from advgen.tensor_files import Sizes, Stored, TensorFile, open_file, sizes_of
+from advgen.weights import SAVED_TYPES, UnfitError, reason, value_fault
 
 SCHEMA = 1
+MOST_PARTS = 100
+MOST_STEPS = 10**12
+NEVER_NEGATIVE = ("step", "exp_avg_sq", "max_exp_avg_sq", "square_avg")
+OTHER_PLUGIN = "the plugin trained other parameters then: use the version of the plugin that the run was made with"
 Tensors = dict[str, Tensor]
+Chosen = Mapping[str, Collection[str] | None]
+Check = Callable[[Mapping[str, TensorFile]], Chosen]
+"""Parts of a checkpoint, with types and shapes -> the names of the tensors to read of each part that is needed; None: all.
+It refuses what does not fit, before tensors are read."""
 
 
 def save(folder: Path, step: int, parts: Mapping[str, Tensors], facts: Mapping[str, Any]) -> Path:
@@ -65,63 +77,99 @@ def steps(folder: Path) -> list[int]:
     return saved_steps(folder)
 
 
-def load(folder: Path, step: int) -> tuple[dict[str, Tensors], dict[str, Any]]:
-    """Parts and manifest of one checkpoint, every file checked against its hash.
+def load(folder: Path, step: int, check: Check | None = None) -> tuple[dict[str, Stored], dict[str, Any]]:
+    """Read parts and manifest of one checkpoint, every file checked against its hash.
+
+    Args:
+        check: looks at types and shapes first, and chooses what is read; None reads all.
 
     Raises:
         CheckpointError: naming the damaged file.
+        UnfitError: if the checkpoint is whole and ``check`` refuses it.
     """
     path = folder / f"step-{step:08d}"
     try:
-        manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        if manifest["schema"] != SCHEMA:
-            raise CheckpointError(f"{path} has schema {manifest['schema']}, this advgen reads {SCHEMA}")
-        parts = {name: _read_part(path / f"{name}.safetensors", about) for name, about in manifest["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read ({error})") from error
-    return parts, manifest
+        manifest = read_json(path / "manifest.json")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read ({reason(error)})") from error
+    if fault := _manifest_fault(manifest, step):
+        raise CheckpointError(f"checkpoint {path} cannot be read (manifest.json: {fault})")
+    with contextlib.ExitStack() as opened:
+        files = {name: _open_part(path / f"{name}.safetensors", about, opened) for name, about in manifest["files"].items()}
+        chosen: Chosen = dict.fromkeys(files) if check is None else check(files)
+        try:
+            return {name: files[name].read(names) for name, names in chosen.items()}, manifest
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"checkpoint {path} cannot be read ({reason(error)})") from error
 
 
-def _read_part(path: Path, about: Mapping[str, Any]) -> Tensors:
+def _manifest_fault(manifest: Mapping[str, Any], step: int) -> str:
+    """Find what a manifest lacks, or has in another form."""
+    if manifest.get("schema") != SCHEMA:
+        return f"it has schema {told(manifest.get('schema'))}, this advgen reads {SCHEMA}"
+    if type(manifest.get("step")) is not int or manifest["step"] != step:
+        return f"its step is {told(manifest.get('step'))}, expected {step} as in the folder's name"
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not 0 < len(files) <= MOST_PARTS:
+        return f"its files are {told(files)}, expected a table of names"
+    for name, about in files.items():
+        if not re.fullmatch(r"\w{1,100}", name, re.ASCII):
+            return f"it names the file {told(name)!r}, expected letters, digits and underscores"
+        if not isinstance(about, dict) or not isinstance(about.get("sha256"), str):
+            return f"files.{name} is {told(about)}, expected a table with sha256 and bytes"
+        if type(about.get("bytes")) is not int:
+            return f"files.{name}.bytes is {told(about.get('bytes'))}, expected a number of bytes"
+    return ""
+
+
+def _open_part(path: Path, about: Mapping[str, Any], opened: contextlib.ExitStack) -> TensorFile:
+    """Open a part, check it against the manifest, and leave it open: others may remove its folder meanwhile."""
     if not path.is_file():
         raise CheckpointError(f"checkpoint file {path} is missing")
-    content = path.read_bytes()  # not mapped: Windows neither renames nor deletes a file that is
-    if hashlib.sha256(content).hexdigest() != about["sha256"]:
-        raise CheckpointError(f"checkpoint file {path} is damaged: its sha256 is not the manifest's")
     try:
-        tensors: Tensors = parse(content)
-    except SafetensorError as error:
-        raise CheckpointError(f"checkpoint file {path} cannot be read ({error})") from error
-    return tensors
+        handle = opened.enter_context(open_file(path))
+        if (num_bytes := os.fstat(handle.fileno()).st_size) != about["bytes"]:
+            raise CheckpointError(f"checkpoint file {path} is damaged: it has {num_bytes} bytes, the manifest {about['bytes']}")
+        if hashlib.file_digest(handle, "sha256").hexdigest() != about["sha256"]:
+            raise CheckpointError(f"checkpoint file {path} is damaged: its sha256 is not the manifest's")
+        handle.seek(0)
+        return TensorFile(path, handle)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"checkpoint file {path} cannot be read ({reason(error)})") from error
 
 
-def load_newest(folder: Path) -> tuple[dict[str, Tensors], dict[str, Any], list[str]]:
-    """The newest checkpoint that is whole, and what was found damaged on the way to it.
+def load_newest(folder: Path, check: Check | None = None) -> tuple[dict[str, Stored], dict[str, Any], list[str]]:
+    """Read the newest checkpoint that is whole; return what was found damaged on the way to it as well.
 
     Raises:
-        CheckpointError: where none is whole.
+        CheckpointError: if none is whole.
+        UnfitError: if ``check`` refuses the newest that is.
     """
     problems: list[str] = []
     for step in reversed(steps(folder)):
         try:
-            return *load(folder, step), problems
+            return *load(folder, step, check), problems
+        except UnfitError:
+            raise
         except CheckpointError as error:
             problems.append(str(error))
     raise CheckpointError(f"no whole checkpoint in {folder}; {'; '.join(problems) or 'none was saved'}")
 
 
-def load_chosen(folder: Path, step: int | None) -> tuple[dict[str, Tensors], dict[str, Any], list[str]]:
-    """The checkpoint of a step, or for None ``load_newest``.
+def load_chosen(
+    folder: Path, step: int | None, check: Check | None = None
+) -> tuple[dict[str, Stored], dict[str, Any], list[str]]:
+    """Read the checkpoint of a step, or for None as ``load_newest``.
 
     Raises:
-        CheckpointError: where there is none of that step, with the saved ones, or it is damaged.
+        CheckpointError: if there is none of that step, with the saved ones, or it is damaged.
     """
     if step is None:
-        return load_newest(folder)
+        return load_newest(folder, check)
     if step not in steps(folder):
         saved = ", ".join(map(str, steps(folder))) or "none"
         raise CheckpointError(f"{folder.parent} has no checkpoint of step {step}; saved: {saved}")
-    return *load(folder, step), []
+    return *load(folder, step, check), []
 
 
 def rotate(folder: Path, keep: int, spare: set[int]) -> None:
@@ -154,24 +202,74 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:
     }
 
 
-def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors, who: str, *, updated: bool = False) -> None:
     """Put back what ``pack_optimizer`` took, each in its parameter's order of memory; groups stay as configured.
 
+    Args:
+        who: names the optimizer in refusals.
+        updated: it has taken updates, so that it must have a state if its kind has one.
+
     Raises:
-        CheckpointError: if other parameters train now.
+        UnfitError: if other parameters train now, or a value is missing, unknown, of another type or not possible.
     """
+    if fault := optimizer_fault(optimizer, sizes_of(tensors), updated=updated) or _state_fault(tensors):
+        raise UnfitError(f"{who} does not fit the checkpoint: {fault}")
     state: dict[int, dict[str, Tensor]] = {}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for name, value in tensors.items():
         index, own = name.split(".", 1)
-        like = parameters[int(index)] if int(index) < len(parameters) else None
-        if like is None or value.shape not in ((), like.shape):
-            raise CheckpointError(
-                f"the optimizer's state of parameter {index} does not fit: the plugin trained other parameters then; "
-                "use the version of the plugin that the run was made with"
-            )
+        like = parameters[int(index)]
         # Fused updates walk through a parameter and its state side by side.
         ordered = torch.empty_like(like, dtype=value.dtype, device="cpu").copy_(value) if value.shape == like.shape else value
         state.setdefault(int(index), {})[own] = ordered
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def optimizer_fault(optimizer: torch.optim.Optimizer, sizes: Sizes, *, updated: bool = False) -> str:
+    """Find entries of an optimizer's state that its parameters do not have, by their types and shapes."""
+    parameters, kept = [each for group in optimizer.param_groups for each in group["params"]], _kept_by(optimizer)
+    found: dict[int, set[str]] = {}
+    for name, size in sizes.items():
+        index, _, own = name.partition(".")
+        if not re.fullmatch(r"0|[1-9]\d{0,8}", index, re.ASCII) or int(index) >= len(parameters):
+            return f"{told(name)} is of another parameter than the {len(parameters)} that train; {OTHER_PLUGIN}"
+        if own not in kept:
+            return f"{told(name)} is not known, expected {' and '.join(kept) or 'nothing'} of {type(optimizer).__name__}"
+        like = parameters[int(index)]
+        scalar, types = kept[own]
+        shape = () if scalar else tuple(like.shape)
+        if size.shape != shape or size.dtype not in types:
+            expected = f"{str(like.dtype if not scalar else torch.float32).removeprefix('torch.')} {shape}"
+            return f"{name} is {size}, expected {expected}; {OTHER_PLUGIN}"
+        found.setdefault(int(index), set()).add(own)
+    for index, names in found.items():
+        if missing := [own for own in kept if own not in names]:
+            return f"{index}.{missing[0]} is missing"
+    return "its state is missing" if updated and kept and not found else ""
+
+
+def _kept_by(optimizer: torch.optim.Optimizer) -> dict[str, tuple[bool, tuple[torch.dtype, ...]]]:
+    """Names that this kind of optimizer keeps of a parameter: whether each is a scalar, and its types.
+
+    One update of a parameter of one number shows them.
+    """
+    group = {name: value for name, value in optimizer.param_groups[0].items() if name != "params"}
+    trial = torch.nn.Parameter(torch.zeros(1, 1))
+    trial.grad = torch.ones(1, 1)
+    kind: Any = type(optimizer)
+    known = inspect.signature(kind).parameters
+    small = kind([trial], **{name: value for name, value in group.items() if name in known})
+    small.step()
+    kept = {name: value for name, value in small.state[trial].items() if isinstance(value, Tensor)}
+    return {name: (value.dim() == 0, SAVED_TYPES) for name, value in kept.items()}
+
+
+def _state_fault(tensors: Tensors) -> str:
+    """Find values of an optimizer's state that no update makes."""
+    for name, value in tensors.items():
+        if fault := value_fault(value):
+            return f"{name} holds {fault}"
+        if name.partition(".")[2] in NEVER_NEGATIVE and bool((value < 0).any()):
+            return f"{name} holds {float(value.min()):g}, expected numbers of at least 0"
+    return ""

@@ -42,6 +42,8 @@ def warning_of_divergence(run: Path | str, way: str = "--step {step} takes {it}"
     diverged = folder.read_json("run.json").get("diverged")
     if not diverged:
         return None
+    if type(diverged.get("step")) is not int:
+        raise CheckpointError(f"{folder.path / 'run.json'}: diverged has no step; the run folder is damaged")
     told = f"warning: {folder.path} diverged at step {diverged['step']}, so its newest weights may be useless"
     found = _earlier(folder, diverged["step"])
     if found is None:
@@ -53,7 +55,7 @@ def warning_of_divergence(run: Path | str, way: str = "--step {step} takes {it}"
 def _earlier(folder: RunFolder, diverged: int) -> tuple[int, str] | None:
     """The best checkpoint by the validation metric, else the newest before the divergence, in words."""
     steps = saved_steps(folder.checkpoints)
-    best = folder.read_json("best.json") if (folder.path / "best.json").exists() else None
+    best = folder.best()
     if best is not None and best["step"] in steps:
         return best["step"], f"its best checkpoint ({best['metric']} {best['value']:.4g})"
     before = [step for step in steps if 0 < step < diverged]

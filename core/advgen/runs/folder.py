@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,12 +24,51 @@ from advgen.config.load import from_toml
 from advgen.config.model import RunConfig
 from advgen.errors import CheckpointError, ConfigError
 from advgen.files import sorted_paths
+from advgen.reading import read_json, read_text, told
 
 LOCK, OWNER = ".lock", ".owner"
 # Where the system locks no files, a first try only clears what a killed owner left.
 PATIENCE_SECONDS = 0.2
 EXPORT_CONFIG, EXPORT_LIBRARY, EXPORT_SCHEMA = "config.json", "advgen", 1
 RUNS = "runs"
+BEST = "best.json"
+MOST_CONFIG_BYTES = 4 * 2**20
+Kinds = tuple[type, ...]
+NOTHING = type(None)
+EXPECTED = {str: "a text", int: "a whole number", float: "a number", dict: "a table", list: "a list", NOTHING: "nothing"}
+KINDS: Mapping[str, Mapping[str, Kinds]] = {
+    "run.json": {
+        "plugin": (str,),
+        "plugin_distribution": (str, NOTHING),
+        "plugin_version": (str, NOTHING),
+        "plugin_sha256": (str, NOTHING),
+        "plugin_file": (str,),
+        "fingerprint": (str,),
+        "skipped": (list,),
+        "created": (str,),
+        "sources": (dict,),
+        "networks": (dict,),
+        "summary": (dict,),
+        "imported": (dict,),
+        "ended": (str, NOTHING),
+        "diverged": (dict, NOTHING),
+        "overfitting": (dict,),
+    },
+    BEST: {"step": (int,), "metric": (str,), "value": (int, float)},
+    "facts.json": {"classes": (list, NOTHING), "class_counts": (list, NOTHING)},
+    EXPORT_CONFIG: {
+        "plugin": (str,),
+        "plugin_distribution": (str, NOTHING),
+        "plugin_sha256": (str, NOTHING),
+        "plugin_file": (str,),
+        "config": (dict,),
+        "facts": (dict,),
+        "weights": (dict,),
+        "step": (int,),
+        "fingerprint": (str,),
+    },
+}
+"""Types of the entries that are read of a run's files, if they are there."""
 EXPORT_NEEDS = ("plugin", "config", "facts", "weights", "step", "fingerprint")
 
 
@@ -42,10 +82,9 @@ def is_export(path: Path | str) -> bool:
     if is_run(path):
         return False
     try:
-        content = json.loads((Path(path) / EXPORT_CONFIG).read_text(encoding="utf-8"))
+        return read_json(Path(path) / EXPORT_CONFIG).get("library_name") == EXPORT_LIBRARY
     except (OSError, ValueError):
         return False
-    return isinstance(content, dict) and content.get("library_name") == EXPORT_LIBRARY
 
 
 def read_export(path: Path | str) -> dict[str, Any]:
@@ -59,6 +98,9 @@ def read_export(path: Path | str) -> dict[str, Any]:
         raise CheckpointError(f"{name} has schema {about.get('schema')}, this advgen reads {EXPORT_SCHEMA}")
     if missing := [key for key in EXPORT_NEEDS if key not in about]:
         raise CheckpointError(f"{name} lacks {' and '.join(missing)}; fetch or export it again")
+    weights = about["weights"]
+    if not all(isinstance(weights.get(key), str) for key in ("file", "sha256")):
+        raise CheckpointError(f"{name}: weights is {told(weights)}, expected a table with file and sha256; fetch it again")
     return about
 
 
@@ -177,12 +219,25 @@ class RunFolder:
             CheckpointError: naming the file, where it is missing or damaged.
         """
         try:
-            content: Any = json.loads((self.path / name).read_text(encoding="utf-8"))
-            if not isinstance(content, dict):
-                raise ValueError(f"it holds {type(content).__name__}, expected a table")
+            content = read_json(self.path / name, not_finite=name == BEST)  # a metric may be NaN
+            if fault := _fault(content, KINDS.get(name, {})):
+                raise ValueError(fault)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.path / name} cannot be read ({error}); the run folder is damaged") from error
         return content
+
+    def best(self) -> dict[str, Any] | None:
+        """Read step, metric and value of the best checkpoint; None if none was measured.
+
+        Raises:
+            CheckpointError: naming the file, if it is damaged.
+        """
+        if not (self.path / BEST).exists():
+            return None
+        best = self.read_json(BEST)
+        if missing := [name for name in KINDS[BEST] if name not in best]:
+            raise CheckpointError(f"{self.path / BEST} lacks {' and '.join(missing)}; the run folder is damaged")
+        return best
 
     def config(self) -> RunConfig:
         """The resolved configuration that the run was started with.
@@ -192,8 +247,8 @@ class RunFolder:
         """
         path = self.path / "config.toml"
         try:
-            return from_toml(path.read_text(encoding="utf-8"), str(path))
-        except (OSError, ValueError, ConfigError) as error:
+            return from_toml(read_text(path, MOST_CONFIG_BYTES), str(path))
+        except (OSError, ValueError, RecursionError, ConfigError) as error:
             raise CheckpointError(f"{path} cannot be read ({error}); the run folder is damaged") from error
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
@@ -209,6 +264,15 @@ class RunFolder:
     def note(self, text: str) -> None:
         """Add a dated line to log.txt."""
         append_text(self.log, f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
+
+
+def _fault(content: Mapping[str, Any], kinds: Mapping[str, Kinds]) -> str:
+    """Find the first entry of another type than a run writes."""
+    for name, kind in kinds.items():
+        value = content.get(name)
+        if name in content and (not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind)):
+            return f"{name} is {told(value)}, expected {' or '.join(EXPECTED[each] for each in kind)}"
+    return ""
 
 
 def _step_of(row: str) -> float:
@@ -308,7 +372,8 @@ def _described(path: Path) -> dict[str, Any]:
 def saved_steps(checkpoints: Path) -> list[int]:
     """Steps of the checkpoints in a folder, oldest first."""
     whole = [path.name for path in checkpoints.glob("step-*") if (path / "manifest.json").is_file()]
-    return sorted(int(name[5:]) for name in whole if name[5:].isdigit())
+    steps = [int(name[5:]) for name in whole if re.fullmatch(r"step-\d{8,13}", name, re.ASCII)]
+    return sorted(step for step in steps if f"step-{step:08d}" in whole)
 
 
 def describe_run(run: Path | str) -> dict[str, Any]:
@@ -332,5 +397,5 @@ def describe_run(run: Path | str) -> dict[str, Any]:
         "step": steps[-1] if steps else 0,
         "ended": about.get("ended"),
         "diverged": about.get("diverged"),
-        "best": folder.read_json("best.json") if (folder.path / "best.json").exists() else None,
+        "best": folder.best(),
     }

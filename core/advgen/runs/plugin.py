@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from advgen.errors import PluginError
+from advgen.errors import CheckpointError, PluginError
 from advgen.registry import PluginRecord, find_installed, find_plugin
 from advgen.runs.folder import RunFolder, is_export, read_export
 
@@ -38,6 +38,9 @@ def find_plugin_of(about: Mapping[str, Any], path: Path, plugin: str | None) -> 
     Raises:
         PluginError: as ``find_run_plugin``.
     """
+    needed = ("plugin", "plugin_file") if about.get("plugin_sha256") else ("plugin",)
+    if missing := [name for name in needed if not isinstance(about.get(name), str)]:
+        raise CheckpointError(f"{path} does not say its {missing[0]}; the folder is damaged")
     if about.get("plugin_sha256") and plugin is None:
         raise PluginError(
             f"{path} was made with the plugin file {about['plugin_file']}; its code runs only when you name it: "
