@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from advgen.files import keep_file, replace_file, sorted_paths, user_path
     from advgen.hooks import hookimpl
     from advgen.importing import Imported
+    from advgen.limits import free_bytes, most_unpacked, size_text
     from advgen.losses import Loss
     from advgen.optional_imports import ImportAttempt, needed_import, try_import
     from advgen.penalties import Penalty
@@ -73,6 +74,7 @@ _HOME = {
     "advgen.files": ("keep_file", "replace_file", "sorted_paths", "user_path"),
     "advgen.hooks": ("hookimpl",),
     "advgen.importing": ("Imported",),
+    "advgen.limits": ("free_bytes", "most_unpacked", "size_text"),
     "advgen.losses": ("Loss",),
     "advgen.data.manifest": ("ManifestRow", "is_manifest", "read_manifest", "split_of"),
     "advgen.optional_imports": ("ImportAttempt", "needed_import", "try_import"),
@@ -126,6 +128,7 @@ __all__ = [
     "content_hash",
     "counted",
     "few_notes",
+    "free_bytes",
     "gumbel",
     "hookimpl",
     "is_manifest",
@@ -136,12 +139,14 @@ __all__ = [
     "listed",
     "load_generator",
     "most_common",
+    "most_unpacked",
     "needed_import",
     "open_tables",
     "read_manifest",
     "read_pickled",
     "replace_file",
     "resume",
+    "size_text",
     "sorted_paths",
     "split_indices",
     "split_of",

@@ -14,6 +14,8 @@ VARIABLE = "ADVGEN_MAX_UNPACKED_GIB"
 GIBIBYTE = 2**30
 SMALLEST_LIMIT = GIBIBYTE
 LARGEST_LIMIT = 32 * GIBIBYTE
+ANY = 2**63 - 1
+"""A largest limit for data that may be as large as the disk."""
 MOST_TIMES = 200
 """Text shrinks 20 times under xz, MNIST 5 times, and images of few colors up to some hundred times."""
 LARGEST_SHARE = 0.95
@@ -21,18 +23,18 @@ LARGEST_SHARE = 0.95
 WAY_OUT = f"set {VARIABLE} to a larger number of GiB if you trust the data"
 
 
-def most_unpacked(num_bytes: int, times: int = MOST_TIMES) -> int:
+def most_unpacked(num_bytes: int, times: int = MOST_TIMES, largest: int = LARGEST_LIMIT) -> int:
     """Return how many bytes so many bytes of files may unpack to.
 
-    That is ``times`` as many, but always 1 GiB and never above 32 GiB. The variable ``ADVGEN_MAX_UNPACKED_GIB`` sets another
-    limit for all files.
+    That is ``times`` as many, but always 1 GiB and never above ``largest``. The variable ``ADVGEN_MAX_UNPACKED_GIB`` sets
+    another limit for all files.
 
     Raises:
         ConfigError: if the variable is not a number above 0.
     """
     chosen = os.environ.get(VARIABLE, "").strip()
     if not chosen:
-        return min(LARGEST_LIMIT, max(SMALLEST_LIMIT, times * num_bytes))
+        return min(largest, max(SMALLEST_LIMIT, times * num_bytes))
     try:
         gibibytes = float(chosen)
     except ValueError:
