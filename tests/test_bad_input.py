@@ -305,16 +305,13 @@ def test_a_link_in_a_zip_is_refused(gen: Command, tmp_path: Path) -> None:
 def test_an_archive_that_unpacks_to_too_much_is_refused_and_leaves_nothing(
     gen: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from advgen.cache import cache_folder
-    from advgen.data import archives
-
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(archives, "LARGEST_BYTES", 10_000)
+    monkeypatch.setenv("ADVGEN_MAX_UNPACKED_GIB", "0.00001")  # 10,737 bytes
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as whole:
         whole.writestr("train-images-idx3-ubyte", b"\0" * 20_000)
     code, said = gen.train("image", tmp_path / "bomb.zip")
     assert code == 4 and "unpacks to more than" in said and "give the folder" in said
-    assert not list((cache_folder() / "archives").iterdir())
+    assert not (tmp_path / "cache").exists()
 
 
 def truncate(content: bytes) -> bytes:

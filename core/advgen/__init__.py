@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from advgen.files import drafted, file_sha256, keep_file, replace_file, sorted_paths, user_path
     from advgen.hooks import hookimpl
     from advgen.importing import Imported
+    from advgen.limits import free_bytes, most_unpacked, size_text
     from advgen.losses import Loss
     from advgen.optional_imports import ImportAttempt, needed_import, try_import
     from advgen.penalties import Penalty
@@ -73,6 +74,7 @@ _HOME = {
     "advgen.files": ("drafted", "file_sha256", "keep_file", "replace_file", "sorted_paths", "user_path"),
     "advgen.hooks": ("hookimpl",),
     "advgen.importing": ("Imported",),
+    "advgen.limits": ("free_bytes", "most_unpacked", "size_text"),
     "advgen.losses": ("Loss",),
     "advgen.data.manifest": ("ManifestRow", "is_manifest", "read_manifest", "split_of"),
     "advgen.optional_imports": ("ImportAttempt", "needed_import", "try_import"),
@@ -128,6 +130,7 @@ __all__ = [
     "drafted",
     "few_notes",
     "file_sha256",
+    "free_bytes",
     "gumbel",
     "hookimpl",
     "is_manifest",
@@ -138,12 +141,14 @@ __all__ = [
     "listed",
     "load_generator",
     "most_common",
+    "most_unpacked",
     "needed_import",
     "open_tables",
     "read_manifest",
     "read_pickled",
     "replace_file",
     "resume",
+    "size_text",
     "sorted_paths",
     "split_indices",
     "split_of",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,12 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 LARGEST_PIXELS = 64 * 2**20
 LARGEST_ANIMATION = 16 * LARGEST_PIXELS
+SMALLEST_FRAME_BYTES = 8
+"""No format needs fewer for a picture of an animation, so a file that promises more of them lies."""
+LARGE_PIXELS = 16 * 2**20
+LARGE_AT_ONCE = threading.BoundedSemaphore(4)
+"""Pictures above that size are decoded by so many threads at once, however many cores there are."""
+TILE_TAGS = (322, 323)
 ORIENTATION_TAG = 0x0112
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I")
 ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
@@ -81,9 +89,11 @@ def read_header(place: Place, every: bool = False) -> Header:
     with open_image(place) as image:
         try:
             _refuse_large(image.size, 1)
+            _refuse_tiles(image)
             header = _header(image)
             if every:
                 _refuse_large(image.size, header.frames)
+                _refuse_frames(place, header.frames)
                 _refuse_mixed(image, header.frames)
         except (BadImage, OSError):
             raise
@@ -97,6 +107,26 @@ def _refuse_large(size: tuple[int, int], frames: int) -> None:
     for number, limit, text in ((1, LARGEST_PIXELS, ""), (frames, LARGEST_ANIMATION, f" in each of {frames} pictures")):
         if size[0] * size[1] * number > limit:
             raise BadImage(f"{size[0]}x{size[1]} pixels{text} are more than the limit of {limit}")
+
+
+def _refuse_tiles(image: Image.Image) -> None:
+    """Refuse a TIFF with tiles larger than any picture, as its decoder allocates a whole one."""
+    tags = getattr(image, "tag_v2", {})
+    width, height = (tags.get(tag, 1) for tag in TILE_TAGS)
+    if not all(isinstance(side, int) for side in (width, height)) or width * height > LARGEST_PIXELS:
+        raise BadImage(f"tiles of {width}x{height} pixels are more than the limit of {LARGEST_PIXELS}")
+
+
+def _refuse_frames(place: Place, frames: int) -> None:
+    if frames == 1:
+        return
+    if isinstance(place, Path):
+        size = place.stat().st_size
+    else:
+        with place() as stream:
+            size = stream.seek(0, 2)
+    if frames * SMALLEST_FRAME_BYTES > size:
+        raise BadImage(f"promises {frames} pictures, and {size} bytes cannot hold so many")
 
 
 def _refuse_mixed(image: Image.Image, frames: int) -> None:
@@ -141,14 +171,17 @@ def decode_each(place: Place, target: Target, frames: Sequence[int]) -> Iterator
     Raises:
         BadImage: where the file cannot be opened.
     """
-    with open_image(place) as image:
+    with _open(place) as image:
         for frame in frames:
             try:
-                _refuse_large(image.size, 1)
                 if frame:
                     image.seek(frame)
-                image.load()
-                yield _convert(ImageOps.exif_transpose(image), target)
+                _refuse_large(image.size, 1)  # a GIF's canvas grows with its pictures
+                _refuse_tiles(image)
+                with LARGE_AT_ONCE if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext():
+                    image.load()
+                    found = _convert(ImageOps.exif_transpose(image), target)
+                yield found
             except BadImage as error:
                 yield error
             except Exception as error:  # Pillow's decoders raise many kinds on damaged data
@@ -156,15 +189,19 @@ def decode_each(place: Place, target: Target, frames: Sequence[int]) -> Iterator
 
 
 def open_image(place: Place) -> Image.Image:
-    """A file of a known format, not decoded yet.
+    """A file of a known format, not decoded yet; not for threads, as Python's list of warnings is one for all of them.
 
     Raises:
         BadImage: where it is none, damaged or too large.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return _open(place)
+
+
+def _open(place: Place) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(place if isinstance(place, Path) else place(), formats=FORMATS)
+        return Image.open(place if isinstance(place, Path) else place(), formats=FORMATS)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise BadImage(f"too many pixels: {error}") from error
     except UnidentifiedImageError as error:

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advgen import DataError, DataRequest, class_notes, content_hash
+from advgen import DataError, DataRequest, class_notes, content_hash, most_unpacked, size_text
 from advgen_image.config import ImageConfig
 from advgen_image.decoding import BadImage, Header, Target, read_header
 from advgen_image.listing import Item, Listing, list_images
-from advgen_image.store import Picture, load_pictures
+from advgen_image.store import Picture, load_pictures, num_bytes
 
 LARGEST_HASHED = 512 * 2**20
+MOST_TIMES = 1000
+"""How many times encoding shrinks pictures at most: flat drawings some hundred times, photographs ten."""
+ANY = 2**63 - 1
 MEBIBYTE = 2**20
 
 
@@ -47,6 +50,7 @@ def read_folder(config: ImageConfig, request: DataRequest) -> tuple[FolderArrays
     items = [item for item, _ in good]
     fingerprint = _fingerprint(items, listing)
     pictures = [Picture(item, frame) for item, header in good for frame in range(frames_of(header, config))]
+    _refuse_bombs(items, num_bytes(len(pictures), target), listing.place)
     loaded = load_pictures(pictures, target, fingerprint, config.memory_mib * MEBIBYTE)
     bad += loaded.bad
     kept = [pictures[place].item for place in loaded.kept]
@@ -83,6 +87,17 @@ def _refuse_too_many(bad: list[str], max_bad: int, place: str, num_good: int) ->
         f"{len(bad)} of {len(bad) + num_good} images in {place} cannot be read, at most {max_bad} may be left out; "
         f"repair or remove them, or raise data.max_bad:\n  {listed}"
     )
+
+
+def _refuse_bombs(items: Sequence[Item], decoded: int, place: str) -> None:
+    """Refuse small files that decode to very much, before memory or disk is taken for it."""
+    encoded = sum(item.state()[0] for item in items)
+    if decoded > (most := most_unpacked(encoded, MOST_TIMES, ANY)):
+        raise DataError(
+            f"images in {place} decode to {size_text(decoded)}, too much for files of {size_text(encoded)} (limit "
+            f"{size_text(most)}); set smaller options.image_height and options.image_width, or set ADVGEN_MAX_UNPACKED_GIB to "
+            "a larger number of GiB if you trust them"
+        )
 
 
 def _target(good: Sequence[tuple[Item, Header]], listing: Listing, config: ImageConfig) -> Target:

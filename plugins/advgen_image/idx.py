@@ -19,13 +19,17 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from advgen import DataError, content_hash, few_notes, sorted_paths
+from advgen import DataError, content_hash, few_notes, most_unpacked, size_text, sorted_paths
 from advgen_image.config import ImageConfig
 from advgen_image.decoding import Target, fit_array
 from advgen_image.store import load_array
 
 UNSIGNED_BYTE = 0x08
 LARGEST_BYTES = 4 * 2**30
+MOST_IMAGES = 10_000_000
+GZIP_TIMES = 1032
+"""How many times gzip shrinks anything at most."""
+SLACK_BYTES = 4096
 BLOCK_BYTES = 16 * 2**20
 MEBIBYTE = 2**20
 
@@ -64,12 +68,13 @@ class IdxFile:
                 num = min(step, len(self) - start)
                 data = _take(stream, self.file, num * row)
                 if len(data) < num * row:
-                    raise self._differs(f"{start * row + len(data)}")
+                    raise self.differs(f"{start * row + len(data)}")
                 yield np.frombuffer(data, np.uint8).reshape(num, *self.shape[1:])
             if _take(stream, self.file, 1):
-                raise self._differs(f"more than {self.num_bytes}")
+                raise self.differs(f"more than {self.num_bytes}")
 
-    def _differs(self, found: str) -> DataError:
+    def differs(self, found: str) -> DataError:
+        """Return the refusal of a file that holds something else than its header says."""
         expected = f"expected {self.num_bytes} for shape {self.shape}"
         return DataError(f"{self.file} holds {found} bytes of data, {expected}; fetch the file again")
 
@@ -159,17 +164,17 @@ def _labels_of(images: IdxFile) -> NDArray[np.int64] | None:
     found = [own for own in (file.with_name(name), file.with_name(name + ".gz")) if own.is_file() and own != file]
     if not found:
         return None
-    labels = np.concatenate(list(_look(found[0], axes=1).blocks()))
+    labels = _look(found[0], axes=1)
     if len(labels) != len(images):
         raise DataError(f"{found[0]} holds {len(labels)} labels, expected {len(images)} as in {file.name}")
-    return labels.astype(np.int64)
+    return np.concatenate(list(labels.blocks())).astype(np.int64)
 
 
 def _look(file: Path, axes: int) -> IdxFile:
-    """A file by its header.
+    """A file by its header, which is compared with the file's size before anything is allocated.
 
     Raises:
-        DataError: where it is none of bytes with so many axes.
+        DataError: if it is none of bytes with so many axes, or cannot hold so many.
     """
     with _opened(file) as stream:
         header = _take(stream, file, 4 + 4 * axes)
@@ -186,7 +191,26 @@ def _look(file: Path, axes: int) -> IdxFile:
         raise DataError(f"{file} unpacks to more than {LARGEST_BYTES} bytes, which is refused")
     if not found.num_bytes:
         raise DataError(f"{file} holds nothing: its shape is {found.shape}; fetch the file again")
+    if len(found) > MOST_IMAGES:
+        raise DataError(f"{file} holds {len(found)} samples, expected at most {MOST_IMAGES}; split it and train on a part")
+    _refuse_lie(found)
     return found
+
+
+def _refuse_lie(found: IdxFile) -> None:
+    """Refuse a header that promises more, or of a plain file also less, than the file can hold."""
+    file, size = found.file, found.file.stat().st_size
+    if file.suffix != ".gz":
+        held = size - 4 - 4 * len(found.shape)
+        if held != found.num_bytes:
+            raise found.differs(f"{held}" if held < found.num_bytes else f"more than {found.num_bytes}")
+    elif found.num_bytes > GZIP_TIMES * size + SLACK_BYTES:
+        raise found.differs(f"less than {size_text(GZIP_TIMES * size + SLACK_BYTES)}, as {size} bytes unpack to no more,")
+    elif found.num_bytes > (most := most_unpacked(size)):
+        raise DataError(
+            f"{file} unpacks to more than {size_text(most)}, too much for a file of {size_text(size)}; unpack it yourself, or "
+            "set ADVGEN_MAX_UNPACKED_GIB to a larger number of GiB if you trust it"
+        )
 
 
 def _opened(file: Path) -> IO[bytes]:

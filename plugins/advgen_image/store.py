@@ -7,6 +7,7 @@ nothing that is taken for whole, and what it left is swept by the next. Legend: 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from advgen import DataError, cache_folder, content_hash, replace_file
+from advgen import DataError, cache_folder, content_hash, free_bytes, replace_file
 from advgen_image.decoding import BadImage, Target, decode_each
 from advgen_image.listing import Item
 
@@ -130,6 +131,8 @@ def _open_cache(cache: Path, name: str, target: Target) -> Loaded | None:
 def _build_cache(cache: Path, name: str, count: int, target: Target, fill: Fill) -> None:
     """Write beside, then rename, the index last: it is what marks an entry as whole."""
     _sweep(cache)
+    if num_bytes(count, target) > free_bytes(cache):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with (
         tempfile.TemporaryDirectory(dir=cache, prefix=DRAFT, ignore_cleanup_errors=True) as scratch,
         FileLock(Path(scratch) / LOCK),

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from advgen.cache import cache_folder
-from advgen.data.archives import BLOCK, is_archive, is_zip, unpacked
+from advgen.data.archives import is_archive, is_zip, unpacked
+from advgen.data.members import BLOCK
 from advgen.errors import DataError
 from advgen.files import replace_file, sorted_paths, user_path
+from advgen.limits import LARGEST_LIMIT, free_bytes, size_text
 from advgen.registry import PluginRecord, discover
 from advgen.spec import DataSet, RemoteFile
 
@@ -130,9 +132,12 @@ def _download(name: str, file: RemoteFile, target: Path) -> None:
     digest, num_bytes = hashlib.sha256(), 0
     try:
         with urllib.request.urlopen(file.url, timeout=PATIENCE_SECONDS) as stream, target.open("wb") as out:
+            room = min(LARGEST_LIMIT, free_bytes(target.parent))
             for block in _blocks(stream):
                 digest.update(block)
                 num_bytes += len(block)
+                if num_bytes > room:
+                    raise DataError(f"data set {name}: {file.url} gives more than {size_text(room)}; make room, or {way}")
                 out.write(block)
     except urllib.error.HTTPError as error:
         raise DataError(f"data set {name}: {file.url} answers {error.code} {error.reason}; {way}") from error

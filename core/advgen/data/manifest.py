@@ -8,8 +8,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from advgen.data.archives import own_folder
 from advgen.errors import DataError
 from advgen.files import user_path
 
@@ -18,6 +19,7 @@ COLUMNS = ("path", "label", "start", "duration", "split")
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"}
 SPLITS |= {"test": "test"}
 LONGEST_LINE = 2**20
+LONGEST_REASON = 500
 
 Refuse = Callable[[str, str], None]
 """Takes the name of what cannot be used and the reason; raises where there are too many."""
@@ -56,30 +58,34 @@ def is_manifest(path: Path) -> bool:
 def read_manifest(file: Path, refuse: Refuse) -> Iterator[ManifestRow]:
     """The usable rows of a .csv, .tsv or .jsonl file in order; the others go to ``refuse`` with file and line.
 
+    A list that came in an archive or with a named set reaches the files next to it only.
+
     Raises:
         DataError: where the file cannot be read or has no column ``path``.
     """
+    inside = own_folder(file)
     seen: dict[str, int] = {}
     try:
         for number, entries in _json_rows(file, refuse) if file.suffix.lower() == ".jsonl" else _table_rows(file):
             try:
-                row = _row(file, entries)
+                row = _row(file, entries, inside)
                 if row.name in seen:
                     raise ValueError(f"lists {row.name} as line {seen[row.name]} does")
-            except ValueError as error:
-                refuse(f"{file.name} line {number}", str(error))
+            except (OSError, ValueError) as error:  # the system refuses some names, such as very long ones
+                refuse(f"{file.name} line {number}", str(error)[:LONGEST_REASON])
                 continue
             seen[row.name] = number
             yield row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(
             f"{file} cannot be read as a list of files ({error}); expected UTF-8 text with a column path"
         ) from error
 
 
 def _table_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    mark = "\t" if file.suffix.lower() == ".tsv" else ","
     with file.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream, delimiter="\t" if file.suffix.lower() == ".tsv" else ",", skipinitialspace=True)
+        reader = csv.DictReader(_short_lines(stream), delimiter=mark, skipinitialspace=True)
         columns = [str(name).strip().lower() for name in reader.fieldnames or ()]
         if "path" not in columns:
             found = ", ".join(columns)[:200] or "nothing"
@@ -89,17 +95,26 @@ def _table_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             yield reader.line_num, entries
 
 
+def _short_lines(stream: IO[str]) -> Iterator[str]:
+    """Yield lines, and read none to its end that is too long: memory might not hold it."""
+    while line := stream.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise ValueError(f"a line of more than {LONGEST_LINE} characters")
+        yield line
+
+
 def _json_rows(file: Path, refuse: Refuse) -> Iterator[tuple[int, Mapping[str, Any]]]:
     with file.open(encoding="utf-8-sig") as stream:
-        number = 0
-        while line := stream.readline(LONGEST_LINE):
-            number += 1
+        for number, line in enumerate(_short_lines(stream), start=1):
             if not line.strip():
                 continue
             try:
                 entries = json.loads(line)
                 if not isinstance(entries, dict):
                     raise ValueError(f"it holds {type(entries).__name__}")
+            except RecursionError:
+                refuse(f"{file.name} line {number}", f"is nested too deeply; expected path, and any of {_optional()}")
+                continue
             except ValueError as error:
                 refuse(f"{file.name} line {number}", f"is no JSON object ({error}); expected path, and any of {_optional()}")
                 continue
@@ -110,13 +125,15 @@ def _optional() -> str:
     return ", ".join(COLUMNS[1:])
 
 
-def _row(file: Path, entries: Mapping[str, Any]) -> ManifestRow:
+def _row(file: Path, entries: Mapping[str, Any], inside: Path | None) -> ManifestRow:
     written = _text(entries, "path")
     if written is None:
         raise ValueError("has no path")
     path = _place(file.parent, written)
+    if inside is not None and not path.resolve().is_relative_to(inside):
+        raise ValueError(f"names {written[:200]}, which is outside of the archive that the list came in")
     if not path.is_file():
-        raise ValueError(f"names {written}, which is {'a folder' if path.is_dir() else 'not there'}")
+        raise ValueError(f"names {written[:200]}, which is {'a folder' if path.is_dir() else 'not there'}")
     start, duration = _seconds(entries, "start"), _seconds(entries, "duration")
     if duration == 0:
         raise ValueError("has duration 0, expected a length in seconds")
