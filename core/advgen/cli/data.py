@@ -36,7 +36,7 @@ def inspect(
     if as_json:
         say_json(facts)
     else:
-        say("\n".join(_lines(facts)))
+        say(*_lines(facts))
 
 
 @app.command("list")
@@ -52,7 +52,7 @@ def list_sets(as_json: JsonFlag = False) -> None:
         say("no named data sets")
     else:
         columns = ["name", "plugin", "checked", "fetched", "licence", "about"]
-        say(table([[_word(row[name]) for name in columns] for row in rows], columns))
+        say(*table([[_word(row[name]) for name in columns] for row in rows], columns))
 
 
 def _about(name: str, plugin: str, entry: DataSet) -> dict[str, Any]:

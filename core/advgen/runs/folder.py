@@ -22,6 +22,7 @@ from advgen.config.load import from_toml
 from advgen.config.model import RunConfig
 from advgen.errors import CheckpointError, ConfigError
 from advgen.files import replace_file, sorted_paths
+from advgen.terminal import visible
 
 LOCK, OWNER = ".lock", ".owner"
 # Where the system locks no files, a first try only clears what a killed owner left.
@@ -197,7 +198,7 @@ class RunFolder:
 
     def note(self, text: str) -> None:
         """Add a dated line to log.txt."""
-        append_text(self.log, f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
+        append_text(self.log, f"{datetime.now(UTC).isoformat(timespec='seconds')} {visible(text)}\n")
 
 
 def _step_of(row: str) -> float:
