@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from advgen.border import object_fault, refusal, require_callable
 from advgen.optional_imports import try_import
 from advgen.registry import PluginRecord, resolve
+from advgen.terminal import visible
 
 
 class Logger(Protocol):
@@ -50,7 +51,7 @@ class TensorBoardLogger:
     def log(self, step: int, row: Mapping[str, float]) -> None:
         """One scalar per figure."""
         for name, value in row.items():
-            self.writer.add_scalar(name, value, step)
+            self.writer.add_scalar(visible(name), value, step)
 
     def close(self) -> None:
         """Flush and close."""

@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from advgen.terminal import tell, visible
+
 PLAIN_EVERY_SECONDS = 15.0
 COUNT_EVERY = 16
 
@@ -28,7 +30,7 @@ class Progress:
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        text = TextColumn("{task.percentage:>3.0f}% {task.description}")
+        text = TextColumn("{task.percentage:>3.0f}% {task.description}", markup=False)
         columns = (BarColumn(), text, TimeElapsedColumn(), TimeRemainingColumn())
         self.bar = Bar(*columns, console=Console(stderr=True))
         self.task = self.bar.add_task("starting", total=1.0)
@@ -38,9 +40,9 @@ class Progress:
         """One line that stays."""
         if self.wanted:
             if self.bar is not None:
-                self.bar.console.print(text, highlight=False, markup=False)
+                self.bar.console.print(visible(text), highlight=False, markup=False, emoji=False)
             else:
-                print(text, file=sys.stderr, flush=True)
+                tell(text)
 
     def update(self, step: int, share: float, row: Mapping[str, float]) -> None:
         """Show the newest figures."""

@@ -43,6 +43,8 @@ class DataSet:
         home: the page that describes it.
         files: what is fetched; a single archive is unpacked.
         inside: the folder of the archive that holds the samples.
+        licence: its name.
+        terms: what else its users have to keep to, in a sentence or two.
     """
 
     summary: str
@@ -50,6 +52,7 @@ class DataSet:
     licence: str
     files: tuple[RemoteFile, ...]
     inside: str = ""
+    terms: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,8 @@ class PluginSpec:
             ``DataRequest.address``.
         reads_zip: whether the plugin takes a zip archive as it is (``advgen.ZipFolder`` helps), so that it is not unpacked.
         hub_task: the task of its models as the Hugging Face hub names it, for model cards.
+        intended_use: a sentence of model cards on what its models are for; empty: a general one.
+        out_of_scope: a sentence of model cards on what they are not for; likewise.
         api_version: the plugin interface this plugin was written for.
     """
 
@@ -96,6 +101,8 @@ class PluginSpec:
     addresses: Sequence[str] = ()
     reads_zip: bool = False
     hub_task: str = ""
+    intended_use: str = ""
+    out_of_scope: str = ""
     api_version: int = API_VERSION
 
 

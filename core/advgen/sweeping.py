@@ -19,6 +19,7 @@ from advgen.evaluation import judged, real_side
 from advgen.metrics.filing import chosen_protocol, keep_report
 from advgen.metrics.report import cautions
 from advgen.metrics.table import plugin_metrics
+from advgen.terminal import visible
 
 if TYPE_CHECKING:
     from advgen.sampling import LoadedRun
@@ -164,13 +165,14 @@ def format_sweep(report: Mapping[str, Any], metrics: Sequence[str] = ()) -> str:
     rows = [("run", report["knob"], *chosen)]
     rows += [(point["run"], point["value"], *_cells(point["metrics"], chosen)) for point in points]
     rows.append(("real", "", *_cells(report["real"], chosen)))
+    rows = [tuple(map(visible, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     protocol = points[0]["protocol"]
     head = (
         f"{protocol['num_generated']} generated against {protocol['num_real']} real samples of the {protocol['split']} split "
         f"(seed {protocol['seed']}); features: {protocol['features']}"
     )
-    return "\n".join([head, "", *(_line(row, widths) for row in rows), *cautions(protocol)])
+    return "\n".join(map(visible, [head, "", *(_line(row, widths) for row in rows), *cautions(protocol)]))
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -17,6 +17,7 @@ MNIST = DataSet(
     summary="handwritten digits: 60,000 to train on and 10,000 to test, grey, 28x28",
     home="http://yann.lecun.com/exdb/mnist",
     licence="CC BY-SA 3.0",
+    terms="Name Yann LeCun and Corinna Cortes, who hold the copyright; share adapted data under the same licence.",
     files=tuple(RemoteFile(name, f"{_MNIST}/{name}", sha256) for name, sha256 in _MNIST_FILES.items()),
 )
 
@@ -36,6 +37,8 @@ def advgen_register() -> PluginSpec:
         addresses=("hub",),
         reads_zip=True,
         hub_task="unconditional-image-generation",
+        intended_use="Research, teaching and creative work with generated images of the kind that the training data hold.",
+        out_of_scope="Images passed off as photographs of real people, things or events; decisions about people.",
         datasets={"mnist": MNIST},
         presets=PRESETS,
         requires={"numpy": "numpy", "PIL": "pillow", "scipy.ndimage": "scipy"},

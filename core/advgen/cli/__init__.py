@@ -14,6 +14,7 @@ from advgen.blame import blamed
 from advgen.cli import config, data, env, evaluate, export, imports, latents, plugins, runs, sample, train, usage
 from advgen.cli.output import escape_unknown_characters
 from advgen.errors import ConfigError, GenError
+from advgen.terminal import one_sentence, tell
 
 app = typer.Typer(
     name="gen",
@@ -93,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
                 raise
             code, asked = _report(error), interrupts.asked()
         if code == interrupts.INTERRUPTED and asked:
-            print(interrupts.outcome(), file=sys.stderr)
+            tell(interrupts.outcome())
     sys.exit(code)
 
 
@@ -111,5 +112,5 @@ def _report(error: Exception) -> int:
         where = f" in {blame}" if (blame := blamed(error)) else ""
         said = f": {error}" if str(error) else ""
         text, code = f"unexpected {type(error).__name__}{where}{said}; ADVGEN_DEBUG=1 shows the trace", 1
-    print("error:", " ".join(text.splitlines()), file=sys.stderr)
+    print("error:", one_sentence(text), file=sys.stderr)
     return code

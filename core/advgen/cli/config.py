@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from advgen.cli.output import ConfigOption, JsonFlag, PluginOption, PresetOption, SetOption, say, say_json, to_stderr
+from advgen.cli.output import ConfigOption, JsonFlag, PluginOption, PresetOption, SetOption, say, say_json, say_text, to_stderr
 from advgen.cli.usage import Commands
 from advgen.errors import ConfigError
 
@@ -34,7 +34,7 @@ def show(
         return
     from advgen.config.load import to_toml
 
-    say(to_toml(resolved.config, resolved.sources).rstrip("\n"))
+    say_text(to_toml(resolved.config, resolved.sources).rstrip("\n"))
 
 
 @app.command("schema")

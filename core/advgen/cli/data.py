@@ -36,7 +36,7 @@ def inspect(
     if as_json:
         say_json(facts)
     else:
-        say("\n".join(_lines(facts)))
+        say(*_lines(facts))
 
 
 @app.command("list")
@@ -52,7 +52,8 @@ def list_sets(as_json: JsonFlag = False) -> None:
         say("no named data sets")
     else:
         columns = ["name", "plugin", "checked", "fetched", "licence", "about"]
-        say(table([[_word(row[name]) for name in columns] for row in rows], columns))
+        say(*table([[_word(row[name]) for name in columns] for row in rows], columns))
+        say(*(f"terms of {row['name']}: {row['terms']}" for row in rows if row["terms"]))
 
 
 def _about(name: str, plugin: str, entry: DataSet) -> dict[str, Any]:
@@ -64,6 +65,7 @@ def _about(name: str, plugin: str, entry: DataSet) -> dict[str, Any]:
         "plugin": plugin,
         "about": entry.summary,
         "licence": entry.licence,
+        "terms": entry.terms,
         "home": entry.home,
         "files": [{"url": file.url, "sha256": file.sha256} for file in entry.files],
         "checked": all(file.sha256 for file in entry.files),

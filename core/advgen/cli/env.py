@@ -19,8 +19,8 @@ def env(as_json: JsonFlag = False) -> None:
         for name, each in report["packages"].items()
     ]
     plugins = [[each["name"], each["status"], f"{each['distribution']} {each['version']}"] for each in report["plugins"]]
-    say("\n".join(environment_lines(report)))
-    say("\n" + table(packages, ["package", "version", "status", "wanted"]))
-    say("\n" + table(plugins, ["plugin", "status", "from"]))
+    say(*environment_lines(report))
+    say("", *table(packages, ["package", "version", "status", "wanted"]))
+    say("", *table(plugins, ["plugin", "status", "from"]))
     problems = remedies(report)
-    say("\n" + ("\n".join(f"remedy: {line}" for line in problems) if problems else "everything loads"))
+    say("", *([f"remedy: {line}" for line in problems] or ["everything loads"]))

@@ -15,8 +15,8 @@ from advgen.cli.output import (
     PresetOption,
     SetOption,
     StepOption,
-    say,
     say_json,
+    say_text,
     to_stderr,
 )
 from advgen.errors import ConfigError
@@ -85,7 +85,7 @@ def evaluate(
     if as_json:
         say_json(report)
     else:
-        say(format_report(report))
+        say_text(format_report(report))
 
 
 def _refuse_beside_samples(samples: Path, of_runs: dict[str, Any]) -> None:
@@ -157,4 +157,4 @@ def sweep(
     if as_json:
         say_json(report)
     else:
-        say(table)
+        say_text(table)

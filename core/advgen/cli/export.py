@@ -22,6 +22,9 @@ def export(
     licence: Annotated[
         str | None, typer.Option("--license", metavar="ID", help="The model's licence, such as apache-2.0; default not stated.")
     ] = None,
+    intended_use: Annotated[
+        str | None, typer.Option("--intended-use", metavar="TEXT", help="What the model is for; default as its plugin says.")
+    ] = None,
     tolerance: Annotated[
         float, typer.Option("--tolerance", metavar="X", help="onnx: largest difference from eager that is kept.")
     ] = 1e-4,
@@ -37,7 +40,9 @@ def export(
     from advgen.export import export_run
 
     with to_stderr():
-        result = export_run(run, kind, out, licence=licence, tolerance=tolerance, step=step, plugin=plugin)
+        result = export_run(
+            run, kind, out, licence=licence, tolerance=tolerance, step=step, plugin=plugin, intended_use=intended_use
+        )
     if as_json:
         say_json(result.as_dict())
         return

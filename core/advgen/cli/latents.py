@@ -10,6 +10,7 @@ import typer
 from advgen.cli.output import DeviceOption, JsonFlag, RunArgument, StepOption, TrustOption, say, say_json, to_stderr
 from advgen.cli.seeds import parse_seeds
 from advgen.data.labels import counted
+from advgen.terminal import tell
 
 ClassOption = Annotated[str | None, typer.Option("--class", metavar="C", help="Name or index of the class of all samples.")]
 TruncationOption = Annotated[
@@ -99,7 +100,7 @@ def project(
 
     wanted = Search(steps, starts, seed, None, learning_rate, value_weight)
     with to_stderr():
-        result = project_run(run, file, wanted, label, out, device, plugin, step, say=print)
+        result = project_run(run, file, wanted, label, out, device, plugin, step, say=tell)
     if as_json:
         say_json(result.as_dict())
         return

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 from typer.core import TyperCommand
 
+from advgen.terminal import visible, visible_lines
+
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
     from rich.panel import Panel
@@ -105,10 +107,11 @@ def options_panel(plugin: str, fields: Mapping[str, FieldInfo], flag: Callable[[
     for name, field in fields.items():
         values = ", ".join(filter(None, [type_text(field), range_text(field)]))
         parts = (flag(name), "bold cyan"), ("  " + values, "yellow"), (f"  default: {plain_default(field)}", "dim")
-        lines.append(Text.assemble(*parts))
+        lines.append(Text.assemble(*((visible(text), style) for text, style in parts)))
         if field.description:
-            lines.append(Padding(Text(field.description), (0, 0, 0, 4)))
-    return Panel(Group(*lines), title=f"Plugin '{plugin}' options", title_align="left", border_style="dim")
+            lines.append(Padding(Text(visible_lines(field.description)), (0, 0, 0, 4)))
+    title = Text(f"Plugin '{visible(plugin)}' options")  # a string would be read as markup
+    return Panel(Group(*lines), title=title, title_align="left", border_style="dim")
 
 
 def type_text(field: FieldInfo) -> str:

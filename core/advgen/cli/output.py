@@ -16,6 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
+from advgen.terminal import guard_messages, one_sentence, visible, visible_json
+
 JsonFlag = Annotated[
     bool, typer.Option("--json", metavar="", help="Print JSON on standard output; all else goes to standard error.")
 ]
@@ -44,7 +46,7 @@ class _Lines(logging.Handler):
     """A log record as one plain line on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(" ".join(self.format(record).splitlines()), file=sys.stderr)
+        print(one_sentence(self.format(record)), file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -62,29 +64,42 @@ def to_stderr() -> Iterator[None]:
 
 
 def escape_unknown_characters() -> None:
-    """Write characters that a terminal or pipe cannot take as escapes, such as ``\\u4e2d``, instead of failing on them."""
+    """Write characters that a terminal or pipe cannot take as escapes, such as ``\\u4e2d``, instead of failing on them.
+
+    Messages that Python prints itself have their control characters escaped too.
+    """
+    guard_messages()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
 
 
-def say(text: str) -> None:
-    """Print on standard output, under torchrun from rank 0 alone."""
+def say(*lines: object) -> None:
+    """Print lines on standard output, under torchrun from rank 0 only; control characters in them become escapes."""
+    _print("\n".join(map(visible, lines)))
+
+
+def say_text(text: str) -> None:
+    """Print a text of several lines as :func:`say` does."""
+    say(*text.split("\n"))
+
+
+def _print(text: str) -> None:
     if os.environ.get("RANK", "0") == "0":
         typer.echo(text)
 
 
 def say_json(value: Any) -> None:
-    """Print strict JSON: numbers that are not finite become null, paths become strings."""
+    """Print strict JSON: numbers that are not finite become null, paths become strings, control characters escapes."""
     escaped = not codecs.lookup(getattr(sys.stdout, "encoding", None) or "ascii").name.startswith("utf")
-    say(json.dumps(_plain(value), indent=2, ensure_ascii=escaped, allow_nan=False))
+    _print(visible_json(json.dumps(_plain(value), indent=2, ensure_ascii=escaped, allow_nan=False)))
 
 
-def table(rows: list[list[str]], header: list[str]) -> str:
-    """Left-aligned columns."""
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [header, *rows]]
-    return "\n".join(lines)
+def table(rows: list[list[str]], header: list[str]) -> list[str]:
+    """Arrange rows in left-aligned columns, a line per row; widths are those of what is shown."""
+    shown = [[visible(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(len(row[column]) for row in shown) for column in range(len(header))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
 
 
 def cell(value: Any) -> str:

@@ -38,7 +38,7 @@ def list_plugins(
     elif not shown:
         say("no plugins")
     else:
-        say(table([_row(facts) for facts in shown], ["name", "status", "from", "about"]))
+        say(*table([_row(facts) for facts in shown], ["name", "status", "from", "about"]))
 
 
 @app.command("show")
@@ -52,7 +52,7 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME", help="Plugin, or a 
     if as_json:
         say_json(facts)
     else:
-        say("\n".join(_description(record, facts)))
+        say(*_description(record, facts))
 
 
 def _row(facts: dict[str, Any]) -> list[str]:
@@ -92,4 +92,4 @@ def _description(record: PluginRecord, facts: dict[str, Any]) -> list[str]:
     kinds = ("losses", "penalties", "metrics", "loggers", "importers", "datasets")
     lines += [f"{name}: {', '.join(facts[name])}" for name in kinds if facts[name]]
     rows = [[name, o["type"], o["range"], o["default"], o["description"]] for name, o in facts["options"].items()]
-    return [*lines, "", table(rows, ["option", "type", "range", "default", "about"])]
+    return [*lines, "", *table(rows, ["option", "type", "range", "default", "about"])]

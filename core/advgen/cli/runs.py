@@ -10,6 +10,7 @@ import typer
 from advgen.cli.output import JsonFlag, RunArgument, cell, fact_lines, say, say_json, table, to_stderr
 from advgen.cli.usage import Commands
 from advgen.errors import ConfigError
+from advgen.terminal import tell
 
 WAY = "gen sample RUN --step {step} and gen evaluate RUN --step {step} take {it}"
 
@@ -32,7 +33,7 @@ def list_runs(
         found = runs.list_runs(place)
         diverged = [run["path"] for run in found if run.get("diverged")]
         if diverged:
-            print(f"warning: {', '.join(diverged)} diverged; gen runs show RUN tells what to use instead")
+            tell(f"warning: {', '.join(diverged)} diverged; gen runs show RUN tells what to use instead")
     if as_json:
         say_json(found)
     elif not found:
@@ -40,7 +41,7 @@ def list_runs(
     else:
         names = [name for name in found[0] if not any(isinstance(run.get(name), dict | list) for run in found)]
         names = [name for name in names if any(run.get(name) is not None for run in found)]
-        say(table([[cell(run.get(name)) for name in names] for run in found], names))
+        say(*table([[cell(run.get(name)) for name in names] for run in found], names))
 
 
 @app.command("show")
@@ -52,12 +53,11 @@ def show(run: RunArgument, as_json: JsonFlag = False) -> None:
     with to_stderr():
         facts = runs.describe_run(run)
         if facts.get("diverged") and (warning := runs.warning_of_divergence(run, WAY)):
-            print(warning)
+            tell(warning)
     if as_json:
         say_json(facts)
     else:
-        for line in fact_lines(facts):
-            say(line)
+        say(*fact_lines(facts))
 
 
 def _check(folder: Path | None) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from advgen.errors import ConfigError
+from advgen.terminal import visible, visible_json
 
 KeyPath = tuple[str | int, ...]
 Place = Callable[[KeyPath], str]
@@ -25,7 +26,7 @@ def _key(name: str) -> str:
 
 
 def _string(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return visible_json(json.dumps(text, ensure_ascii=False), halves=False)
 
 
 def read_file(path: Path) -> tuple[dict[str, Any], Place]:
@@ -158,7 +159,7 @@ def write(tree: Mapping[str, Any], source_of: Callable[[KeyPath], str], path: Ke
     for key, value in tree.items():
         if key not in tables:
             text = f"# {_key(key)} is not set" if value is None else f"{_key(key)} = {value_text(value)}"
-            lines.append(f"{text}  # {source_of((*path, key))}")
+            lines.append(f"{text}  # {visible(source_of((*path, key)))}")
     blocks = [*([f"[{dotted(path)}]"] if path and lines else []), *lines]
     text = "\n".join(blocks) + "\n" if blocks else ""
     inner = [write(value, source_of, (*path, key)) for key, value in tables.items()]

@@ -6,7 +6,6 @@ import difflib
 import hashlib
 import json
 import shutil
-import sys
 import tempfile
 import urllib.error
 import urllib.request
@@ -22,6 +21,7 @@ from advgen.files import replace_file, sorted_paths, user_path
 from advgen.limits import LARGEST_LIMIT, free_bytes, size_text
 from advgen.registry import PluginRecord, discover
 from advgen.spec import DataSet, RemoteFile
+from advgen.terminal import tell
 
 PATIENCE_SECONDS = 60
 
@@ -116,7 +116,7 @@ def _download_all(name: str, entry: DataSet, target: Path) -> None:
     try:
         for file in entry.files:
             note = "" if file.sha256 else " (not checked: no hash of it is published)"
-            print(f"fetching {name}: {file.url}{note}", file=sys.stderr, flush=True)
+            tell(f"fetching {name}: {file.url}{note}")
             _download(name, file, draft / file.name)
         try:
             replace_file(draft, target)

@@ -23,11 +23,13 @@ class ExportRequest:
         target: the file or folder to make.
         licence: of the model, for its card.
         tolerance: largest difference from eager that a checked file may have.
+        intended_use: what the model is for, for its card; empty: as its plugin says.
     """
 
     target: Path
     licence: str = LICENCE_NOT_STATED
     tolerance: float = 1e-4
+    intended_use: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,15 @@ def export_run(
     step: int | None = None,
     device: str = "cpu",
     plugin: str | None = None,
+    intended_use: str | None = None,
 ) -> ExportResult:
     """Write a run's generator (its average, where it keeps one) in a format for use elsewhere.
 
     Args:
         kind: ``onnx`` or ``huggingface``.
         out: the file or folder to make; None: below ``export/`` in the run.
+        licence: of the model, for its card; None: not stated.
+        intended_use: what the model is for, for its card; None: as its plugin says.
 
     Raises:
         GenError: the format is unknown, the target exists, a package is missing, the run has no whole checkpoint, or its
@@ -79,7 +84,7 @@ def export_run(
         raise ConfigError(f"--tolerance {tolerance}: expected a number above 0")
     loaded = load_run(run, device, plugin, step)
     loaded.generator.requires_grad_(False)
-    return write(loaded, ExportRequest(target, licence or LICENCE_NOT_STATED, tolerance))
+    return write(loaded, ExportRequest(target, licence or LICENCE_NOT_STATED, tolerance, intended_use or ""))
 
 
 def _format(kind: str) -> tuple[Callable[[LoadedRun, ExportRequest], ExportResult], str]:

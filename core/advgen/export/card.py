@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from advgen.export import LICENCE_NOT_STATED
+from advgen.export.markup import address, code, plain, python_text, quoted_lines, shell_word, yaml_text
 
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg")
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
@@ -16,6 +18,13 @@ TEXTS = (".txt", ".csv", ".jsonl")
 QUOTED_LINES = 10
 MEASURED = ("real_content", "real_features", "judge_accuracy", "caution", "num_reference")
 """Of a protocol what was not chosen, or is too long for a heading."""
+INTENDED_USE = "Research, teaching and creative work with generated samples."
+OUT_OF_SCOPE = "Samples passed off as real people, things or events; decisions about people."
+CONSENT = (
+    "Voices and faces of other people need their consent: without it, neither train on them nor make or publish samples that "
+    "imitate them."
+)
+"""Stands in every card, whatever its use is said to be."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,10 @@ class CardFacts:
         config: the run's configuration as TOML.
         reports: of ``gen evaluate`` at this step, one for each protocol.
         samples: files below the folder, the overview first.
+        intended_use: what the model is for; empty: a general sentence.
+        out_of_scope: what it is not for; likewise.
+        data_licence: of a named data set.
+        data_terms: what else holds for its use.
     """
 
     name: str
@@ -43,44 +56,50 @@ class CardFacts:
     reports: Sequence[Mapping[str, Any]]
     samples: Sequence[Path]
     folder: Path
+    intended_use: str = ""
+    out_of_scope: str = ""
+    data_licence: str = ""
+    data_terms: str = ""
 
 
 def write_card(facts: CardFacts) -> str:
     """The whole README.md."""
     parts = [
         _front_matter(facts),
-        f"# {facts.name}",
+        f"# {plain(facts.name)}",
         _summary(facts),
         "## Samples\n\n" + "\n\n".join(_samples(facts)),
         "## Use\n\n" + _use(facts),
+        "## Intended use\n\n" + _scope(facts),
         "## Evaluation\n\n" + ("\n\n".join(_evaluations(facts.reports)) or "Not evaluated at this step."),
         "## Training\n\n" + _training(facts),
-        "## Licence\n\n" + ("Not stated." if facts.licence == LICENCE_NOT_STATED else facts.licence),
+        "## Licence\n\n" + ("Not stated." if facts.licence == LICENCE_NOT_STATED else plain(facts.licence)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _front_matter(facts: CardFacts) -> str:
-    """YAML whose text values are JSON strings, which are YAML too."""
+    """YAML whose values from elsewhere are quoted."""
     tags = ["gan", "advgen", f"advgen-plugin:{facts.plugin}", facts.plugin]
-    lines = ["---", "library_name: advgen", f"license: {json.dumps(facts.licence)}"]
-    lines += [f"pipeline_tag: {json.dumps(facts.task)}"] if facts.task else []
-    lines += ["tags:", *(f"- {json.dumps(tag)}" for tag in tags)]
+    lines = ["---", "library_name: advgen", f"license: {yaml_text(facts.licence)}"]
+    lines += [f"pipeline_tag: {yaml_text(facts.task)}"] if facts.task else []
+    lines += ["tags:", *(f"- {yaml_text(tag)}" for tag in tags)]
     results = [line for report in facts.reports for line in _result(facts, report)]
-    lines += ["model-index:", f"- name: {json.dumps(facts.name)}", "  results:", *results] if results else []
+    lines += ["model-index:", f"- name: {yaml_text(facts.name)}", "  results:", *results] if results else []
     return "\n".join([*lines, "---"])
 
 
 def _result(facts: CardFacts, report: Mapping[str, Any]) -> list[str]:
     """A report's entry in the index: every number with the protocol that it was measured in."""
-    figures, data = _figures(report, "generated"), json.dumps(facts.data)
+    figures, data = _figures(report, "generated"), yaml_text(facts.data)
+    figures = {name: value for name, value in figures.items() if math.isfinite(value)}
     if not figures:
         return []
-    lines = ["  - task:", f"      type: {json.dumps(facts.task or 'other')}", "    dataset:"]
+    lines = ["  - task:", f"      type: {yaml_text(facts.task or 'other')}", "    dataset:"]
     lines += [f"      name: {data}", f"      type: {data}", "    metrics:"]
     for name, value in figures.items():
-        stamp = json.dumps("; ".join(f"{key}: {text}" for key, text in _stamp(report, name).items()))
-        lines += [f"    - type: {json.dumps(name)}", f"      value: {value!r}", f"      name: {json.dumps(name)}"]
+        stamp = yaml_text("; ".join(f"{key}: {text}" for key, text in _stamp(report, name).items()))
+        lines += [f"    - type: {yaml_text(name)}", f"      value: {value!r}", f"      name: {yaml_text(name)}"]
         lines += [f"      args: {stamp}"]
     return lines
 
@@ -89,36 +108,44 @@ def _summary(facts: CardFacts) -> str:
     classes = f" of {len(facts.classes)} classes" if facts.classes else ""
     return (
         f"A generator{classes} with {facts.parameters:,} parameters, trained adversarially with "
-        f"advgen, plugin `{facts.plugin}`, to step {facts.step}."
+        f"advgen, plugin {code(facts.plugin)}, to step {facts.step}."
     )
 
 
 def _samples(facts: CardFacts) -> list[str]:
     """Pictures side by side, sounds to play, the first lines of texts; other files by name."""
-    places = {path: path.relative_to(facts.folder).as_posix() for path in facts.samples}
-    pictures = [f"![{path.stem}]({place})" for path, place in places.items() if path.suffix.lower() in PICTURES]
+    names = {path: path.relative_to(facts.folder).as_posix() for path in facts.samples}
+    places = {path: address(name) for path, name in names.items()}
+    pictures = [f"![{plain(path.stem)}]({place})" for path, place in places.items() if path.suffix.lower() in PICTURES]
     sounds = [f'<audio controls src="{place}"></audio>' for path, place in places.items() if path.suffix.lower() in SOUNDS]
     parts = ["\n".join(each) for each in (pictures[:1], pictures[1:], sounds) if each]
     for path, place in places.items():
         if path.suffix.lower() in TEXTS:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[:QUOTED_LINES]
-            parts.append(f"[{place}]({place})\n\n" + "\n".join(f"    {line}" for line in lines))
+            with path.open(encoding="utf-8", errors="replace") as file:
+                lines = [line.rstrip("\n") for line in islice(file, QUOTED_LINES)]
+            parts.append(f"[{plain(names[path])}]({place})\n\n" + quoted_lines("\n".join(lines)))
         elif path.suffix.lower() not in PICTURES + SOUNDS:
-            parts.append(f"[{place}]({place})")
+            parts.append(f"[{plain(names[path])}]({place})")
     return parts
 
 
 def _use(facts: CardFacts) -> str:
-    needs = "" if facts.distribution in ("", "advgen") else f" and {facts.distribution}"
-    label = f", label={json.dumps(str(facts.classes[0]))}" if facts.classes else ""
+    needs = "" if facts.distribution in ("", "advgen") else f" and {plain(facts.distribution)}"
+    label = f", label={python_text(facts.classes[0])}" if facts.classes else ""
     return (
-        f"With advgen{needs} installed, and this folder at `{facts.name}/`:\n\n"
-        f"    gen sample {facts.name} -n 16 --seed 1\n\n"
-        f"    import advgen\n\n    generator = advgen.load_generator({json.dumps(facts.name)})\n"
+        f"With advgen{needs} installed, and this folder at {code(f'{facts.name}/')}:\n\n"
+        f"    gen sample {shell_word(facts.name)} -n 16 --seed 1\n\n"
+        f"    import advgen\n\n    generator = advgen.load_generator({python_text(facts.name)})\n"
         f"    batch = generator.draw(16, seed=1{label})\n\n"
         "`model.safetensors` holds the weights and `config.json` all else; no code is run from this folder."
-        + (f" Classes: {', '.join(map(str, facts.classes))}." if facts.classes else "")
+        + (f" Classes: {', '.join(map(plain, facts.classes))}." if facts.classes else "")
     )
+
+
+def _scope(facts: CardFacts) -> str:
+    """Write what the model is for and what it is not for; consent is named in any case."""
+    intended, outside = facts.intended_use or INTENDED_USE, facts.out_of_scope or OUT_OF_SCOPE
+    return f"{plain(intended)}\n\nOut of scope: {plain(outside)} {CONSENT}"
 
 
 def _evaluations(reports: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -138,11 +165,11 @@ def _title(own: Mapping[str, str], protocols: Sequence[Mapping[str, str]]) -> st
 def _evaluation(report: Mapping[str, Any], title: str) -> str:
     """A table, and below it the whole protocol."""
     ours, real = _figures(report, "generated"), _figures(report, "real")
-    rows = [f"| {name} | {value:.4g} | {_cell(real.get(name))} |" for name, value in ours.items()]
+    rows = [f"| {plain(name)} | {value:.4g} | {_cell(real.get(name))} |" for name, value in ours.items()]
     table = "\n".join(["| metric | generated | real samples in their place |", "|---|---|---|", *rows])
     protocol = _flat(report.get("protocol") or {})
-    listed = "\n".join(f"- {name}: {text}" for name, text in protocol.items())
-    return f"### In features of {title}\n\n{table}\n\nProtocol:\n\n{listed}"
+    listed = "\n".join(f"- {plain(name)}: {plain(text)}" for name, text in protocol.items())
+    return f"### In features of {plain(title)}\n\n{table}\n\nProtocol:\n\n{listed}"
 
 
 def _figures(report: Mapping[str, Any], side: str) -> dict[str, float]:
@@ -175,8 +202,10 @@ def _cell(value: float | None) -> str:
 
 
 def _training(facts: CardFacts) -> str:
-    quoted = "\n".join(f"    {line}".rstrip() for line in facts.config.strip().splitlines())
+    licence = f" Licence of the data: {plain(facts.data_licence)}." if facts.data_licence else ""
+    terms = f" Terms: {plain(facts.data_terms)}" if facts.data_terms else ""
+    quoted = quoted_lines(facts.config.strip())
     return (
-        f"Data: {facts.data}, fingerprint (sha256) `{facts.fingerprint}`.\n\n"
+        f"Data: {plain(facts.data)}, fingerprint (sha256) {code(facts.fingerprint)}.{licence}{terms}\n\n"
         f"The whole configuration, which `gen train --config` takes after `data.path` is set:\n\n{quoted}"
     )

@@ -19,6 +19,7 @@ from advgen.export.card import CardFacts, write_card
 from advgen.files import file_sha256, replace_file, sorted_paths
 from advgen.runs.folder import EXPORT_CONFIG, EXPORT_LIBRARY, EXPORT_SCHEMA, RunFolder, is_export
 from advgen.sampling import LoadedRun
+from advgen.spec import DataSet
 
 WEIGHTS = "model.safetensors"
 SHOWN = 8
@@ -59,12 +60,16 @@ def _fill(draft: Path, run: LoadedRun, request: ExportRequest, reports: list[dic
         source = run.folder / "plugin" / Path(about["plugin_file"]).name
         (draft / "plugin").mkdir()
         shutil.copy(source, draft / "plugin" / source.name)
-    record = run.record
+    record, named = run.record, _named_set(run)
     facts = CardFacts(
         name=request.target.name,
         plugin=record.name,
         distribution=record.distribution,
         task=record.spec.hub_task if record.spec is not None else "",
+        intended_use=request.intended_use or (record.spec.intended_use if record.spec is not None else ""),
+        out_of_scope=record.spec.out_of_scope if record.spec is not None else "",
+        data_licence=named.licence if named is not None else "",
+        data_terms=named.terms if named is not None else "",
         licence=request.licence,
         step=run.step,
         parameters=sum(parameter.numel() for parameter in run.generator.parameters()),
@@ -104,6 +109,7 @@ def _write_config(draft: Path, run: LoadedRun, config: RunConfig) -> None:
         "step": run.step,
         "fingerprint": run.fingerprint,
         "data": data_name(run),
+        "data_set": _set_name(run),
         "weights": {"file": WEIGHTS, "sha256": digest},
         "config": config.model_dump(mode="json"),
         "facts": dict(run.modality.facts),
@@ -131,6 +137,17 @@ def data_name(run: LoadedRun) -> str:
         return f"not known; imported from {imported['format']}" if imported else EMBEDDED
     kinds = (PurePosixPath, PureWindowsPath)  # the run may come from another system
     return next((kind(path).name for kind in kinds if kind(path).is_absolute()), path)
+
+
+def _set_name(run: LoadedRun) -> str | None:
+    """Return the name of the public set that the run was trained on; None if it was trained on other data."""
+    name = origin(run).get("data_set") if is_export(run.folder) else run.config.data.path
+    return name if isinstance(name, str) and run.record.spec is not None and name in run.record.spec.datasets else None
+
+
+def _named_set(run: LoadedRun) -> DataSet | None:
+    name = _set_name(run)
+    return None if name is None or run.record.spec is None else run.record.spec.datasets[name]
 
 
 def _reports(run: LoadedRun) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from advgen.contracts import Modality
 from advgen.errors import ConfigError
+from advgen.terminal import visible
 
 BETTER = {
     "frechet_distance": "lower",
@@ -49,14 +50,14 @@ def format_report(report: Mapping[str, Any]) -> str:
     score = protocol.get("score", {}).get("name", "classifier_score")
     rows += _rows(report["generated"], report["real"], {score: {"better": "higher"}})
     rows += _rows(report["modality"], report["real_modality"], protocol.get("metrics", {}))
+    rows = [(visible(row[0]), *row[1:3], visible(row[3])) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     table = [f"{r[0]:<{widths[0]}}  {r[1]:>{widths[1]}}  {r[2]:>{widths[2]}}  {r[3]}".rstrip() for r in rows]
     changed = ["the data is not what the run was trained on: the test split may hold what training saw"]
     left_out = [f"left out: {name} ({reason})" for name, reason in report["left_out"].items()]
     after = [*_histogram_lines(report), *_measured_lines(protocol), *left_out]
-    return "\n".join(
-        [*_head(protocol), "", *table, *after, *(changed if protocol["data_changed"] else []), *cautions(protocol)]
-    )
+    lines = [*_head(protocol), "", *table, *after, *(changed if protocol["data_changed"] else []), *cautions(protocol)]
+    return "\n".join(map(visible, lines))
 
 
 def cautions(protocol: Mapping[str, Any]) -> list[str]:

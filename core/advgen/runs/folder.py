@@ -25,6 +25,7 @@ from advgen.config.model import RunConfig
 from advgen.errors import CheckpointError, ConfigError
 from advgen.files import sorted_paths
 from advgen.reading import read_json, read_text, told
+from advgen.terminal import visible
 
 LOCK, OWNER = ".lock", ".owner"
 # Where the system locks no files, a first try only clears what a killed owner left.
@@ -263,7 +264,7 @@ class RunFolder:
 
     def note(self, text: str) -> None:
         """Add a dated line to log.txt."""
-        append_text(self.log, f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
+        append_text(self.log, f"{datetime.now(UTC).isoformat(timespec='seconds')} {visible(text)}\n")
 
 
 def _fault(content: Mapping[str, Any], kinds: Mapping[str, Kinds]) -> str:
