@@ -201,6 +201,7 @@ def advgen_register():
 SAID = [ATTACKS[name] for name in ("colors", "8-bit command", "forges a line", "turns letters around", "half a character")]
 
 
+@pytest.mark.runs_code
 @pytest.mark.parametrize("text", [*SAID, *MARKUP])
 def test_what_a_plugin_says_of_itself_only_shows(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN.format(text=f"BEGIN{text}END"), encoding="utf-8")

@@ -61,7 +61,7 @@ KINDS: Mapping[str, Mapping[str, Kinds]] = {
         "plugin": (str,),
         "plugin_distribution": (str, NOTHING),
         "plugin_sha256": (str, NOTHING),
-        "plugin_file": (str,),
+        "plugin_file": (str, NOTHING),
         "config": (dict,),
         "facts": (dict,),
         "weights": (dict,),
