@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,11 @@ import pytest
 
 import advgen
 from advgen import hooks
+from advgen.border import RULE
 from advgen.config.load import load_config
+from advgen.contracts import Discriminator, Generator, Modality
 from advgen.registry import BUILTIN, PluginRecord, find_plugin, resolve
+from advgen.spec import references
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = sorted((ROOT / "core").rglob("*.py"))
@@ -102,9 +106,16 @@ def test_numpy_loads_say_that_they_do_not_unpickle(path: Path) -> None:
 def test_every_string_of_a_built_in_resolves(name: str) -> None:
     spec = record(name).spec
     assert spec is not None
-    tables = (spec.losses, spec.penalties, spec.metrics, spec.loggers, spec.importers)
-    for reference in [spec.config, spec.modality, *(value for table in tables for value in table.values())]:
+    for reference in references(spec).values():
         resolve(reference)
+
+
+def test_every_method_of_a_contract_that_returns_something_says_how_it_is_checked() -> None:
+    unchecked = {"Generator": {"settle", "follow"}, "Discriminator": set(), "Modality": {"enter_phase", "use_sampling"}}
+    for contract in (Generator, Discriminator, Modality):
+        methods = {name: getattr(each, "__func__", each) for name, each in vars(contract).items() if not name.startswith("_")}
+        found = {name for name, each in methods.items() if inspect.isfunction(each) and not hasattr(each, RULE)}
+        assert found == unchecked[contract.__name__], contract.__name__
 
 
 @pytest.mark.parametrize("name", BUILTIN)

@@ -112,7 +112,7 @@ def _relaxed_fault(sample: Sample) -> str:
     relaxed = sample.relaxed
     if relaxed is None and sample.values.is_floating_point():
         return ""  # continuous values need no other tensor to carry a gradient
-    expected = f"expected floats {(*sample.values.shape[:2], 'V')} for mode='relaxed'"
+    expected = f"expected floats ({', '.join(map(str, sample.values.shape[:2]))}, V) for mode='relaxed'"
     if not isinstance(relaxed, Tensor):
         return f"relaxed is {kind_of(relaxed)}, {expected}"
     fits = relaxed.is_floating_point() and relaxed.dim() == 3 and relaxed.shape[:2] == sample.values.shape[:2]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from advgen.border import refusal
 from advgen.contracts import Batch, Mode, Sample, Source
@@ -32,7 +32,7 @@ def rehearse(players: Players, objective: Objective, source: Source) -> None:
     config, critic = objective.config, players.judges
     kinds = {phase.kind for phase in config.phases}
     share = config.train.batch_size // (players.world.size * config.train.accumulate)
-    count = min(share, max(FEW, critic.batch_group))
+    count = min(share, -(-FEW // critic.batch_group) * critic.batch_group)
     with untouched(players.world.device), unchanged(players.generates), unchanged(critic):
         seed_networks(config.train.seed, "rehearsal")
         real = _real(players, source, count, config.train.seed)
@@ -52,17 +52,24 @@ def unchanged(network: nn.Module) -> Iterator[None]:
     Raises:
         ContractError: naming a tensor that a call has made.
     """
-    before, buffers = set(network.state_dict()), [(buffer, buffer.clone()) for buffer in network.buffers()]
+    before = set(network.state_dict())
+    kept = [(module, name, buffer, buffer.clone()) for module, name, buffer in _buffers(network)]
     try:
         yield
     finally:
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
+        for module, name, buffer, value in kept:
+            setattr(module, name, buffer)  # it may have been replaced instead of written
+            buffer.detach().copy_(value)
     if new := sorted(before ^ set(network.state_dict())):
         raise refusal(
             type(network), f"made or dropped {new[0]} when it was called; make all parameters and buffers with the network"
         )
+
+
+def _buffers(network: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
+    """The modules that hold buffers, with each buffer and its name there."""
+    for module in network.modules():
+        yield from ((module, name, buffer) for name, buffer in module.named_buffers(recurse=False))
 
 
 def _real(players: Players, source: Source, count: int, seed: int) -> Batch:
