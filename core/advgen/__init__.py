@@ -41,9 +41,11 @@ if TYPE_CHECKING:
     from advgen.losses import Loss
     from advgen.optional_imports import ImportAttempt, needed_import, try_import
     from advgen.penalties import Penalty
+    from advgen.reading import read_json
     from advgen.spec import API_VERSION, DataSet, PluginConfig, PluginSpec, RemoteFile
     from advgen.transfer import to_device
     from advgen.unpickling import read_pickled
+    from advgen.weights import load_weights
 
 __version__ = "0.1.0"
 
@@ -79,10 +81,12 @@ _HOME = {
     "advgen.data.manifest": ("ManifestRow", "is_manifest", "read_manifest", "split_of"),
     "advgen.optional_imports": ("ImportAttempt", "needed_import", "try_import"),
     "advgen.penalties": ("Penalty",),
+    "advgen.reading": ("read_json",),
     "advgen.data.report": ("DataReport", "Repeats", "Show", "Spread", "Tally", "most_common"),
     "advgen.spec": ("API_VERSION", "DataSet", "PluginConfig", "PluginSpec", "RemoteFile"),
     "advgen.transfer": ("to_device",),
     "advgen.unpickling": ("read_pickled",),
+    "advgen.weights": ("load_weights",),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
@@ -140,10 +144,12 @@ __all__ = [
     "kind_of",
     "listed",
     "load_generator",
+    "load_weights",
     "most_common",
     "most_unpacked",
     "needed_import",
     "open_tables",
+    "read_json",
     "read_manifest",
     "read_pickled",
     "replace_file",

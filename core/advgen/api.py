@@ -259,7 +259,11 @@ def _warm_start(setup: Setup, source: RunFolder, step: int | None) -> list[str]:
     lines = [f"warning: {problem}; step {manifest['step']} is used instead" for problem in problems]
     if step is None and (warning := warning_of_divergence(source.path, "--from-step {step} takes {it}")):
         lines.append(warning)
-    weights = {"generator": parts.get("average", parts.get("generator", {})), "discriminator": parts.get("discriminator", {})}
+    nothing = Stored()
+    weights = {
+        "generator": parts.get("average", parts.get("generator", nothing)),
+        "discriminator": parts.get("discriminator", nothing),
+    }
     for player in (players.generator, players.discriminator):
         taken, left = take_matching(player.network, weights[player.name])
         num_taken += len(taken)

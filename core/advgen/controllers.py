@@ -57,7 +57,9 @@ def follow_scores(state: State, real: Tensor, fake: Tensor) -> None:
     before = state.get("lecam")
     moved = now if before is None else torch.lerp(now, before[:2], LECAM_DECAY)
     count = now.new_ones(1) if before is None else before[2:] + 1
-    state["lecam"] = torch.cat([moved, count])
+    after = torch.cat([moved, count])
+    # An update that is not finite is not applied, and must not stay in the means either.
+    state["lecam"] = torch.where(now.isfinite().all(), after, torch.zeros_like(after) if before is None else before)
 
 
 def path_length(*, lengths: Tensor, target: Tensor, weight: float) -> Tensor:
@@ -87,4 +89,4 @@ def follow_lengths(state: State, lengths: Tensor, world: World) -> None:
     """Move the target towards the mean of this rank's ``lengths``, averaged over ranks."""
     mean = world.total(lengths.mean()) / world.size
     target = state.get("path_length", torch.zeros_like(mean))
-    state["path_length"] = torch.lerp(target, mean, PATH_LENGTH_RATE)
+    state["path_length"] = torch.where(mean.isfinite(), torch.lerp(target, mean, PATH_LENGTH_RATE), target)

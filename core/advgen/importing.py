@@ -22,7 +22,8 @@ from advgen.files import file_sha256, user_path
 from advgen.registry import PluginRecord, discover, find_plugin, resolve
 from advgen.runs import RunFolder, checkpoint
 from advgen.setup import modality_class
-from advgen.state import load_network, tensors_of
+from advgen.state import tensors_of
+from advgen.weights import load_network
 
 
 @dataclass(frozen=True)

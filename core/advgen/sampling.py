@@ -21,6 +21,7 @@ from advgen.drawing import answer, draw_samples, refresh_statistics
 from advgen.errors import CheckpointError, ConfigError, DataError, GenError, nearest
 from advgen.latent.space import Space
 from advgen.metrics.likelihood import likelihood_metrics
+from advgen.reading import told
 from advgen.registry import PluginRecord
 from advgen.runs import RunFolder, checkpoint, warning_of_divergence
 from advgen.runs.folder import is_export, read_export
@@ -168,7 +169,29 @@ def open_modality(path: Path | str, plugin: str | None = None) -> tuple[RunConfi
         config, facts = folder.config(), folder.read_json("facts.json")
     kind, options = modality_class(record), options_of(record, config)
     with suits(Path(path), record):
+        _check_classes(facts)
         return config, record, kind(options, facts)
+
+
+def _check_classes(facts: Mapping[str, Any]) -> None:
+    """Refuse classes that are no texts, or counts of their samples that nothing can be drawn by.
+
+    Raises:
+        ValueError: with what came and what is expected.
+    """
+    classes, counts = facts.get("classes") or [], facts.get("class_counts")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"classes is {told(classes)}, expected a list of texts")
+    if not classes or counts is None:
+        return
+    if not isinstance(counts, list) or len(counts) != len(classes) or not all(_is_count(count) for count in counts):
+        raise ValueError(f"class_counts is {told(counts)}, expected {len(classes)} counts of samples")
+    if not any(counts):
+        raise ValueError("class_counts has only zeros, expected a class with samples")
+
+
+def _is_count(count: Any) -> bool:
+    return isinstance(count, int | float) and not isinstance(count, bool) and 0 <= count < 2**53
 
 
 @contextlib.contextmanager

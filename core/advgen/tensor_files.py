@@ -12,8 +12,9 @@ import os
 import stat
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,7 +80,7 @@ class Stored(dict[str, Tensor]):
 class TensorFile:
     """An open file. Nothing but the header is read before ``read`` is called."""
 
-    def __init__(self, path: Path, handle: BinaryIO) -> None:
+    def __init__(self, path: Path, handle: BufferedReader) -> None:
         """Read the header of an open file.
 
         Raises:
@@ -119,7 +120,7 @@ class TensorFile:
             return torch.empty(size.shape, dtype=size.dtype)
         self._handle.seek(self._start + begin)
         content = bytearray(size.num_bytes)
-        if self._handle.readinto(content) != len(content):  # type: ignore[attr-defined]  # a BufferedReader has it
+        if self._handle.readinto(content) != len(content):
             raise ValueError(f"it ends within {told(name)}")
         values = torch.frombuffer(content, dtype=torch.uint8)
         if size.dtype is torch.bool and int(values.max()) > 1:
@@ -139,7 +140,7 @@ def read_tensors(path: Path) -> tuple[Stored, dict[str, str]]:
         return file.read(), file.metadata
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BufferedReader:
     """Open an ordinary file to read: a pipe would wait for ever.
 
     Raises:

@@ -23,7 +23,8 @@ SPARE_BYTES = 256 * 2**20
 """Memory of a network for tables that are not in its file, such as windows of transforms."""
 MOST_TIMES = 16
 """How many times the bytes of its file making a network may ask for, what is thrown away at once included."""
-MOST_TENSORS = 1_000_000
+SPARE_TENSORS = 10_000
+"""Tensors of a network that are not in its file: each layer without weights takes kilobytes of Python objects."""
 
 
 class UnfitError(CheckpointError):
@@ -175,9 +176,11 @@ class Allowance(TorchDispatchMode):
         AllowanceError: before memory of an ``empty`` tensor is touched, or at once on the meta device.
     """
 
-    def __init__(self, most_bytes: int) -> None:
-        super().__init__()
-        self.most_bytes, self.num_bytes, self.num_tensors = most_bytes, 0, 0
+    def __init__(self, found: Sizes) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it out
+        self.most_bytes = MOST_TIMES * sum(size.num_bytes for size in found.values()) + SPARE_BYTES
+        self.most_tensors = MOST_TIMES * len(found) + SPARE_TENSORS
+        self.num_bytes = self.num_tensors = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
@@ -186,7 +189,7 @@ class Allowance(TorchDispatchMode):
             if _strided(each) and each.untyped_storage()._cdata not in before:
                 self.num_bytes += each.untyped_storage().nbytes()
                 self.num_tensors += 1
-        if self.num_bytes > self.most_bytes or self.num_tensors > MOST_TENSORS:
+        if self.num_bytes > self.most_bytes or self.num_tensors > self.most_tensors:
             raise AllowanceError
         return result
 
@@ -209,25 +212,25 @@ def require_room(make: Callable[[], nn.Module], found: Sizes, who: str) -> None:
     Raises:
         UnfitError: naming differences, or if the network would be far larger than the file.
     """
-    most_bytes = MOST_TIMES * sum(size.num_bytes for size in found.values()) + SPARE_BYTES
     try:
         with torch.random.fork_rng(devices=[]):
-            require_sizes(_needed(make, most_bytes), found, who)
+            require_sizes(_needed(make, found), found, who)
     except AllowanceError as error:
+        num_bytes = sum(size.num_bytes for size in found.values())
         raise UnfitError(
-            f"{who} does not fit the checkpoint: the network of its configuration takes more than {most_bytes / 2**20:,.0f} MiB, "
-            f"the tensors of the file {sum(size.num_bytes for size in found.values()) / 2**20:,.1f} MiB"
+            f"{who} does not fit the checkpoint: the network that facts and configuration describe is far larger than the file's "
+            f"{len(found)} tensors of {num_bytes:,} bytes"
         ) from error
 
 
-def _needed(make: Callable[[], nn.Module], most_bytes: int) -> Needed:
+def _needed(make: Callable[[], nn.Module], found: Sizes) -> Needed:
     try:
-        with torch.device("meta"), Allowance(most_bytes):
+        with torch.device("meta"), Allowance(found):
             return needed_by(make())
     except (AllowanceError, GenError):
         raise
     except Exception:  # networks that look at values while they are made cannot be made without values
-        with Allowance(most_bytes):
+        with Allowance(found):
             return needed_by(make())
 
 

@@ -29,6 +29,7 @@ from advgen_audio.data.inspection import inspect_sounds
 from advgen_audio.data.loading import ClipSource, load_folder, split_clips
 from advgen_audio.data.segments import SegmentSource, pack_clips
 from advgen_audio.ends import MAX_CLIPS, level_of_ends
+from advgen_audio.facts import check_facts
 from advgen_audio.measures.judge import make_judge
 from advgen_audio.pictures import Clip, describe_scale, draw_clips, save_picture
 from advgen_audio.spectra.front_ends import SPECS
@@ -56,6 +57,10 @@ class AudioModality(Modality[AudioConfig]):
         from advgen_audio.generating import GeneratingModality
 
         return super().__new__(GeneratingModality)
+
+    def __init__(self, config: AudioConfig, facts: Mapping[str, Any]) -> None:
+        super().__init__(config, facts)
+        check_facts(facts)
 
     @classmethod
     def read(cls, config: AudioConfig, request: DataRequest) -> Corpus:

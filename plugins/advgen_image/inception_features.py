@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -86,19 +87,19 @@ def _fitting(found: dict[str, Tensor], network: Inception, file: Path) -> dict[s
     expected = network.state_dict()
     counts = {name: torch.zeros((), dtype=torch.int64) for name in expected if name.endswith("num_batches_tracked")}
     found = counts | found
-    wrong = sorted(
-        name for name in expected.keys() | found.keys() if name not in expected or _shape(found, name) != expected[name].shape
-    )
+    wrong = sorted(name for name in expected.keys() | found.keys() if _size(found, name) != _size(expected, name))
     if wrong:
         raise DataError(
             f"{file} does not hold the weights of Inception: {len(wrong)} tensors are missing, unknown or of another size, "
-            f"such as {wrong[0]}; expected those of {URL}"
+            f"such as {wrong[0][:100]}; expected those of {URL}"
         )
+    if bad := sorted(name for name, tensor in found.items() if not bool(torch.isfinite(tensor).all())):
+        raise DataError(f"{file}: {bad[0]} holds numbers that are not finite; expected the weights of {URL}")
     return found
 
 
-def _shape(found: dict[str, Tensor], name: str) -> torch.Size | None:
-    return found[name].shape if name in found else None
+def _size(tensors: Mapping[str, Tensor], name: str) -> tuple[torch.Size, torch.dtype] | None:
+    return (tensors[name].shape, tensors[name].dtype) if name in tensors else None
 
 
 def fetched(cache: Path) -> Path:

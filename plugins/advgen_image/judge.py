@@ -6,17 +6,19 @@ Trained on the train split alone, from its own fixed seed, and cached; it never 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advgen import Batch, Corpus, content_hash, keep_file
+from advgen import Batch, Corpus, GenError, content_hash, keep_file, load_weights
 from advgen_image.networks import ImageShape
 
+LOGGER = logging.getLogger("advgen")
 NUM_FEATURES = 64
 STEPS = 600
 BATCH_SIZE = 64
@@ -113,12 +115,22 @@ def train_judge(corpus: Corpus, shape: ImageShape, prepare: Callable[[Batch], Ba
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         network = JudgeNetwork(shape)
-        if file.is_file():
-            network.load_state_dict(load(file.read_bytes()))
-        else:
+        if not _kept(network, file):
             _fit(network, corpus, prepare)
             keep_file(file, save(network.state_dict()), "weights of the judge")
     return ImageJudge(network)
+
+
+def _kept(network: JudgeNetwork, file: Path) -> bool:
+    """Load the weights that the cache has, if they are whole."""
+    if not file.is_file():
+        return False
+    try:
+        load_weights(network, file, "the judge")
+    except GenError as error:
+        LOGGER.warning("the judge is trained again: %s", error)
+        return False
+    return True
 
 
 def _rows(corpus: Corpus) -> bytes:

@@ -27,6 +27,7 @@ from advgen import (
 from advgen_image.augmentation import augmented
 from advgen_image.config import ImageConfig
 from advgen_image.data import read_corpus
+from advgen_image.facts import check_facts
 from advgen_image.families import make_discriminator, make_generator
 from advgen_image.files import write_animation, write_grid, write_images
 from advgen_image.inception_features import load_inception
@@ -50,6 +51,7 @@ class ImageModality(Modality[ImageConfig]):
 
     def __init__(self, config: ImageConfig, facts: Mapping[str, Any]) -> None:
         super().__init__(config, facts)
+        check_facts(facts)
         height, width = facts["height"], facts["width"]
         self.depth = choose_depth(height, width, config.depth)
         num_classes = len(facts["classes"]) if config.conditional else 0

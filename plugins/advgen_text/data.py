@@ -18,6 +18,7 @@ from . import phrases
 from .backbone import pretrained_facts
 from .cache import through_cache
 from .config import SampleReading, TextConfig
+from .facts import MOST_PROMPTS
 from .origins import find_origin
 from .reading import Line, Notes
 from .store import MOST_TOKENS, Arrays, Encoded, RowWriter, TextSource
@@ -25,8 +26,6 @@ from .tokenizer import Tokenizer, join_words
 
 SPLITS = ("train", "validation", "test")
 BLOCK_LINES = 4096
-# Prompts that a run keeps, to sample from without its data.
-MOST_PROMPTS = 256
 # Above this size of the files, tokens go to the cache; below it, to memory.
 MOST_IN_MEMORY = 64 * 2**20
 # A vocabulary hardly changes with more text than this; of a larger corpus it is learned from an even share of the lines.

@@ -36,6 +36,7 @@ from .critics import Mediator, TransformerCritic
 from .data import read_corpus
 from .decoding import Continued, Decoding, read_prompts, watermark_of
 from .exact import distance_to_grammar
+from .facts import check_facts, check_tokens
 from .files import write_samples, write_table
 from .generators import TransformerWriter, Writer
 from .generators.drawing import prompt_mask, written
@@ -67,8 +68,10 @@ class TextModality(Modality[TextConfig]):
 
     def __init__(self, config: TextConfig, facts: Mapping[str, Any]) -> None:
         super().__init__(config, facts)
+        check_facts(facts)
         self._decoding: Decoding | None = None
         self.tokenizer = Tokenizer(facts["tokenizer"])
+        check_tokens(facts, len(self.tokenizer))
         self.length = int(facts["length"])
         self._train: TextSource | None = None
         # A sample continues its prompt: held-out ones are asked for, and what follows is compared with what should have.

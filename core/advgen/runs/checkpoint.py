@@ -243,9 +243,9 @@ def optimizer_fault(optimizer: torch.optim.Optimizer, sizes: Sizes, *, updated: 
             expected = f"{str(like.dtype if not scalar else torch.float32).removeprefix('torch.')} {shape}"
             return f"{name} is {size}, expected {expected}; {OTHER_PLUGIN}"
         found.setdefault(int(index), set()).add(own)
-    for index, names in found.items():
+    for number, names in found.items():
         if missing := [own for own in kept if own not in names]:
-            return f"{index}.{missing[0]} is missing"
+            return f"{number}.{missing[0]} is missing"
     return "its state is missing" if updated and kept and not found else ""
 
 

@@ -116,5 +116,7 @@ def follow_baseline(players: Players, objective: Objective, gains: list[tuple[Te
     gained = players.world.gather(torch.cat([each for each, _ in gains]))
     mask = players.world.gather(torch.cat([each for _, each in gains]))
     state, decay = players.state, objective.config.estimator.baseline_decay
-    state["baseline"] = update_baseline(state["baseline"], gained, mask, decay, state["baseline_updates"])
-    state["baseline_updates"] = state["baseline_updates"] + mask.any(0)
+    moved = update_baseline(state["baseline"], gained, mask, decay, state["baseline_updates"])
+    finite = moved.isfinite()  # an update that is not finite is not applied
+    state["baseline"] = torch.where(finite, moved, state["baseline"])
+    state["baseline_updates"] = state["baseline_updates"] + (mask.any(0) & finite)

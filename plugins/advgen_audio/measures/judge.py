@@ -7,18 +7,20 @@ Legend: N clips, M mel bands, F frames.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from advgen import Batch, Corpus, content_hash, keep_file
+from advgen import Batch, Corpus, GenError, content_hash, keep_file, load_weights
 from advgen_audio.spectra.log_mel import FLOOR, NUM_MELS, log_mel
 
+LOGGER = logging.getLogger("advgen")
 VERSION = 1
 FEATURES = 64
 MAX_CLIPS = 8000
@@ -85,12 +87,22 @@ def make_judge(corpus: Corpus, facts: Mapping[str, Any], cache: Path) -> AudioJu
             return AudioJudge(network, rate_hz, False)
         names = (corpus.fingerprint, VERSION, facts["length"], rate_hz, *facts["classes"], len(corpus.splits["train"]))
         path = cache / f"audio-judge-{content_hash(str(name).encode() for name in names)[:24]}.safetensors"
-        if path.exists():
-            network.load_state_dict(load(path.read_bytes()))
-        else:
+        if not _kept(network, path):
             _train(network, corpus, rate_hz)
             keep_file(path, save(network.state_dict()), "weights of the judge")
     return AudioJudge(network, rate_hz, True)
+
+
+def _kept(network: MelClassifier, path: Path) -> bool:
+    """Load the weights that the cache has, if they are whole."""
+    if not path.is_file():
+        return False
+    try:
+        load_weights(network, path, "the judge")
+    except GenError as error:
+        LOGGER.warning("the judge is trained again: %s", error)
+        return False
+    return True
 
 
 def _train(network: MelClassifier, corpus: Corpus, rate_hz: int) -> None:

@@ -27,10 +27,10 @@ class MelSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rate_hz: int = Field(ge=1000, le=384_000)
-    n_fft: int = Field(ge=16, description="Samples per transform.")
+    n_fft: int = Field(ge=16, le=65_536, description="Samples per transform.")
     hop: int = Field(ge=1, description="Samples between frames.")
     window: int | None = Field(None, ge=2, description="Length of the Hann window, centred in n_fft; empty: n_fft.")
-    num_mels: int = Field(ge=1)
+    num_mels: int = Field(ge=1, le=2048)
     fmin_hz: float = Field(0.0, ge=0.0)
     fmax_hz: float | None = Field(None, gt=0.0, description="Empty: half the rate.")
     scale: Literal["htk", "slaney"] = "slaney"
