@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import builtins
 import gzip
 import io
 import json
 import struct
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -616,14 +616,7 @@ def test_a_set_that_cannot_be_fetched_or_has_no_training_split_is_refused(
 
 def test_the_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": ["train"]}))
-    real = builtins.__import__
-
-    def without(name: str, *more: Any, **named: Any) -> Any:
-        if name == "datasets":
-            raise ImportError("No module named 'datasets'")
-        return real(name, *more, **named)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "datasets", None)  # so that an import fails, loaded before or not
     with pytest.raises(PluginError, match=r'pip install "advgen\[hub\]"'):
         read(tmp_path)
 

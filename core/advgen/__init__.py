@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         Verdict,
     )
     from advgen.data.archives import ZipFolder, is_zip, unpacked
-    from advgen.data.hub import class_name, columns_of, is_table_set, kind_of, open_tables
+    from advgen.data.hub import class_name, columns_of, is_table_set, kind_of, named_file, open_tables, whole_block
     from advgen.data.labels import class_notes, counted, few_notes, listed
     from advgen.data.manifest import ManifestRow, is_manifest, read_manifest, split_of
     from advgen.data.memory import ArraySource, content_hash, split_indices
@@ -68,7 +68,7 @@ _HOME = {
         "Source",
         "Verdict",
     ),
-    "advgen.data.hub": ("class_name", "columns_of", "is_table_set", "kind_of", "open_tables"),
+    "advgen.data.hub": ("class_name", "columns_of", "is_table_set", "kind_of", "named_file", "open_tables", "whole_block"),
     "advgen.data.labels": ("class_notes", "counted", "few_notes", "listed"),
     "advgen.data.memory": ("ArraySource", "content_hash", "split_indices"),
     "advgen.errors": ("ConfigError", "DataError", "GenError", "PluginError"),
@@ -147,6 +147,7 @@ __all__ = [
     "load_weights",
     "most_common",
     "most_unpacked",
+    "named_file",
     "needed_import",
     "open_tables",
     "read_json",
@@ -164,6 +165,7 @@ __all__ = [
     "try_import",
     "unpacked",
     "user_path",
+    "whole_block",
 ]
 
 

@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
-from advgen import DataError, class_name, columns_of, kind_of, open_tables, split_of
+from advgen import DataError, class_name, columns_of, kind_of, named_file, open_tables, split_of, whole_block
 from advgen_image.config import ImageConfig
 
 LABEL_NAMES = ("label", "labels", "class", "target")
@@ -49,7 +49,7 @@ def find_rows(place: Path | str, config: ImageConfig) -> Rows:
     for name, table in parts.items():
         image, label = _columns(table, str(place), config)
         split = split_of(name) if len(parts) > 1 else None
-        _add_rows(found, table, (image, label), name, split)
+        _add_rows(found, table, (image, label), name, split, place)
         classes |= dict.fromkeys(getattr(table.features[label], "names", None) or ()) if label else {}
     used = {row.label for row in found.rows if row.label is not None}
     numbers = sorted(used, key=int) if used and all(each.lstrip("-").isdigit() for each in used) else sorted(used)
@@ -96,7 +96,9 @@ def _has_labels(feature: Any) -> bool:
     return hasattr(feature, "names") or kind_of(feature).startswith(("int", "uint", "string", "large_string", "bool"))
 
 
-def _add_rows(found: Rows, table: Any, columns: tuple[str, str | None], part: str, split: str | None) -> None:
+def _add_rows(
+    found: Rows, table: Any, columns: tuple[str, str | None], part: str, split: str | None, whole: Path | str
+) -> None:
     """Note each row of one split by size, without decoding it."""
     import datasets
 
@@ -106,22 +108,25 @@ def _add_rows(found: Rows, table: Any, columns: tuple[str, str | None], part: st
         table = table.cast_column(image, datasets.Image(decode=False))
     labels = table.features[label] if label is not None else None
     single = table.select_columns([image])
-    for index, (size, path, value) in enumerate(_entries(table, image, label)):
+    for index, (size, path, value) in enumerate(_entries(table, image, label, whole)):
         name = f"{part}/{index}"
-        if size is None and not (path and Path(path).is_file()):
-            found.bad.append(f"{name}: has no image" + (f", and names {path}, which is no file here" if path else ""))
+        file = named_file(whole, path) if size is None and path else None
+        if size is None and file is None:
+            found.bad.append(
+                f"{name}: has no image" + (f", and names {path[:200]}, which is no file of this set" if path else "")
+            )
             continue
-        place = partial(_open_row, single, image, index) if size is not None else Path(str(path))
-        found.rows.append(Row(name, place, class_name(value, labels), split, size or 0))
+        opened = file or partial(_open_row, single, image, index)
+        found.rows.append(Row(name, opened, class_name(value, labels), split, size or 0))
 
 
-def _entries(table: Any, image: str, label: str | None) -> Iterator[tuple[int | None, str | None, Any]]:
+def _entries(table: Any, image: str, label: str | None, place: Path | str) -> Iterator[tuple[int | None, str | None, Any]]:
     """Size of the encoded image, path and label of each row, read in blocks."""
     import pyarrow
     import pyarrow.compute as compute
 
     for block in table.with_format("arrow").iter(BLOCK):
-        column = block[image]
+        column = whole_block(block, place)[image]
         paths = [None] * len(block)
         if pyarrow.types.is_struct(column.type):
             if column.type.get_field_index("path") >= 0:

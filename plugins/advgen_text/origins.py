@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from advgen import DataError, DataRequest, class_name, columns_of, file_sha256, is_table_set, kind_of, open_tables, split_of
+from advgen import (
+    DataError,
+    DataRequest,
+    class_name,
+    columns_of,
+    file_sha256,
+    is_table_set,
+    kind_of,
+    open_tables,
+    split_of,
+    whole_block,
+)
 
 from .config import TextConfig
 from .reading import (
@@ -157,7 +168,8 @@ class TableSet:
         columns = [each for each in (config.field, config.label_field, config.prompt_field) if each is not None]
         labels = table.features[config.label_field] if config.label_field is not None else None
         most = config.max_length * CHARACTERS_PER_TOKEN if config.long_lines == "cut" else LINE_BYTES
-        for first, block in enumerate(table.select_columns(columns).iter(BLOCK_ROWS)):
+        for first, rows in enumerate(table.select_columns(columns).with_format("arrow").iter(BLOCK_ROWS)):
+            block = whole_block(rows, self.name).to_pydict()
             for index, text in enumerate(block[config.field]):
                 number = first * BLOCK_ROWS + index
                 where = f"{self.name} {name}/{number}"

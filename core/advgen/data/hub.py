@@ -1,21 +1,26 @@
 """Hugging Face data sets as tables: saved by ``save_to_disk``, parquet or arrow files, or fetched from the hub.
 
-No code of a data set is run; rows stay in the mapped tables of the package ``datasets``.
+No code of a data set is run; rows stay in the mapped tables of the package ``datasets``. The package never looks through a
+local folder itself: it would follow the addresses and paths of a card, and pick among thirty readers by the names of files.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from advgen.cache import cache_folder
 from advgen.data.manifest import split_of
-from advgen.errors import DataError
+from advgen.data.table_cache import as_stream, check_stream
+from advgen.data.table_files import TABLES, table_files
+from advgen.errors import DataError, GenError
 from advgen.optional_imports import needed_import
 
-TABLES = {".parquet": "parquet", ".arrow": "arrow"}
+MOST_STATE_BYTES = 16 * 2**20
+PLAIN_NAME = re.compile(r"[^/\\:\0]+")
 
 
 def is_table_set(place: Path, has_own: bool = False) -> bool:
@@ -41,6 +46,8 @@ def open_tables(place: Path | str, subset: str | None) -> dict[str, Any]:
     datasets.disable_progress_bars()
     try:
         whole = _open(datasets, place, subset)
+    except GenError:
+        raise
     except Exception as error:  # the package raises many kinds for what it cannot read or fetch
         raise DataError(_refusal(place, error)) from error
     finally:
@@ -51,6 +58,34 @@ def open_tables(place: Path | str, subset: str | None) -> dict[str, Any]:
     if not any(split_of(name) == "train" for name in whole):
         raise DataError(f"{place} has the splits {', '.join(whole)}, expected one called train among them")
     return {name: table for name, table in whole.items() if split_of(name) is not None}
+
+
+def named_file(place: Path | str, name: str) -> Path | None:
+    """Return the file that a row of a data set names, if it lies below the set's folder, or for an address in the hub's cache.
+
+    A table can name any file of this machine, so no other is read.
+    """
+    if isinstance(place, str):
+        config = _package(place).config
+        roots = [Path(config.HF_DATASETS_CACHE), Path(config.HF_CACHE_HOME)]
+    else:
+        roots = [place if place.is_dir() else place.parent]
+    found = (roots[0] / name).resolve()
+    inside = any(found.is_relative_to(root.resolve()) for root in roots)
+    return found if inside and found.is_file() else None
+
+
+def whole_block(block: Any, place: Path | str) -> Any:
+    """Return an arrow table once every offset in it is known to lie inside: a damaged one can point anywhere in memory.
+
+    Raises:
+        DataError: if it is damaged.
+    """
+    try:
+        block.validate(full=True)
+    except Exception as error:  # the package has errors of its own
+        raise DataError(f"{place} holds a damaged table ({' '.join(str(error).split())[:200]}); fetch it again") from error
+    return block
 
 
 def columns_of(table: Any) -> str:
@@ -86,11 +121,54 @@ def _open(datasets: Any, place: Path | str, subset: str | None) -> Any:
         return datasets.load_dataset(name, subset, revision=revision or None)
     place = place.absolute()
     if place.is_dir() and _is_saved(place):
+        _check_saved(place)
         return datasets.load_from_disk(str(place))
-    cache = str(cache_folder() / "hub")
-    if place.is_dir():
-        return datasets.load_dataset(str(place), subset, cache_dir=cache)
-    return datasets.load_dataset(TABLES[place.suffix.lower()], data_files=str(place), cache_dir=cache)
+    return {split: _joined(datasets, files, split) for split, files in table_files(place, subset).items()}
+
+
+def _joined(datasets: Any, files: list[Path], split: str) -> Any:
+    """The tables of some files as one, whose fingerprint is of their content."""
+    parts = []
+    for file in files:
+        try:
+            stream, mark = as_stream(file)
+            table = datasets.table.MemoryMappedTable.from_file(str(stream))
+        except OSError as error:
+            raise DataError(f"{file} cannot be read, or kept in the cache as a table: {error.strerror or error}") from error
+        table.validate()
+        parts.append(datasets.Dataset(table, fingerprint=f"{split}-{mark}"))
+    return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
+
+
+def _check_saved(folder: Path) -> None:
+    """Refuse a saved set that names files elsewhere, or compressed ones.
+
+    Raises:
+        DataError: with the name.
+        ValueError: if it is damaged.
+    """
+    index = folder / "dataset_dict.json"
+    names = _state(index)["splits"] if index.is_file() else [""]
+    for name in names:
+        part = _below(folder, name, folder) if name or index.is_file() else folder
+        for entry in _state(part / "state.json")["_data_files"]:
+            check_stream(_below(part, entry["filename"], folder))
+
+
+def _below(part: Path, name: Any, folder: Path) -> Path:
+    found = part / str(name)
+    plain = isinstance(name, str) and PLAIN_NAME.fullmatch(name) and name not in (".", "..")
+    if not plain or not found.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{folder} names {str(name)[:200]!r}, which is outside of it; save the set again with save_to_disk")
+    return found
+
+
+def _state(file: Path) -> Any:
+    with file.open("rb") as stream:
+        content = stream.read(MOST_STATE_BYTES + 1)
+    if len(content) > MOST_STATE_BYTES:
+        raise ValueError(f"{file.name} has more than {MOST_STATE_BYTES} bytes")
+    return json.loads(content)
 
 
 def _refusal(place: Path | str, error: Exception) -> str:
