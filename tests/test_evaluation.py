@@ -25,7 +25,8 @@ from advgen.metrics.neighbours import precision_recall_density_coverage
 from advgen.metrics.real import pool_features, real_samples
 from advgen.metrics.report import better_direction, format_report
 from advgen.metrics.table import plugin_metrics
-from advgen.registry import PluginRecord, Registry
+from advgen.offers import Offer
+from advgen.registry import PluginRecord
 from advgen.spec import PluginSpec
 
 NAMES = ["red", "green", "blue"]
@@ -458,8 +459,8 @@ def test_metrics_of_usable_plugins_are_found_and_one_that_cannot_be_imported_is_
         metrics={"distance": "advgen.metrics.features:frechet_distance", "gone": "advgen.metrics.features:gone"},
     )
     usable = PluginRecord("mine", "ok", spec=spec)
-    refused = PluginRecord("other", "broken", "syntax error")
-    monkeypatch.setattr("advgen.metrics.table.discover", lambda: Registry((usable, refused)))
+    monkeypatch.setattr("advgen.metrics.table.offers", lambda: (Offer("mine", "x:mine", metrics=("distance", "gone")),))
+    monkeypatch.setattr("advgen.metrics.table.find_plugin", {"x:mine": usable}.__getitem__)
     metrics, left_out = plugin_metrics()
     assert metrics == {"mine.distance": frechet_distance}
     assert list(left_out) == ["mine.gone"]
@@ -468,7 +469,7 @@ def test_metrics_of_usable_plugins_are_found_and_one_that_cannot_be_imported_is_
 def test_metrics_of_the_runs_own_plugin_file_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = {"distance": "advgen.metrics.features:frechet_distance"}
     spec = PluginSpec(name="mine", summary="", config="", modality="", metrics=metrics)
-    monkeypatch.setattr("advgen.metrics.table.discover", lambda: Registry(()))
+    monkeypatch.setattr("advgen.metrics.table.offers", tuple)
     assert plugin_metrics(PluginRecord("mine", "ok", spec=spec)) == ({"mine.distance": frechet_distance}, {})
 
 

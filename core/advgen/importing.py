@@ -19,7 +19,8 @@ from advgen.contracts import Corpus
 from advgen.errors import ConfigError, ContractError, DataError, nearest
 from advgen.faults import instance_fault, json_fault
 from advgen.files import file_sha256, user_path
-from advgen.registry import PluginRecord, discover, find_plugin, resolve
+from advgen.offers import offers
+from advgen.registry import PluginRecord, find_plugin, resolve
 from advgen.runs import RunFolder, checkpoint
 from advgen.setup import modality_class
 from advgen.state import tensors_of
@@ -123,16 +124,10 @@ def find_importer(kind: str, plugin: str | None) -> tuple[PluginRecord, Importer
     Raises:
         ConfigError: where none does (listing the known), or several do.
     """
-    records = [find_plugin(plugin)] if plugin else [each for each in discover().records if each.status == "ok"]
-    found = [(record, record.spec.importers) for record in records if record.spec is not None]
-    having = [(record, table[kind]) for record, table in found if kind in table]
-    if not having:
-        known = nearest(kind, [name for _, table in found for name in table])
-        raise ConfigError(f"no plugin imports {kind!r}; {known}")
-    if len(having) > 1:
-        names = ", ".join(record.name for record, _ in having)
-        raise ConfigError(f"{kind!r} is imported by {names}; choose one with --plugin")
-    ((record, _),) = having
+    record = find_plugin(plugin or _offering(kind))
+    table = record.spec.importers if record.spec is not None else {}
+    if kind not in table:
+        raise ConfigError(f"no plugin imports {kind!r}; {nearest(kind, table)}")
     return record, importer_of(record, kind)
 
 
@@ -146,3 +141,15 @@ def importer_of(record: PluginRecord, kind: str) -> Importer:
     importer: Importer = resolve(reference := record.spec.importers[kind])
     require_callable(importer, Importer.__call__, f"plugin {record.name!r}: importer {kind} ({reference})")
     return importer
+
+
+def _offering(kind: str) -> str:
+    """Return the qualified name of the one plugin that imports this kind."""
+    found = offers()
+    having = [each for each in found if kind in each.importers]
+    if not having:
+        known = nearest(kind, [name for each in found for name in each.importers])
+        raise ConfigError(f"no plugin imports {kind!r}; {known}")
+    if len(having) > 1:
+        raise ConfigError(f"{kind!r} is imported by {', '.join(each.name for each in having)}; choose one with --plugin")
+    return having[0].qualified_name

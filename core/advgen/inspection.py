@@ -19,7 +19,8 @@ import pluggy
 from advgen import hooks
 from advgen.blame import at, line_of, note_owner
 from advgen.errors import PluginError, nearest
-from advgen.spec import API_VERSION, MIN_API_VERSION, DataSet, PluginSpec, references, with_references
+from advgen.global_state import kept
+from advgen.spec import API_VERSION, MIN_API_VERSION, DataSet, PluginSpec, RemoteFile, references, with_references
 
 ALIAS = "__plugin__"
 KINDS = {str: "a string", bool: "true or false", int: "an integer", DataSet: "a DataSet"}
@@ -79,7 +80,7 @@ def inspect(record: PluginRecord, load: Callable[[], Any]) -> PluginRecord:
     note_owner(record.name, [entry.partition(".")[0], entry], file=record.path is not None)
     try:
         # A plugin that prints must not spoil the JSON on standard output.
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), kept(f"plugin {record.name!r}"):
             spec = _registered_spec(load(), record.module)
         status, reason = _judge(spec, record)
     except KeyboardInterrupt:
@@ -166,7 +167,25 @@ def _misfit(value: Any, hint: Any, entries: str) -> tuple[str, Any, str] | None:
     if kind is Sequence:
         fits = isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(each, str) for each in value)
         return None if fits else ("", value, f"a tuple of {entries}")
+    if isinstance(value, DataSet) and hint is DataSet:
+        return _set_misfit(value)
     return None if hint is Any or isinstance(value, hint) else ("", value, KINDS[hint])
+
+
+def _set_misfit(entry: DataSet) -> tuple[str, Any, str] | None:
+    """Find the first field of a data set with the wrong type, as :func:`_misfit` does."""
+    for name in ("summary", "home", "licence", "inside", "terms"):
+        if not isinstance(value := getattr(entry, name), str):
+            return f".{name}", value, "a string"
+    files = entry.files if isinstance(entry.files, Sequence) and entry.files else None
+    if files is None or not all(isinstance(each, RemoteFile) for each in files):
+        return ".files", entry.files, "a tuple of RemoteFile"
+    for file in files:
+        if not isinstance(file.name, str) or not re.fullmatch(r"[^/\\:\0]+", file.name) or file.name in (".", ".."):
+            return ".files", file.name, "the name of a file, without folders"
+        if not isinstance(file.url, str) or not isinstance(file.sha256, str | None):
+            return ".files", file, "a url and a sha256, or None, as strings"
+    return None
 
 
 def _importable(module: str) -> bool:

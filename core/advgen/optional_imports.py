@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from advgen.errors import GenError, PluginError
+from advgen.global_state import kept
 
 if TYPE_CHECKING:
     from advgen.inspection import PluginRecord
@@ -80,10 +81,11 @@ def import_requirements(record: PluginRecord) -> list[str]:
     spec = record.spec
     requires: Mapping[str, str] = spec.requires if spec else {}
     optional: Mapping[str, str] = spec.optional if spec else {}
-    if failed := [attempt for attempt in map(try_import, requires) if not attempt]:
+    with kept(f"plugin {record.name!r}"):
+        needed, attempts = [try_import(name) for name in requires], [try_import(name) for name in optional]
+    if failed := [attempt for attempt in needed if not attempt]:
         problems = "; ".join(f"{attempt.name} {attempt.problem}" for attempt in failed)
         raise PluginError(f"plugin {record.name!r} cannot run: {problems}; {_remedy(failed, requires)}")
-    attempts = map(try_import, optional)
     return [
         f"{each.name.partition('.')[0]} {each.problem}: {optional[each.name]}; gen env says what to do about it"
         for each in attempts

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
-from typing import Any
+from typing import IO, Any
 
 LIMIT_SECONDS = 60.0
+SHOWN_BYTES, MOST_BYTES = 4096, 2**24
 Answer = dict[str, Any]
 
 
@@ -51,19 +54,27 @@ def _run_child(questions: Sequence[str], limit_seconds: float) -> tuple[list[Ans
     paths = os.pathsep.join(entry for entry in sys.path if entry)
     command = [sys.executable, "-P", "-m", "advgen.probing", *questions]
     environment = {**os.environ, "PYTHONPATH": paths}
-    child = subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
-    )
-    try:
-        said, complained = child.communicate(timeout=limit_seconds)
-        last = (complained.strip().splitlines() or ["it said nothing"])[-1]
-        reason = f"it ended the process with exit code {child.returncode} ({last[:200]})"
-    except subprocess.TimeoutExpired:
-        child.kill()
-        said, _ = child.communicate()
-        reason = f"it did not finish within {limit_seconds:g} seconds"
+    # Files, as a pipe stays open for as long as any process that the child has started.
+    with tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as complaints:
+        child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=answers, stderr=complaints)
+        try:
+            code = child.wait(limit_seconds)
+            last = (_end_of(complaints).strip().splitlines() or ["it said nothing"])[-1]
+            reason = f"it ended the process with exit code {code} ({last[:200]})"
+        except subprocess.TimeoutExpired:
+            reason = f"it did not finish within {limit_seconds:g} seconds"
+        finally:
+            child.kill()
+            child.wait()
+        answers.seek(0)
+        said = answers.read(MOST_BYTES).decode(errors="replace")
     lines = [line for line in said.split("\n")[:-1] if line.startswith("{")]  # a line that was cut short is no answer
     return [json.loads(line) for line in lines[: len(questions)]], reason
+
+
+def _end_of(file: IO[bytes]) -> str:
+    file.seek(max(0, file.seek(0, os.SEEK_END) - SHOWN_BYTES))
+    return file.read().decode(errors="replace")
 
 
 def _answer_module(name: str) -> Answer:
@@ -74,20 +85,47 @@ def _answer_module(name: str) -> Answer:
     return {"loads": bool(attempt), "missing": attempt.missing, "reason": attempt.reason}
 
 
+class _Remarks(logging.Handler):
+    """Warnings of the core about a plugin, for the answer."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage().removeprefix("warning: "))
+
+
 def _answer_plugin(qualified_name: str) -> Answer:
     """Load a plugin's entry module, ask it for its spec, and import what it needs."""
     from advgen.errors import PluginError
     from advgen.optional_imports import import_requirements
     from advgen.registry import load_installed
 
+    remarks = _Remarks()
+    logging.getLogger("advgen").addHandler(remarks)
     record = load_installed(qualified_name)
-    facts = record.as_dict() | {"remarks": []}
+    facts = record.as_dict() | {"remarks": remarks.lines}
     if record.status != "ok":
         return facts
     try:
-        return facts | {"remarks": import_requirements(record)}
+        return facts | {"remarks": [*import_requirements(record), *remarks.lines]}
     except PluginError as error:
         return facts | {"status": "broken", "reason": str(error)}
+
+
+def _answer_offer(qualified_name: str) -> Answer:
+    """Load a plugin's entry module and tell what it declares."""
+    from advgen.offers import describe_offer
+
+    return describe_offer(qualified_name)
+
+
+def _answer_sampling(qualified_name: str) -> Answer:
+    """Load a plugin and the model of its options of ``gen sample``, and name these."""
+    from advgen.config.sampling import describe_sampling
+
+    return describe_sampling(qualified_name)
 
 
 def _answer_devices(_: str) -> Answer:
@@ -107,6 +145,8 @@ def _answer_devices(_: str) -> Answer:
 KINDS: dict[str, Callable[[str], Answer]] = {
     "module": _answer_module,
     "plugin": _answer_plugin,
+    "offer": _answer_offer,
+    "sampling": _answer_sampling,
     "devices": _answer_devices,
 }
 

@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -19,7 +20,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from advgen.blame import owner_of
 from advgen.errors import PluginError, nearest
+from advgen.global_state import kept
 from advgen.inspection import PluginRecord as PluginRecord
 from advgen.inspection import describe, import_source, inspect, rename_module, usable
 
@@ -169,7 +172,7 @@ def resolve(reference: str) -> Any:
     if not module_name or not attribute:
         raise PluginError(f"plugin reference {reference!r} is not of the form 'module:attribute'")
     try:
-        found: Any = importlib.import_module(module_name)
+        found: Any = sys.modules.get(module_name) or _import(module_name)
     except Exception as error:
         raise PluginError(f"plugin reference {reference!r} cannot be imported: {describe(error)}") from error
     for part in attribute.split("."):
@@ -180,9 +183,16 @@ def resolve(reference: str) -> Any:
     return found
 
 
+def _import(module: str) -> ModuleType:
+    """Import a module of a plugin; what it changes of the whole process is put back."""
+    owner = owner_of(module)
+    with kept(f"plugin {owner!r}" if owner else f"the module {module}"):
+        return importlib.import_module(module)
+
+
 def _found() -> tuple[PluginRecord, ...]:
     """Every entry point and built-in with its conflicts and switches settled, not imported."""
-    candidates = sorted(_candidates(), key=lambda r: (r.name, not _is_builtin(r), r.distribution))
+    candidates = sorted(_candidates(), key=lambda r: (r.name, not is_builtin(r), r.distribution))
     owners: dict[str, PluginRecord] = {}
     return tuple(_settle(record, owners.setdefault(record.name, record)) for record in candidates)
 
@@ -203,7 +213,8 @@ def _candidates() -> Iterable[PluginRecord]:
             yield PluginRecord(name, "found", "", "advgen", __version__, None, module)
 
 
-def _is_builtin(record: PluginRecord) -> bool:
+def is_builtin(record: PluginRecord) -> bool:
+    """Tell a plugin of this project by its name and entry module."""
     return BUILTIN.get(record.name) == record.module
 
 

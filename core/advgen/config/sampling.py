@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from advgen.config.explain import explain_flags
-from advgen.errors import ConfigError, GenError, PluginError
-from advgen.registry import PluginRecord, discover, resolve
+from advgen.errors import ConfigError, PluginError
+from advgen.offers import LIMIT_SECONDS, offers
+from advgen.probing import Answer, ask_apart
+from advgen.registry import PluginRecord, find_plugin, resolve
 from advgen.spec import PluginConfig
 
 
@@ -50,10 +51,18 @@ def sampling_options(record: PluginRecord, given: Mapping[str, Any], flags: Mapp
 
 def plugins_with(option: str) -> list[str]:
     """The plugins whose runs have an option of ``gen sample``, such as ``temperature``."""
-    found = []
-    for record in discover().records:
-        with contextlib.suppress(GenError):  # a broken plugin is none of them
-            model = sampling_model(record)
-            if model is not None and option in model.model_fields:
-                found.append(record.name)
-    return found
+    having = [each for each in offers() if each.sampling]
+    foreign = [each.qualified_name for each in having if not each.builtin]
+    told = dict(zip(foreign, ask_apart([f"sampling:{name}" for name in foreign], LIMIT_SECONDS), strict=True))
+    names = {each: told.get(each.qualified_name) or describe_sampling(each.qualified_name) for each in having}
+    return [each.name for each, answer in names.items() if option in answer.get("sampling", ())]
+
+
+def describe_sampling(qualified_name: str) -> Answer:
+    """Answer with the names of what an installed plugin adds to ``gen sample``, which imports its model.
+
+    Raises:
+        PluginError: if the plugin cannot be used, or its ``sampling`` is no PluginConfig.
+    """
+    model = sampling_model(find_plugin(qualified_name))
+    return {"sampling": [] if model is None else list(model.model_fields)}

@@ -19,7 +19,8 @@ from advgen.data.members import BLOCK
 from advgen.errors import DataError
 from advgen.files import replace_file, sorted_paths, user_path
 from advgen.limits import LARGEST_LIMIT, free_bytes, size_text
-from advgen.registry import PluginRecord, discover
+from advgen.offers import offers
+from advgen.registry import PluginRecord
 from advgen.spec import DataSet, RemoteFile
 from advgen.terminal import tell
 
@@ -28,8 +29,10 @@ PATIENCE_SECONDS = 60
 
 def named_sets(record: PluginRecord | None = None) -> dict[str, tuple[str, DataSet]]:
     """Every named set with its plugin's name; of one plugin, or of all that work."""
-    records = [record] if record is not None else [each for each in discover().records if each.status == "ok"]
-    tables: list[tuple[str, Mapping[str, DataSet]]] = [(each.name, each.spec.datasets) for each in records if each.spec]
+    if record is not None:
+        tables: list[tuple[str, Mapping[str, DataSet]]] = [(record.name, record.spec.datasets)] if record.spec else []
+    else:
+        tables = [(each.name, each.datasets) for each in offers()]
     return {name: (plugin, entry) for plugin, table in tables for name, entry in table.items()}
 
 
@@ -50,11 +53,14 @@ def is_address(record: PluginRecord | None, data: str) -> bool:
     return not user_path(data).exists() and bool(readers_of(record, data))
 
 
-def readers_of(record: PluginRecord | None, address: str) -> list[PluginRecord]:
-    """The plugins that take such an address: of all that work, or of one."""
-    records = [record] if record is not None else [each for each in discover().records if each.status == "ok"]
+def readers_of(record: PluginRecord | None, address: str) -> list[str]:
+    """Name the plugins that take such an address: of all that work by their qualified names, or of one."""
     scheme, colon, _ = address.partition(":")
-    return [each for each in records if colon and each.spec is not None and scheme in each.spec.addresses]
+    if not colon:
+        return []
+    if record is not None:
+        return [record.name] if record.spec is not None and scheme in record.spec.addresses else []
+    return [each.qualified_name for each in offers() if scheme in each.addresses]
 
 
 def whole_path(place: Path | str) -> str:

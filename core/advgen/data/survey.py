@@ -24,8 +24,9 @@ from advgen.data.labels import counted
 from advgen.data.manifest import is_manifest, read_manifest
 from advgen.data.report import DataReport, Repeats, Show, Spread
 from advgen.errors import ConfigError, DataError, GenError
+from advgen.offers import offers
 from advgen.progress import Progress
-from advgen.registry import PluginRecord, discover, find_plugin
+from advgen.registry import PluginRecord, find_plugin
 from advgen.setup import modality_class
 
 ANY_NUMBER = 2**62
@@ -78,8 +79,9 @@ def _find(data: str, plugin: str | None) -> tuple[PluginRecord, str, Path | None
     if is_address(record, data):
         readers = readers_of(record, data)
         if len(readers) > 1:
-            raise ConfigError(f"{data} is read by {', '.join(each.name for each in readers)}; choose one with --plugin")
-        return readers[0], "as asked" if record is not None else "by the address", None
+            names = ", ".join(name.partition(":")[2] for name in readers)
+            raise ConfigError(f"{data} is read by {names}; choose one with --plugin")
+        return (record, "as asked", None) if record is not None else (find_plugin(readers[0]), "by the address", None)
     path = locate(record, data)
     if not path.exists():
         meant = nearest_set(record, path)
@@ -97,14 +99,13 @@ def guess_plugin(path: Path) -> tuple[PluginRecord, str]:
         ConfigError: where none reads any, or two read as many.
         DataError: where there are no files.
     """
-    records = [each for each in discover().records if each.status == "ok" and each.spec is not None and each.spec.reads]
+    candidates = {each.name: each for each in offers() if each.reads}
     found: Counter[str] = Counter()
     num_files = 0
     for name in islice(_names(path), MOST_LOOKED_AT):
         num_files += 1
-        for record in records:
-            assert record.spec is not None  # by the choice above
-            found[record.name] += any(fnmatch(name.lower(), pattern) for pattern in record.spec.reads)
+        for each in candidates.values():
+            found[each.name] += any(fnmatch(name.lower(), pattern) for pattern in each.reads)
     if not num_files:
         raise DataError(f"{path} is empty; expected a folder or an archive with data in it")
     ranked = [(name, count) for name, count in found.most_common() if count]
@@ -114,7 +115,7 @@ def guess_plugin(path: Path) -> tuple[PluginRecord, str]:
             f"{path} holds {counted(num_files, 'file')} ({counts}), so the plugin is not clear; name it with --plugin"
         )
     name, count = ranked[0]
-    return find_plugin(name), f"by its files: {count} of {num_files} are of its kind"
+    return find_plugin(candidates[name].qualified_name), f"by its files: {count} of {num_files} are of its kind"
 
 
 def _names(path: Path) -> Iterator[str]:

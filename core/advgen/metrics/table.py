@@ -10,7 +10,8 @@ from torch import Tensor
 from advgen.border import require_callable
 from advgen.errors import PluginError
 from advgen.inspection import describe
-from advgen.registry import PluginRecord, discover, resolve
+from advgen.offers import offers
+from advgen.registry import PluginRecord, find_plugin, resolve
 
 
 class Metric(Protocol):
@@ -21,10 +22,14 @@ class Metric(Protocol):
 
 def plugin_metrics(own: PluginRecord | None = None) -> tuple[dict[str, Metric], dict[str, str]]:
     """The metrics of every usable plugin and of the run's own, which may be a file; and those left out, with the reason."""
-    records = [record for record in discover().records if record.status == "ok"] + ([own] if own else [])
-    found: dict[str, Metric] = {}
-    left_out: dict[str, str] = {}
-    for name, reference in _references(records).items():
+    records, found, left_out = list[PluginRecord](), dict[str, Metric](), dict[str, str]()
+    for offer in offers():
+        if offer.metrics and (own is None or offer.qualified_name != own.qualified_name):
+            try:
+                records.append(find_plugin(offer.qualified_name))
+            except PluginError as error:
+                left_out |= dict.fromkeys((f"{offer.name}.{metric}" for metric in offer.metrics), str(error))
+    for name, reference in _references([*records, *([own] if own else [])]).items():
         try:
             metric = resolve(reference)
             require_callable(metric, Metric.__call__, f"metric {name} ({reference})")
