@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,12 +107,14 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     if Path(__file__).parent not in Path(str(item.path)).parents:
         return (yield)
     factory = item._request.getfixturevalue("tmp_path_factory")  # type: ignore[attr-defined]
-    before = _peak_mib()
+    before, scratch = _peak_mib(), tempfile.tempdir
+    tempfile.tempdir = str(factory.getbasetemp())  # scratch files are ours to write, so they are watched as inside
     WATCH.begin(factory.getbasetemp())
     try:
         result = yield
     finally:
         WATCH.end()
+        tempfile.tempdir = scratch
     grown = _peak_mib() - before
     executed = [] if item.get_closest_marker("runs_code") else WATCH.executed
     found = {"executed": executed, "written outside": WATCH.written, "above limits": [grown] if grown > MOST_MIB else []}

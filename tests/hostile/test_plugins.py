@@ -33,6 +33,8 @@ from advgen.probing import ask
 from advgen.registry import BUILTIN, find_plugin, resolve
 from advgen.shared_settings import SETTINGS
 
+pytestmark = pytest.mark.runs_code
+
 HEAD = """
 from advgen import DataSet, PluginConfig, PluginSpec, RemoteFile, hookimpl
 
