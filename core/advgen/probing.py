@@ -189,3 +189,4 @@ def _answer_all(questions: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     _answer_all(sys.argv[1:])
+    os._exit(0)  # threads that imports have started would keep the process

@@ -210,6 +210,7 @@ SETTINGS = (
     Setting("numpy.seterr", lambda: dict(_numpy().geterr()), lambda before: _numpy().seterr(**before), "numpy"),
     Setting("the state of numpy.random", _numpy_random, _write_numpy_random, "numpy"),
     Setting("torch's default device", lambda: str(_torch().get_default_device()), _write_device, "torch"),
+    Setting("torch's default tensor type", lambda: str(_torch()._C._get_default_device()), _write_tensor_type, "torch"),
     Setting(
         "torch's default dtype", lambda: _torch().get_default_dtype(), lambda kind: _torch().set_default_dtype(kind), "torch"
     ),

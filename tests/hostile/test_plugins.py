@@ -30,7 +30,7 @@ from advgen.global_state import kept
 from advgen.importing import find_importer
 from advgen.metrics.table import plugin_metrics
 from advgen.probing import ask
-from advgen.registry import BUILTIN, find_plugin, resolve
+from advgen.registry import BUILTIN, find_plugin, load_installed, resolve
 from advgen.shared_settings import SETTINGS
 
 pytestmark = pytest.mark.runs_code
@@ -47,6 +47,9 @@ class Thing:
 def metric(*, generated, real):
     return 0.0
 
+def read(path):
+    return None
+
 {code}
 
 @hookimpl
@@ -54,10 +57,18 @@ def advgen_register():
     {hook}
     return PluginSpec(
         name={name!r}, summary="made up", config="{module}:Config", modality="{module}:Thing", sampling="{module}:Config",
-        reads=("*.odd",), addresses=("odd",), importers={{"odd-format": "{module}:metric"}}, metrics={{"zero": "{module}:metric"}},
+        reads=("*.odd",), addresses=("odd",), importers={{"odd-format": "{module}:read"}},
+        metrics={{"zero": "{module}:metric"}},
         datasets={{"odd-set": DataSet("odd", "home", "licence", (RemoteFile("x.odd", "http://x/x.odd"),), terms="be kind")}},
     )
 """
+
+
+def spec_with(field: str) -> str:
+    name = "" if field.startswith("name=") else "name='odd', "
+    return f"return PluginSpec({name}summary='s', config='a:b', modality='a:b', {field})"
+
+
 ENDINGS = {
     "os._exit": "import os; os._exit(0)",
     "os._exit with a code": "import os; os._exit(9)",
@@ -66,11 +77,9 @@ ENDINGS = {
     "a keyboard interrupt": "raise KeyboardInterrupt",
     "a sleep": "import time; time.sleep(1000)",
     "a loop": "while True: pass",
-    "a lock": "import threading; lock = threading.Lock(); lock.acquire(); lock.acquire()",
     "a thread that stays": "import threading, time; threading.Thread(target=time.sleep, args=(1000,)).start()",
     "a process that stays": "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])",
     "an exit": "import sys; sys.exit('bye')",
-    "a bare exception": "raise BaseException('odd')",
     "recursion": "def f(): f()\nf()",
     "a closed output": "import os; os.close(1); os.close(2)",
     "much output": "print('x' * 10_000_000)",
@@ -79,14 +88,27 @@ ENDINGS = {
 }
 BUT_USABLE = {"a thread that stays", "a process that stays", "a closed output", "much output", "lines that look like answers"}
 HOOKS = {
-    "a dict": "return {'name': 'odd'}",
-    "a list": "return ['odd']",
-    "a class": "return PluginSpec",
-    "nothing": "return None",
-    "an error": "raise RuntimeError('no')",
-    "an exit": "raise SystemExit",
-    "the end": "import os; os._exit(3)",
-    "a set that is no set": "return PluginSpec('x' if 0 else 'odd', 's', 'a:b', 'a:b', datasets={'a': 1})",
+    "a dict": ("return {'name': 'odd'}", "advgen_register() returned dict, expected a PluginSpec"),
+    "a list": ("return ['odd']", "returned list, expected a PluginSpec"),
+    "a class": ("return PluginSpec", "returned type, expected a PluginSpec"),
+    "nothing": ("return None", "returned NoneType, expected a PluginSpec"),
+    "an error": ("raise RuntimeError('no')", "RuntimeError: no"),
+    "an exit": ("raise SystemExit", "SystemExit"),
+    "a name of another kind": (spec_with("name=3"), "spec.name is 3, expected a string"),
+    "patterns of another kind": (spec_with("reads='*.png'"), "spec.reads is '*.png', expected a tuple of patterns"),
+    "a set that is none": (spec_with("datasets={'a': 1}"), "spec.datasets.a is 1, expected a DataSet"),
+    "a licence of another kind": (spec_with("datasets={'a': DataSet('s', 'h', 5, ())}"), "datasets.a.licence is 5"),
+    "terms of another kind": (spec_with("datasets={'a': DataSet('s', 'h', 'l', (), '', None)}"), "datasets.a.terms is None"),
+    "a set without files": (spec_with("datasets={'a': DataSet('s', 'h', 'l', ())}"), "expected a tuple of RemoteFile"),
+    "files of another kind": (spec_with("datasets={'a': DataSet('s', 'h', 'l', ('x',))}"), "expected a tuple of RemoteFile"),
+    "a file elsewhere": (
+        spec_with("datasets={'a': DataSet('s', 'h', 'l', (RemoteFile('../x', 'u'),))}"),
+        "is '../x', expected the name of a file, without folders",
+    ),
+    "a hash of another kind": (
+        spec_with("datasets={'a': DataSet('s', 'h', 'l', (RemoteFile('x', 'u', 5),))}"),
+        "expected a url and a sha256",
+    ),
 }
 
 
@@ -104,7 +126,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
     def write(name: str, code: str = "", hook: str = "") -> Path:
         module = f"hostile_{name.replace('-', '_')}"
-        folder = site / f"{name}-1.0.dist-info"
+        folder = site / f"{name.replace('-', '_')}-1.0.dist-info"
         folder.mkdir()
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         (folder / "entry_points.txt").write_text(f"[advgen.plugins]\n{name} = {module}\n")
@@ -130,7 +152,7 @@ def test_listings_survive_every_way_to_end_and_leave_the_good_ones_usable(
     assert {"image", "audio", "text", "good"} <= found
     survived = {kind for kind, name in names.items() if name in found}
     assert survived <= BUT_USABLE
-    silent = {"an exit", "a bare exception", "recursion"}  # plain refusals, which gen plugins list shows
+    silent = {"an exit", "recursion"}  # plain refusals, which gen plugins list shows
     told = " ".join(caplog.messages)
     for kind in set(ENDINGS) - BUT_USABLE - silent:
         assert f"plugin {names[kind]!r}" in told, kind
@@ -139,12 +161,18 @@ def test_listings_survive_every_way_to_end_and_leave_the_good_ones_usable(
 
 @pytest.mark.parametrize("kind", HOOKS)
 def test_a_hook_that_gives_something_else_is_broken_with_its_reason(kind: str, install: Install) -> None:
-    install("odd", hook=HOOKS[kind])
-    (answer,) = ask(["plugin:odd:odd"], 20)
-    assert answer.get("status") == "broken" or answer["failed"]
-    assert "odd" not in {each.name for each in offering.offers()}
-    if kind in ("a dict", "a list"):
-        assert f"advgen_register() returned {kind.split()[1]}, expected a PluginSpec" in answer["reason"]
+    code, reason = HOOKS[kind]
+    install("odd", hook=code)
+    found = load_installed("odd:odd")
+    assert found.status == "broken" and reason in found.reason
+
+
+def test_a_hook_that_ends_the_process_or_gives_a_dict_is_listed(install: Install) -> None:
+    install("odd", hook="return {'name': 'odd'}")
+    install("end", hook="import os; os._exit(3)")
+    given, ended = ask(["plugin:odd:odd", "plugin:end:end"], 20)
+    assert given["status"] == "broken" and "returned dict, expected a PluginSpec" in given["reason"]
+    assert ended == {"failed": "it ended the process with exit code 3 (it said nothing)"}
 
 
 MARK = "from pathlib import Path; Path({mark!r}).write_text('imported here') if {pid} == __import__('os').getpid() else None"
@@ -155,7 +183,6 @@ LISTINGS: dict[str, Callable[[Path], Any]] = {
     "another plugin's files": lambda folder: guess_plugin(folder)[0].name == "text",
     "gen data list": lambda folder: main(["data", "list"]),
     "gen data inspect": lambda folder: main(["data", "inspect", str(folder)]),
-    "gen plugins list": lambda folder: main(["plugins", "list"]),
     "another plugin's importer": lambda folder: find_importer("hifigan", None)[0].name == "audio",
 }
 
@@ -268,7 +295,7 @@ def state() -> dict[str, Any]:
         "numpy": np.random.get_state()[1].tolist(),
         "errors": np.geterr(),
         "random": random.getstate(),
-        "variables": dict(os.environ),
+        "variables": {key: text for key, text in os.environ.items() if key.startswith(("OMP_", "CUDA_"))},
         "path": list(sys.path)[:3],
         "filters": [each for each in warnings.filters if each[2] in (Warning, DeprecationWarning)],
         "signals": (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)),
@@ -325,7 +352,7 @@ from pathlib import Path
 assert "torch" not in sys.modules and "numpy" not in sys.modules
 load_file(Path({file!r}))
 import json, os, torch, numpy
-print(json.dumps([str(torch.get_default_dtype()), torch.get_num_threads(), torch.initial_seed(), torch.is_grad_enabled(),
+print(json.dumps([str(torch.get_default_dtype()), torch.get_num_threads(), torch.initial_seed() == 3, torch.is_grad_enabled(),
     numpy.geterr()["over"], os.environ.get("OMP_NUM_THREADS"), os.environ.get("MKL_NUM_THREADS")]))
 """
 FILE = """
@@ -347,7 +374,7 @@ def test_a_plugin_that_imports_torch_first_is_compared_with_torch_as_it_loads(ro
     code = FRESH.format(paths=[str(root / "core"), str(root / "plugins")], file=str(tmp_path / "mine.py"))
     variables = {name: value for name, value in environment(root).items() if name != "MKL_NUM_THREADS"}
     done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == ["torch.float32", 1, 67280421310721, True, "warn", "1", None], done.stderr
+    assert json.loads(done.stdout) == ["torch.float32", 1, False, True, "warn", "1", None], done.stderr
     (line,) = done.stderr.splitlines()
     for expected in ("environment variables (MKL_NUM_THREADS, OMP_NUM_THREADS)", "dtype", "threads (from 1 to 4)", "grad mode"):
         assert expected in line
