@@ -218,7 +218,7 @@ def require_room(make: Callable[[], nn.Module], found: Sizes, who: str) -> None:
     except AllowanceError as error:
         num_bytes = sum(size.num_bytes for size in found.values())
         raise UnfitError(
-            f"{who} does not fit the checkpoint: the network that facts and configuration describe is far larger than the file's "
+            f"{who} does not fit the checkpoint: the network that facts and configuration describe is far larger than its "
             f"{len(found)} tensors of {num_bytes:,} bytes"
         ) from error
 
