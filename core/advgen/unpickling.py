@@ -112,7 +112,7 @@ def _collected(value: Any, numbers: bool, most_bytes: int) -> dict[str, Tensor]:
         named += len(place)
         if num_bytes > most_bytes or named > most_bytes:
             raise _Refused(
-                f"its tensors take more than {most_bytes:,} bytes, far more than the file ({told(place)} is {tuple(tensor.shape)})"
+                f"its tensors take more than {most_bytes:,} bytes ({told(place)} is {tuple(tensor.shape)}), the file less"
             )
         found[place] = tensor
     return found
