@@ -132,6 +132,8 @@ PORTABLE_SIGNALS = {"SIGABRT", "SIGFPE", "SIGILL", "SIGINT", "SIGSEGV", "SIGTERM
 UNIX_PLACES = ("/tmp", "/dev/", "/proc/", "/var/", "/etc/", "~/")
 RENAMERS = {"core/advgen/files.py", "core/advgen/runs/checkpoint.py"}
 """Modules that may rename by themselves: the one for all others, and one whose renames may fail."""
+LIMITERS = {"core/advgen/unpickling.py"}
+"""Modules that limit their own resources if the system can, and go on if it cannot."""
 
 
 def faults(source: str, name: str = "") -> Iterator[str]:
@@ -144,7 +146,7 @@ def faults(source: str, name: str = "") -> Iterator[str]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             for module in named:
-                if module.split(".")[0] in UNIX_MODULES | WINDOWS_MODULES:
+                if module.split(".")[0] in (UNIX_MODULES | WINDOWS_MODULES) - ({"resource"} if name in LIMITERS else set()):
                     yield f"line {node.lineno} imports {module}"
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             owner = node.value.id
@@ -153,7 +155,7 @@ def faults(source: str, name: str = "") -> Iterator[str]:
             if lacking or signals:
                 yield f"line {node.lineno} uses {ast.unparse(node)}"
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
-            if node.value.startswith(UNIX_PLACES):
+            if node.value.startswith(UNIX_PLACES) and not (name in LIMITERS and node.value == "/proc/self/statm"):
                 yield f"line {node.lineno} names {node.value}"
         elif isinstance(node, ast.Call):
             yield from (f"line {node.lineno} {fault}" for fault in _faults_of_call(node, name))

@@ -183,15 +183,22 @@ class Allowance(TorchDispatchMode):
         self.num_bytes = self.num_tensors = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        before = {each.untyped_storage()._cdata for each in tree_leaves((args, kwargs)) if _strided(each)}
-        for each in tree_leaves(result):
+        given = dict(kwargs or {})
+        before = {each.untyped_storage()._cdata for each in tree_leaves((args, given)) if _strided(each)}
+        if not before and given.get("device") is not None:  # makes a tensor of numbers: how large it is costs nothing
+            self._count(function(*args, **{**given, "device": torch.device("meta"), "pin_memory": False}), before)
+            return function(*args, **given)
+        result = function(*args, **given)
+        self._count(result, before)
+        return result
+
+    def _count(self, made: Any, before: set[int]) -> None:
+        for each in tree_leaves(made):
             if _strided(each) and each.untyped_storage()._cdata not in before:
                 self.num_bytes += each.untyped_storage().nbytes()
                 self.num_tensors += 1
         if self.num_bytes > self.most_bytes or self.num_tensors > self.most_tensors:
             raise AllowanceError
-        return result
 
 
 class AllowanceError(Exception):
@@ -218,7 +225,7 @@ def require_room(make: Callable[[], nn.Module], found: Sizes, who: str) -> None:
     except AllowanceError as error:
         num_bytes = sum(size.num_bytes for size in found.values())
         raise UnfitError(
-            f"{who} does not fit the checkpoint: the network that facts and configuration describe is far larger than the file's "
+            f"{who} does not fit the checkpoint: the network that facts and configuration describe is far larger than its "
             f"{len(found)} tensors of {num_bytes:,} bytes"
         ) from error
 

@@ -43,7 +43,7 @@ KINDS: Mapping[str, Mapping[str, Kinds]] = {
         "plugin_distribution": (str, NOTHING),
         "plugin_version": (str, NOTHING),
         "plugin_sha256": (str, NOTHING),
-        "plugin_file": (str,),
+        "plugin_file": (str, NOTHING),
         "fingerprint": (str,),
         "skipped": (list,),
         "created": (str,),

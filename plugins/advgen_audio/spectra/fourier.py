@@ -5,6 +5,8 @@ Legend: B batch, T samples, F frames, K bins (n_fft // 2 + 1).
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,7 +38,7 @@ class ShortTimeFourier(nn.Module):
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         padded = F.pad(waveform, (self.n_fft // 2, self.n_fft // 2))
         # Half precision has no complex type.
-        with torch.autocast(waveform.device.type, enabled=False):
+        with contextlib.nullcontext() if waveform.is_meta else torch.autocast(waveform.device.type, enabled=False):
             bins = torch.fft.rfft(padded.to(self.window.dtype).unfold(-1, self.n_fft, self.hop) * self.window)
         return bins.real, bins.imag
 

@@ -8,6 +8,7 @@ Source: Kong et al. 2020, https://arxiv.org/abs/2010.05646 and https://github.co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from advgen_audio.vocoding.published import fitting
 TABLES = {"period": "mpd", "scale": "msd"}
 PUBLISHED_ORDER = ("scale", "period")
 MOMENTS = ("exp_avg", "exp_avg_sq")
+LARGEST_COUNT = 2**40
 
 
 @dataclass
@@ -82,7 +84,7 @@ def _take_optimizer(
     state = dict[str, Tensor]()
     for index, (place, parameter) in enumerate(order):
         entry = dict(_entry(found, table, index))
-        if set(entry) != {*MOMENTS, "step"} or any(entry[name].shape != parameter.shape for name in MOMENTS):
+        if not _is_adams(entry, parameter):
             training.notes.append(f"{table} left, the {player}'s optimizer starts anew: it is not Adam's of these parameters")
             return
         # Adam counts in float32; older versions of torch had a whole number there.
@@ -93,9 +95,22 @@ def _take_optimizer(
     training.optimizers[player] = state
 
 
+def _is_adams(entry: Mapping[str, Tensor], parameter: Tensor) -> bool:
+    """Whether a state is one that Adam keeps of a parameter: finite, with squares that are not negative."""
+    if set(entry) != {*MOMENTS, "step"} or any(entry[name].shape != parameter.shape for name in MOMENTS):
+        return False
+    if any(not entry[name].is_floating_point() or not bool(torch.isfinite(entry[name].float()).all()) for name in MOMENTS):
+        return False
+    step = entry["step"]
+    counts = step.dim() == 0 and not step.is_complex() and 0 <= float(step) < LARGEST_COUNT
+    return counts and not bool((entry["exp_avg_sq"] < 0).any())
+
+
 def _entry(found: Mapping[str, Tensor], table: str, index: int) -> Iterator[tuple[str, Tensor]]:
     """State of a parameter; versions of torch before 1.6 filed it under a number of its own."""
     key = found.get(f"{table}/param_groups/0/params/{index}", torch.tensor(index))
+    if key.numel() != 1 or key.dtype is not torch.int64:
+        return
     for name in (*MOMENTS, "step"):
         value = found.get(f"{table}/state/{int(key)}/{name}")
         if value is not None:
@@ -106,12 +121,14 @@ def _tell(found: Mapping[str, Tensor], file: Path, training: Training) -> None:
     """What was taken, and what a run has to be told: its schedules start afresh."""
     taken = [f"both critics ({len(training.discriminator)} tensors)"] if training.discriminator else []
     taken += [f"the {player}'s optimizer" for player in training.optimizers]
-    steps = f" after {int(found['steps']):,} steps" if "steps" in found else ""
+    count = found.get("steps", torch.empty(0))
+    known = count.numel() == 1 and count.dtype is torch.int64
+    steps = f" after {int(count):,} steps" if known else ""
     training.notes.append(f"{file.name}: took {', '.join(taken) or 'nothing'}{steps}; left: its place in schedule and data")
     rates = [
         f"{float(found[name]):.3g}"
         for name in (f"{table}/param_groups/0/lr" for table in ("optim_g", "optim_d"))
-        if name in found
+        if name in found and found[name].numel() == 1 and not found[name].is_complex() and math.isfinite(float(found[name]))
     ]
     if training.optimizers and rates:
         training.notes.append(

@@ -7,17 +7,18 @@ Source: Kong et al. 2020, https://arxiv.org/abs/2010.05646 and https://github.co
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
-from advgen import DataError, Imported, read_pickled, sorted_paths
+from advgen import DataError, Imported, read_json, read_pickled, sorted_paths
 from advgen_audio.config import AudioConfig
 from advgen_audio.data import notes
 from advgen_audio.data.segments import pack_clips
@@ -31,6 +32,11 @@ from advgen_audio.vocoding.task import make_critics, make_vocoder, segment_lengt
 TABLE = "generator/"
 OURS = "vocoder."
 NUM_EXAMPLES = 8
+LARGEST_SIZE = 1_000_000
+"""Channels, samples or Hz, far above any that were published."""
+MOST_STAGES = 16
+MOST_CONFIG_BYTES = 2**20
+MOST_TOLD = 100
 
 
 def import_hifigan(path: Path) -> Imported:
@@ -43,9 +49,11 @@ def import_hifigan(path: Path) -> Imported:
     settings = _Settings.read(about)
     shape, spec = _shape(settings), _front_end(settings)
     preset, options = _options(shape, spec)
-    vocoder = make_vocoder(config := AudioConfig(**options), spec)
+    config = _checked_options(options, about)
+    with torch.device("meta"):  # tensors without values: sizes are compared before memory is taken
+        vocoder, critics = make_vocoder(config, spec), make_critics("hifigan")
     tensors = fitting(_published(checkpoint), vocoder.state_dict(), str(checkpoint), "its config.json")
-    training = read_training(checkpoint, vocoder, make_critics("hifigan"))
+    training = read_training(checkpoint, vocoder, critics)
     segment = segment_length(config, spec)
     facts = {
         "corpus": "imported",
@@ -84,41 +92,43 @@ class _Settings:
     @classmethod
     def read(cls, file: Path) -> _Settings:
         try:
-            entries = json.loads(file.read_text(encoding="utf-8"))
+            return cls(file, read_json(file, MOST_CONFIG_BYTES))
         except (OSError, ValueError) as error:
             raise DataError(f"{file} cannot be read as JSON ({error})") from error
-        if not isinstance(entries, dict):
-            raise DataError(f"{file} holds {type(entries).__name__}, expected a table")
-        return cls(file, entries)
 
     def number(self, name: str) -> int:
         """A whole number above 0."""
         value = self.entries.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self.refusal(name, "expected a whole number above 0")
+        if not _is_size(value):
+            raise self.refusal(name, f"expected a whole number above 0, {LARGEST_SIZE:,} at most")
         return value
 
     def frequency(self, name: str) -> float | None:
         """A frequency in Hz, or none."""
         value = self.entries.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LARGEST_SIZE):
             raise self.refusal(name, "expected a frequency in Hz or null")
         return None if value is None else float(value)
 
     def numbers(self, name: str) -> tuple[Any, ...]:
         """A list of whole numbers, or of such lists."""
         value = self.entries.get(name)
-        if not isinstance(value, list) or not value:
-            raise self.refusal(name, "expected a list of whole numbers")
+        if not isinstance(value, list) or not 0 < len(value) <= MOST_STAGES:
+            raise self.refusal(name, f"expected a list of whole numbers, {MOST_STAGES} at most")
         found = tuple(tuple(item) if isinstance(item, list) else item for item in value)
         flat = [number for item in found for number in (item if isinstance(item, tuple) else (item,))]
-        if any(not isinstance(number, int) or number < 1 for number in flat):
-            raise self.refusal(name, "expected whole numbers above 0")
+        if not all(map(_is_size, flat)):
+            raise self.refusal(name, f"expected whole numbers above 0, {LARGEST_SIZE:,} at most")
         return found
 
     def refusal(self, name: str, expected: str) -> DataError:
         came = repr(self.entries[name]) if name in self.entries else "missing"
+        came = came if len(came) <= MOST_TOLD else f"{came[:MOST_TOLD]}..."
         return DataError(f"{self.file}: {name} is {came}; {expected}")
+
+
+def _is_size(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 1 <= value <= LARGEST_SIZE
 
 
 def _shape(settings: _Settings) -> HifiganShape:
@@ -139,7 +149,7 @@ def _shape(settings: _Settings) -> HifiganShape:
     for name, own in (("resblock_kernel_sizes", shape.kernels), ("resblock_dilation_sizes", shape.dilations)):
         if settings.numbers(name) != own:
             raise settings.refusal(name, f"only {own} is read with this resblock")
-    product = int(torch.tensor(strides).prod())
+    product = math.prod(strides)
     if product != hop:
         raise settings.refusal("hop_size", f"expected the product of upsample_rates, {product}")
     return replace(shape, channels=settings.number("upsample_initial_channel"), strides=strides)
@@ -183,6 +193,14 @@ def _options(shape: HifiganShape, spec: MelSpec) -> tuple[str, dict[str, Any]]:
     front |= {"mel_window": spec.window, "mel_range_hz": (spec.fmin_hz, spec.highest_hz)}
     segment = max(1, round(8192 / spec.hop)) * spec.hop
     return f"hifigan-v{version}", options | front | {"segment": segment}
+
+
+def _checked_options(options: dict[str, Any], about: Path) -> AudioConfig:
+    try:
+        return AudioConfig(**options)
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise DataError(f"{about}: its network is not possible here ({said})") from error
 
 
 def _published(checkpoint: Path) -> dict[str, Tensor]:

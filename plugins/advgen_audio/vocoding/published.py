@@ -55,7 +55,9 @@ def fitting(published: Mapping[str, Tensor], own: Mapping[str, Tensor], where: s
     ]
     if any(problems):
         raise DataError(f"{where} does not fit {what}: {'; '.join(filter(None, problems))}")
-    bad = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if odd := [f"{name} is {tensor.dtype}" for name, tensor in tensors.items() if not tensor.dtype.is_floating_point]:
+        raise DataError(f"{where}: {_some('of another type than numbers with a point', odd)}")
+    bad = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor.float()).all())]
     if bad:
         raise DataError(f"{where}: {_some('not finite', bad)}")
     return {names[name]: tensor.float() for name, tensor in tensors.items()}
