@@ -11,10 +11,12 @@ from typing import Any
 
 from advgen.errors import ConfigError
 
-MOST_BYTES = 2**20
+MOST_BYTES = 2**18
 DEEPEST = 32
-MOST_PARSED = 16 * 2**20
+MOST_PARSED = 2**21
 """Characters that are parsed again to find the lines of keys; beyond it, messages name no line."""
+LONG_KEY = re.compile(rf"""(?<![\w-])(?:(?:"[^"\n]*"|'[^'\n]*'|[\w-]++)[ \t]*\.[ \t]*){{{2 * DEEPEST}}}""")
+"""Keys of very many parts, at which the parser of the standard library takes time by their square."""
 KeyPath = tuple[str | int, ...]
 Place = Callable[[KeyPath], str]
 
@@ -55,14 +57,17 @@ def read_text(text: str, name: str) -> tuple[dict[str, Any], Place]:
     """The same for text that is already read; ``name`` is what messages call it."""
     if len(text) > MOST_BYTES:
         raise ConfigError(f"{name} has more than {MOST_BYTES} characters; expected the options of a run")
+    too_deep = f"{name} is nested too deeply, expected at most {DEEPEST} levels"
+    if LONG_KEY.search(text):
+        raise ConfigError(too_deep)
     try:
         tree = tomllib.loads(text)
     except RecursionError as error:
-        raise ConfigError(f"{name} is nested too deeply, expected at most {DEEPEST} levels") from error
+        raise ConfigError(too_deep) from error
     except ValueError as error:  # numbers of very many digits raise a plain one
         raise ConfigError(f"{name} is not valid TOML: {error}") from error
     if _is_deep(tree):
-        raise ConfigError(f"{name} is nested too deeply, expected at most {DEEPEST} levels")
+        raise ConfigError(too_deep)
     lines = key_lines(text)
 
     def place(path: KeyPath) -> str:
