@@ -23,18 +23,20 @@ LARGEST_SHARE = 0.95
 WAY_OUT = f"set {VARIABLE} to a larger number of GiB if you trust the data"
 
 
-def most_unpacked(num_bytes: int, times: int = MOST_TIMES, largest: int = LARGEST_LIMIT) -> int:
+def most_unpacked(
+    num_bytes: int, times: int = MOST_TIMES, *, smallest: int = SMALLEST_LIMIT, largest: int = LARGEST_LIMIT
+) -> int:
     """Return how many bytes so many bytes of files may unpack to.
 
-    That is ``times`` as many, but always 1 GiB and never above ``largest``. The variable ``ADVGEN_MAX_UNPACKED_GIB`` sets
-    another limit for all files.
+    That is ``times`` as many, but always ``smallest`` and never above ``largest``. The variable ``ADVGEN_MAX_UNPACKED_GIB``
+    sets another limit for all files.
 
     Raises:
         ConfigError: if the variable is not a number above 0.
     """
     chosen = os.environ.get(VARIABLE, "").strip()
     if not chosen:
-        return min(largest, max(SMALLEST_LIMIT, times * num_bytes))
+        return min(largest, max(smallest, times * num_bytes))
     try:
         gibibytes = float(chosen)
     except ValueError:

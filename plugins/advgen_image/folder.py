@@ -92,7 +92,7 @@ def _refuse_too_many(bad: list[str], max_bad: int, place: str, num_good: int) ->
 def _refuse_bombs(items: Sequence[Item], decoded: int, place: str) -> None:
     """Refuse small files that decode to very much, before memory or disk is taken for it."""
     encoded = sum(item.state()[0] for item in items)
-    if decoded > (most := most_unpacked(encoded, MOST_TIMES, ANY)):
+    if decoded > (most := most_unpacked(encoded, MOST_TIMES, largest=ANY)):
         raise DataError(
             f"images in {place} decode to {size_text(decoded)}, too much for files of {size_text(encoded)} (limit "
             f"{size_text(most)}); set smaller options.image_height and options.image_width, or set ADVGEN_MAX_UNPACKED_GIB to "

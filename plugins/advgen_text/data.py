@@ -20,9 +20,9 @@ from .cache import through_cache
 from .config import SampleReading, TextConfig
 from .facts import MOST_PROMPTS
 from .origins import find_origin
-from .reading import Line, Notes
+from .reading import Line, Notes, small_text
 from .store import MOST_TOKENS, Arrays, Encoded, RowWriter, TextSource
-from .tokenizer import Tokenizer, join_words
+from .tokenizer import MOST_JSON_BYTES, Tokenizer, join_words
 
 SPLITS = ("train", "validation", "test")
 BLOCK_LINES = 4096
@@ -130,7 +130,7 @@ def learn(lines: Iterable[str], config: TextConfig) -> Tokenizer:
     deque(lines, maxlen=0)
     file = user_path(config.pretrained) / "tokenizer.json"
     try:
-        found = Tokenizer(file.read_text(encoding="utf-8"))
+        found = Tokenizer(small_text(file, MOST_JSON_BYTES))
     except Exception as error:  # the package raises nothing narrower
         raise DataError(f"{file} cannot be read as a tokenizer: {error}") from error
     if len(found) > MOST_TOKENS:

@@ -21,9 +21,11 @@ from .config import TextSampling
 from .generators import Choose, Writer, inverse_draw
 from .generators.base import drawn_mask
 from .generators.drawing import NEVER
-from .reading import is_whole
+from .reading import is_whole, small_text
 from .tokenizer import BOS, EOS, PAD, Tokenizer
 from .watermark import Watermark
+
+MOST_PROMPT_BYTES = 64 * 2**20
 
 
 def chooser(options: TextSampling) -> Choose:
@@ -190,13 +192,15 @@ def _warn_of(unknown: Mapping[str, None]) -> None:
 
 def _lines(file: Path) -> list[str]:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = small_text(file, MOST_PROMPT_BYTES, "utf-8-sig")
     except UnicodeDecodeError as error:
         before = error.object[: error.start].split(b"\n")
         where = f"line {len(before)} is not UTF-8 at byte {len(before[-1]) + 1} of the line"
         raise DataError(f"--prompts {file} {where}; convert the file to UTF-8") from error
     except OSError as error:
         raise DataError(f"--prompts {file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"--prompts {file} cannot be read: {error}; expected a prompt on each line") from error
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         raise DataError(f"--prompts {file} holds no prompt; expected one on each line")

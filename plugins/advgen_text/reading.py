@@ -100,6 +100,20 @@ class Notes:
         return (*self.bad, *([shared] if self.num_shared else []), *([empty] if self.num_empty else []))
 
 
+def small_text(file: Path, most_bytes: int, encoding: str = "utf-8") -> str:
+    """Read a whole file, of limited size.
+
+    Raises:
+        OSError: if the system refuses.
+        ValueError: if it is larger, or not in this encoding.
+    """
+    with file.open("rb") as stream:
+        content = stream.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise ValueError(f"it has more than {most_bytes} bytes")
+    return content.decode(encoding)
+
+
 def find_files(path: Path) -> list[Path]:
     """The file, or a folder's files in order of name.
 

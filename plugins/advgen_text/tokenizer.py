@@ -26,6 +26,31 @@ _BEFORE_MARK = re.compile(r" ([.,!?;:%)\]])")
 _AFTER_MARK = re.compile(r"([(\[$#]) ")
 
 
+TRIAL = "A word, 2 words."
+MOST_TRIAL_TOKENS = 4096
+# Vocabularies of a quarter of a million pieces take 20 MiB.
+MOST_JSON_BYTES = 64 * 2**20
+
+
+def _usable(text: str) -> tk.Tokenizer:
+    """Read a tokenizer and try it on a few words: some settings end in a panic of the library, others multiply the text.
+
+    Raises:
+        ValueError: if it is not usable; the library raises others for JSON that is wrong.
+    """
+    try:
+        found = tk.Tokenizer.from_str(text)
+        found.no_padding()
+        num_tokens = len(found.encode(TRIAL).ids)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # which is no Exception
+            raise
+        raise ValueError(f"its settings make the package tokenizers fail ({error})") from error
+    if num_tokens > MOST_TRIAL_TOKENS:
+        raise ValueError(f"it makes {num_tokens} tokens of {len(TRIAL)} characters")
+    return found
+
+
 class Tokenizer:
     """Words, byte-pair pieces, characters or bytes, with <pad> 0, <bos> 1, <eos> 2 and <unk> 3.
 
@@ -34,7 +59,7 @@ class Tokenizer:
     """
 
     def __init__(self, text: str) -> None:
-        self._inner = tk.Tokenizer.from_str(text)
+        self._inner = _usable(text)
         # Data that spells out "<pad>" is text like any other.
         self._inner.encode_special_tokens = True
         self._inner.no_truncation()

@@ -12,6 +12,12 @@ from typing import Any
 from advgen.errors import ConfigError
 from advgen.terminal import visible, visible_json
 
+MOST_BYTES = 2**18
+DEEPEST = 32
+MOST_PARSED = 2**21
+"""Characters that are parsed again to find the lines of keys; beyond it, messages name no line."""
+LONG_KEY = re.compile(rf"""(?<![\w-])(?:(?:"[^"\n]*"|'[^'\n]*'|[\w-]++)[ \t]*\.[ \t]*){{{2 * DEEPEST}}}""")
+"""Keys of very many parts, at which the parser of the standard library takes time by their square."""
 KeyPath = tuple[str | int, ...]
 Place = Callable[[KeyPath], str]
 
@@ -36,20 +42,33 @@ def read_file(path: Path) -> tuple[dict[str, Any], Place]:
         ConfigError: where it cannot be read or is not TOML.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
+        text = content[:MOST_BYTES].decode(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"config file {path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except OSError as error:
         raise ConfigError(f"config file {path} cannot be read: {error.strerror or error}") from error
+    if len(content) > MOST_BYTES:
+        raise ConfigError(f"config file {path} has more than {MOST_BYTES} bytes; expected the options of a run")
     return read_text(text, str(path))
 
 
 def read_text(text: str, name: str) -> tuple[dict[str, Any], Place]:
     """The same for text that is already read; ``name`` is what messages call it."""
+    if len(text) > MOST_BYTES:
+        raise ConfigError(f"{name} has more than {MOST_BYTES} characters; expected the options of a run")
+    too_deep = f"{name} is nested too deeply, expected at most {DEEPEST} levels"
+    if LONG_KEY.search(text):
+        raise ConfigError(too_deep)
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise ConfigError(too_deep) from error
+    except ValueError as error:  # numbers of very many digits raise a plain one
         raise ConfigError(f"{name} is not valid TOML: {error}") from error
+    if _is_deep(tree):
+        raise ConfigError(too_deep)
     lines = key_lines(text)
 
     def place(path: KeyPath) -> str:
@@ -61,13 +80,23 @@ def read_text(text: str, name: str) -> tuple[dict[str, Any], Place]:
     return tree, place
 
 
+def _is_deep(tree: Any) -> bool:
+    level = [tree]
+    for _ in range(DEEPEST):
+        inner = [list(node.values()) if isinstance(node, dict) else node for node in level]
+        level = [value for values in inner for value in values if isinstance(value, dict | list)]
+        if not level:
+            return False
+    return True
+
+
 def key_lines(text: str) -> dict[KeyPath, int]:
     """The line (from 1) of every key and header of a valid TOML text."""
     found: dict[KeyPath, int] = {}
     counts: dict[KeyPath, int] = {}
     header: KeyPath = ()
-    lines, index = text.splitlines(), 0
-    while index < len(lines):
+    lines, index, num_parsed = text.splitlines(), 0, 0
+    while index < len(lines) and num_parsed < MOST_PARSED:
         number, line = index + 1, lines[index].strip()
         index += 1
         if not line or line.startswith("#"):
@@ -80,7 +109,9 @@ def key_lines(text: str) -> dict[KeyPath, int]:
         statement = line
         while (entry := _try_parse(statement)) is None and index < len(lines):  # a value over several lines
             statement += "\n" + lines[index]
-            index += 1
+            index, num_parsed = index + 1, num_parsed + len(statement)
+            if num_parsed > MOST_PARSED:
+                return found
         for path in _paths(entry or {}):
             found.setdefault(header + path, number)
     return found
@@ -107,7 +138,7 @@ def _header(line: str, counts: dict[KeyPath, int]) -> KeyPath:
 def _try_parse(statement: str) -> dict[str, Any] | None:
     try:
         return tomllib.loads(statement)
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return None
 
 

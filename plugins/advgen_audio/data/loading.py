@@ -22,19 +22,22 @@ from advgen import (
     cache_folder,
     class_notes,
     content_hash,
+    free_bytes,
     is_manifest,
+    most_unpacked,
     replace_file,
+    size_text,
     split_indices,
 )
 from advgen_audio.config import AudioConfig
-from advgen_audio.data.decoding import SILENT_PEAK, read_channels, silence
+from advgen_audio.data.decoding import SAMPLE_BYTES, SILENT_PEAK, read_channels, resampled, silence
 from advgen_audio.data.scanning import Rejects, SoundFile, scan
-from advgen_audio.torchaudio_parts import resample
 
 MAX_AUTO_LENGTH = 16384
 MAX_MEMORY_BYTES = 512 * 2**20
 MAX_HASHED_BYTES = 512 * 2**20
 PEAK = 0.95
+ANY = 2**63 - 1
 
 
 class ClipSource:
@@ -106,7 +109,7 @@ def load_clip(file: SoundFile, rate_hz: int, normalise: bool) -> Tensor:
     clip = channels.mean(1)
     if float(clip.abs().max()) < SILENT_PEAK:
         raise ValueError(silence(channels.shape[1]))
-    clip = resample(clip, own_rate_hz, rate_hz)
+    clip = resampled(clip, own_rate_hz, rate_hz, file.path.stat().st_size)
     return clip * (PEAK / clip.abs().max().clamp_min(SILENT_PEAK)) if normalise else clip.clamp(-1, 1)
 
 
@@ -160,6 +163,7 @@ def load_folder(config: AudioConfig, request: DataRequest) -> LoadedFolder:
     rate_hz = config.sample_rate_hz or common_rate(files)
     mark = fingerprint(folder, files)
     total = sum(file.num_frames * rate_hz / file.rate_hz for file in files)
+    _refuse_bombs(folder, files, int(total) * SAMPLE_BYTES)
     kept = Kept()
     clips = _usable_clips(files, rate_hz, config, rejects, kept)
     samples: Any
@@ -177,6 +181,22 @@ def load_folder(config: AudioConfig, request: DataRequest) -> LoadedFolder:
     names, named = tuple(file.name for file in kept.files), tuple(file.split for file in kept.files)
     notes = class_notes([file.label for file in kept.files], names, "clips") if config.conditional else ()
     return LoadedFolder(source, names, named, classes, rate_hz, mark, tuple(rejects.reasons), notes)
+
+
+def _refuse_bombs(folder: Path, files: Sequence[SoundFile], decoded: int) -> None:
+    """Refuse small files that decode to very much, before memory or disk is taken for it."""
+    encoded = sum(path.stat().st_size for path in {file.path for file in files})
+    most, room = most_unpacked(encoded, largest=ANY), free_bytes(cache_folder())
+    if decoded > most:
+        raise DataError(
+            f"{folder} decodes to {size_text(decoded)}, too much for files of {size_text(encoded)} (limit {size_text(most)}); "
+            "take parts of it away, or set ADVGEN_MAX_UNPACKED_GIB to a larger number of GiB if you trust it"
+        )
+    if decoded > max(MAX_MEMORY_BYTES, room):
+        raise DataError(
+            f"decoded sound takes {size_text(decoded)} and {cache_folder()} has room for {size_text(room)}; make room there, "
+            "or set XDG_CACHE_HOME to another place"
+        )
 
 
 def _usable_clips(

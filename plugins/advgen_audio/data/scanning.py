@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import soundfile
-
 from advgen import DataError, ManifestRow, is_manifest, read_manifest, sorted_paths
 from advgen_audio.config import AudioConfig
-from advgen_audio.data.decoding import unreadable
+from advgen_audio.data.decoding import header_of
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 # A list's times are often rounded to hundredths.
@@ -99,9 +97,9 @@ def rows(place: Path, config: AudioConfig, rejects: Rejects) -> Iterator[Manifes
 def look_at(row: ManifestRow, config: AudioConfig, rejects: Rejects) -> SoundFile | None:
     """A clip's header, or None where it cannot be used, which ``rejects`` is told."""
     try:
-        info = soundfile.info(row.path)
-    except (RuntimeError, OSError) as error:
-        rejects.add(row.name, unreadable(row.path, error))
+        info = header_of(row.path)
+    except ValueError as error:
+        rejects.add(row.name, str(error))
         return None
     label, problem = row.label, _problem(row, info.frames, info.samplerate)
     if label is None and config.label_pattern is not None:

@@ -17,11 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from advgen import ConfigError, DataError, sorted_paths
-from advgen_audio.data.decoding import read_channels
+from advgen_audio.data.decoding import read_channels, resampled
 from advgen_audio.data.files import DEFAULT_FORMAT, FORMATS, SoundWriter
 from advgen_audio.data.scanning import SUFFIXES
 from advgen_audio.spectra.front_ends import MelMismatchError, MelSpec, MelSpectrogram, require_same
-from advgen_audio.torchaudio_parts import resample
 from advgen_audio.vocoders import Vocoder, stream
 
 MEL_SUFFIXES = (".npy", ".safetensors")
@@ -64,9 +63,9 @@ def read_sound(path: Path, rate_hz: int) -> Tensor:
     """
     try:
         channels, own_rate_hz = read_channels(path)
+        return resampled(channels.mean(1), own_rate_hz, rate_hz, path.stat().st_size)
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
-    return resample(channels.mean(1), own_rate_hz, rate_hz)
 
 
 def read_mel(path: Path, spec: MelSpec) -> Tensor:
@@ -93,9 +92,12 @@ def read_mel(path: Path, spec: MelSpec) -> Tensor:
 def _load_array(path: Path) -> tuple[Tensor, dict[str, object] | None]:
     beside = path.with_suffix(".json")
     try:
-        values = torch.from_numpy(np.load(path, allow_pickle=False))
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped, so that a shape that lies allocates nothing
+        if not isinstance(mapped, np.memmap):
+            raise ValueError("it is an archive of arrays")
+        values = torch.from_numpy(np.array(mapped))
         return values, json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else None
-    except (OSError, ValueError, TypeError, EOFError) as error:
+    except (OSError, ValueError, TypeError, EOFError, OverflowError, RecursionError) as error:
         raise DataError(f"{path}: not readable as an array ({error}); expected floats (M, F)") from error
 
 
