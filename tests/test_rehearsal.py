@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advgen import Discriminator, Verdict
+from advgen import Discriminator, Modality, Mode, Verdict
 from advgen.config.load import load_config
 from advgen.errors import ConfigError, ContractError
 from advgen.registry import find_plugin
@@ -146,3 +146,45 @@ def test_what_an_estimator_reads_of_a_sample_is_looked_at_before_the_run(
 def test_a_cost_that_no_term_makes_is_refused_before_the_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"auxiliary.mel: this plugin has no such term; known: likelihood, size, level"):
         setup_of(str(planted(tmp_path)), None, "auxiliary.mel=1.0")
+
+
+class Mixed:
+    """What several modalities of a plugin may share."""
+
+    def noise(self, num_samples: int, generator: torch.Generator, *, mode: Mode = "values") -> Tensor:
+        return torch.randn(num_samples + 1, 2, generator=generator)
+
+
+class Halves(Modality[Any]):
+    def noise(self, num_samples: int, generator: torch.Generator, *, mode: Mode = "values") -> Tensor:
+        return torch.randn(2, 2, generator=generator)
+
+
+class Wholes(Halves):
+    def noise(self, num_samples: int, generator: torch.Generator, *, mode: Mode = "values") -> Tensor:
+        return super().noise(2, generator, mode=mode)[:1]
+
+
+def without_abstract_methods(kind: type[Modality[Any]]) -> Modality[Any]:
+    kind.__abstractmethods__ = frozenset()
+    return kind(None, {})
+
+
+def test_a_method_that_is_mixed_in_is_checked_as_one_of_the_class() -> None:
+    modality = without_abstract_methods(type("Joined", (Mixed, Modality), {}))
+    with pytest.raises(ContractError, match=r"Joined.noise \(.*:\d+\) returned float32 \(5, 2\), expected \(4, ...\)"):
+        modality.noise(4, torch.Generator())
+
+
+def test_a_method_that_calls_its_parents_is_checked_after_it() -> None:
+    modality = without_abstract_methods(Wholes)
+    with pytest.raises(ContractError, match=r"Wholes.noise \(.*:\d+\) returned float32 \(1, 2\), expected \(2, ...\)"):
+        modality.noise(2, torch.Generator())
+
+
+def test_a_method_is_checked_at_its_first_call_in_each_mode_and_not_again() -> None:
+    modality = without_abstract_methods(Halves)
+    assert len(modality.noise(2, torch.Generator())) == 2
+    assert len(modality.noise(7, torch.Generator())) == 2
+    with pytest.raises(ContractError, match=r"Halves.noise .* expected \(7, ...\)"):
+        modality.noise(7, torch.Generator(), mode="relaxed")

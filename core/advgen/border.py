@@ -1,7 +1,8 @@
 """The border between core and plugins: signatures are checked before a class is used, returned values when they come in.
 
 A method of a contract says with ``returns`` how its value is checked. Sub-classes get the check with the method, so it holds
-for every command and every caller. Methods that a step calls are checked once per object and mode: a step pays nothing.
+for every command and every caller. Methods that a step calls are checked once per object and mode: later calls pay for a look
+into a set.
 """
 
 from __future__ import annotations
@@ -52,10 +53,11 @@ class Contract:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        for name, member in list(vars(cls).items()):
-            inherited = (vars(base).get(name) for base in cls.__mro__[1:])
-            declared = next((each for each in inherited if _rule(each) is not None), None)
-            if declared is None or _rule(member) is not None:
+        for name, declared in vars(_base(cls)).items():
+            owner = next(each for each in cls.__mro__ if name in vars(each))
+            member = vars(owner)[name]
+            # A method of another class than these, mixed in, has no check yet.
+            if _rule(declared) is None or member is declared or (owner is not cls and issubclass(owner, Contract)):
                 continue
             if isinstance(member, classmethod):
                 setattr(cls, name, classmethod(_checked(member.__func__, name, declared)))
