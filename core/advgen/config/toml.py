@@ -14,10 +14,12 @@ from advgen.terminal import visible, visible_json
 
 MOST_BYTES = 2**18
 DEEPEST = 32
-MOST_PARSED = 2**21
+MOST_PARSED = 2**19
 """Characters that are parsed again to find the lines of keys; beyond it, messages name no line."""
 LONG_KEY = re.compile(rf"""(?<![\w-])(?:(?:"[^"\n]*"|'[^'\n]*'|[\w-]++)[ \t]*\.[ \t]*){{{2 * DEEPEST}}}""")
 """Keys of very many parts, at which the parser of the standard library takes time by their square."""
+VALUE_ENDS = ("]", '"""', "'''")
+"""A value over several lines ends in a line that has one of these."""
 KeyPath = tuple[str | int, ...]
 Place = Callable[[KeyPath], str]
 
@@ -106,12 +108,12 @@ def key_lines(text: str) -> dict[KeyPath, int]:
             found.setdefault(header[:-1] if isinstance(header[-1], int) else header, number)
             found.setdefault(header, number)
             continue
-        statement = line
-        while (entry := _try_parse(statement)) is None and index < len(lines):  # a value over several lines
-            statement += "\n" + lines[index]
-            index, num_parsed = index + 1, num_parsed + len(statement)
-            if num_parsed > MOST_PARSED:
-                return found
+        entry, statement = _try_parse(line), [line]
+        while entry is None and index < len(lines) and num_parsed < MOST_PARSED:  # a value over several lines
+            statement.append(lines[index])
+            index += 1
+            if any(mark in statement[-1] for mark in VALUE_ENDS):
+                entry, num_parsed = _try_parse(whole := "\n".join(statement)), num_parsed + len(whole)
         for path in _paths(entry or {}):
             found.setdefault(header + path, number)
     return found

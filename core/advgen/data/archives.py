@@ -6,7 +6,6 @@ Only plain files are taken out, and only below the target. Limits on bytes, file
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
 import tempfile
@@ -25,7 +24,6 @@ from advgen.data.members import (
     open_zip,
     refuse,
     refuse_many,
-    step_of,
     tar_members,
     zip_members,
 )
@@ -73,12 +71,7 @@ class ZipFolder:
 
     def open(self, name: str) -> IO[bytes]:
         """Open one file, seekable; damage raises on reading. It never gives more bytes than ``files`` says."""
-        info = self.files[name]
-        stream = self._whole.open(info)
-        if step_of(info) == BLOCK:
-            return stream
-        with stream:
-            return io.BytesIO(b"".join(iter(lambda: stream.read(step_of(info)), b"")))
+        return self._whole.open(self.files[name])
 
 
 def _common_folder(places: list[Path]) -> Path:
@@ -183,7 +176,7 @@ def _make_folders(folder: Path, archive: Path, name: str) -> int:
 def _write(member: Member, path: Path, archive: Path) -> None:
     num_bytes = 0
     with path.open("xb") as out:
-        while block := member.stream.read(member.step):
+        while block := member.stream.read(BLOCK):
             num_bytes += len(block)
             out.write(block)
     if num_bytes != member.num_bytes:

@@ -28,8 +28,10 @@ LONGEST_NAME = 1024
 LONGEST_PART = 255
 DEEPEST = 64
 BLOCK = 2**20
-STEP = 4096
-"""Bytes that are read at once of members under bzip2 or LZMA. Python unpacks them without a limit, to 100 MiB at most."""
+TAR_BLOCK = 2**16
+SLACK_BYTES = 4096
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Members under other methods are unpacked by Python without a limit: forty bytes under bzip2 can be fifty megabytes."""
 LARGEST_DIRECTORY = 512 * 2**20
 LARGEST_HEADER = 2**20
 XZ_MEMORY = 512 * 2**20
@@ -54,14 +56,12 @@ class Member:
     Args:
         place: below the folder to unpack to.
         num_bytes: its size as its header says; ``stream`` never gives more.
-        step: how many bytes to read at once.
     """
 
     name: str
     place: Path
     num_bytes: int
     stream: IO[bytes]
-    step: int = BLOCK
 
 
 @dataclass(frozen=True)
@@ -223,16 +223,13 @@ def _refuse_overlap(whole: zipfile.ZipFile, infos: Iterable[zipfile.ZipInfo], ar
 def _refuse_lie(info: zipfile.ZipInfo, archive: Path) -> None:
     if info.flag_bits & ENCRYPTED:
         refuse(archive, info.filename, "is encrypted")
+    if info.compress_type not in METHODS:
+        refuse(archive, info.filename, f"is packed by method {info.compress_type}, expected deflate or none")
     own, packed = info.file_size, info.compress_size
     if info.compress_type == zipfile.ZIP_STORED and own != packed:
         refuse(archive, info.filename, f"says that it has {own} bytes and {packed} bytes")
-    if info.compress_type == zipfile.ZIP_DEFLATED and own > DEFLATE_TIMES * packed + STEP:
+    if info.compress_type == zipfile.ZIP_DEFLATED and own > DEFLATE_TIMES * packed + SLACK_BYTES:
         refuse(archive, info.filename, f"says that {packed} bytes unpack to {own}, which cannot be")
-
-
-def step_of(info: zipfile.ZipInfo) -> int:
-    """Return how many bytes of a member to read at once, so that memory stays bounded."""
-    return BLOCK if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else STEP
 
 
 def zip_members(archive: Path, budget: Budget) -> Iterator[Member]:
@@ -246,7 +243,7 @@ def zip_members(archive: Path, budget: Budget) -> Iterator[Member]:
         budget.check(sum(info.file_size for info in placed.values()))
         for place, info in placed.items():
             with whole.open(info) as stream:
-                yield Member(info.filename, place, info.file_size, stream, step_of(info))
+                yield Member(info.filename, place, info.file_size, stream)
 
 
 # Tar archives
@@ -351,7 +348,7 @@ def tar_members(archive: Path, budget: Budget) -> Iterator[Member]:
     with archive.open("rb") as file:
         stream = cast(IO[bytes], _Counted(_unpacking(file), budget))
         try:
-            with _Tar.open(fileobj=stream, mode="r|", bufsize=STEP * 16) as whole:
+            with _Tar.open(fileobj=stream, mode="r|", bufsize=TAR_BLOCK) as whole:
                 while (info := whole.next()) is not None:
                     whole.members = []  # type: ignore[attr-defined]  # else every header stays in memory
                     num_seen += 1
@@ -362,6 +359,8 @@ def tar_members(archive: Path, budget: Budget) -> Iterator[Member]:
                         raise _Unfit(info.name, "is a link or device")
                     if info.isdir() or (place := safe_place(info.name, archive)) is None:
                         continue
+                    if info.size < 0:
+                        raise tarfile.ReadError(f"a member of {info.size} bytes")
                     num_bytes += info.size
                     budget.check(num_bytes)
                     with cast(IO[bytes], whole.extractfile(info)) as content:
