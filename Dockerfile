@@ -1,7 +1,7 @@
 # An image with advgen and the tested set of packages. It was written without Docker at hand and has not been built yet.
 #
 #   docker build -t advgen .                                                                  # torch with CUDA 13, CPU too
-#   docker build -t advgen --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu .     # CPU only, gigabytes smaller
+#   docker build -t advgen --build-arg TORCH_INDEX=INDEX .       # with the index of CPU builds that torch's installation page names
 #   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" advgen train --plugin audio
 #   docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/work" advgen train --plugin image    # NVIDIA Container Toolkit
 FROM python:3.13-slim
