@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from advgen.blame import with_blame
-from advgen.config.load import Resolved, load_config, to_toml
+from advgen.config.load import Resolved, load_config, options_of, to_toml
 from advgen.contracts import Corpus, Modality
 from advgen.data.datasets import is_address, names_set, whole_path
 from advgen.errors import CheckpointError, ConfigError, GenError
@@ -27,7 +27,7 @@ from advgen.runs.checkpoint import optimizer_fault, unpack_optimizer
 from advgen.runs.ending import note_end, note_failure, note_start
 from advgen.runs.folder import environment, write_text, writing
 from advgen.runs.plugin import find_run_plugin
-from advgen.sampling import LoadedRun, load_run, refuse_imported
+from advgen.sampling import LoadedRun, load_run, refuse_imported, suits
 from advgen.setup import Setup, build, start_anew
 from advgen.state import require_parts, unpack
 from advgen.tensor_files import Stored, TensorFile
@@ -130,6 +130,8 @@ def resume(
     record, about = find_run_plugin(folder, plugin), folder.read_json("run.json")
     refuse_imported(folder)
     imports = import_requirements(record)
+    with suits(folder.path, record):
+        options_of(record, config)
     saved: list[tuple[dict[str, Stored], dict[str, Any], list[str]]] = []
 
     def read_checkpoint(modality: Modality[Any], corpus: Corpus) -> None:
@@ -138,7 +140,8 @@ def resume(
                 f"the data of {folder.path} has changed since it was started; "
                 f"start anew with: {start_anew(record, config.data.path or 'DATA', str(folder.path))}"
             )
-        saved.append(checkpoint.load_newest(folder.checkpoints, lambda files: require_parts(modality, files)))
+        with suits(folder.path, record):
+            saved.append(checkpoint.load_newest(folder.checkpoints, lambda files: require_parts(modality, files)))
 
     setup = build(record, config, world, before=read_checkpoint)
     ((parts, manifest, problems),) = saved

@@ -167,10 +167,10 @@ def open_modality(path: Path | str, plugin: str | None = None) -> tuple[RunConfi
     else:
         folder = RunFolder.existing(path)
         config, facts = folder.config(), folder.read_json("facts.json")
-    kind, options = modality_class(record), options_of(record, config)
+    kind = modality_class(record)
     with suits(Path(path), record):
         _check_classes(facts)
-        return config, record, kind(options, facts)
+        return config, record, kind(options_of(record, config), facts)
 
 
 def _check_classes(facts: Mapping[str, Any]) -> None:
@@ -203,8 +203,11 @@ def suits(path: Path, record: PluginRecord) -> Iterator[None]:
     """
     try:
         yield
-    except GenError:
-        raise
+    except GenError as error:
+        absent = error.__cause__ is not None and not isinstance(error.__cause__, ValueError)  # such as a package
+        if absent or not isinstance(error, ConfigError | DataError):
+            raise
+        raise CheckpointError(f"{path}: {error}") from error
     except Exception as error:  # a plugin that meets unlikely facts may raise any
         raise CheckpointError(
             f"{path}: plugin {record.name} can make nothing of its facts and configuration ({reason(error)}); the folder is "

@@ -23,7 +23,7 @@ SPARE_BYTES = 256 * 2**20
 """Memory of a network for tables that are not in its file, such as windows of transforms."""
 MOST_TIMES = 16
 """How many times the bytes of its file making a network may ask for, what is thrown away at once included."""
-SPARE_TENSORS = 10_000
+SPARE_TENSORS = 2_000
 """Tensors of a network that are not in its file: each layer without weights takes kilobytes of Python objects."""
 
 
