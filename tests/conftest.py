@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -46,3 +49,21 @@ def environment(root: Path, *more: Path) -> dict[str, str]:
     """Variables for a child process that runs the checkout."""
     paths = [str(root / "core"), str(root / "plugins"), *map(str, more)]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+@contextmanager
+def peak_below(mebibytes: int) -> Iterator[None]:
+    """Fail if the memory of this process grows by more during a block; not looked at where the system does not tell."""
+    about, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+    def figure(name: str) -> int:
+        return int(about.read_text().split(f"{name}:")[1].split()[0]) // 1024
+
+    if not reset.exists():
+        yield
+        return
+    gc.collect()
+    reset.write_text("5")  # the peak counts from here
+    before = figure("VmRSS")
+    yield
+    assert figure("VmHWM") - before <= mebibytes, f"{figure('VmHWM') - before} MiB"

@@ -24,6 +24,7 @@ from advgen.data.members import (
     open_zip,
     refuse,
     refuse_many,
+    stepwise,
     tar_members,
     zip_members,
 )
@@ -71,7 +72,7 @@ class ZipFolder:
 
     def open(self, name: str) -> IO[bytes]:
         """Open one file, seekable; damage raises on reading. It never gives more bytes than ``files`` says."""
-        return self._whole.open(self.files[name])
+        return stepwise(self._whole.open(self.files[name]))
 
 
 def _common_folder(places: list[Path]) -> Path:

@@ -70,9 +70,12 @@ def named_file(place: Path | str, name: str) -> Path | None:
         roots = [Path(config.HF_DATASETS_CACHE), Path(config.HF_CACHE_HOME)]
     else:
         roots = [place if place.is_dir() else place.parent]
-    found = (roots[0] / name).resolve()
-    inside = any(found.is_relative_to(root.resolve()) for root in roots)
-    return found if inside and found.is_file() else None
+    try:
+        found = (roots[0] / name).resolve()
+        inside = any(found.is_relative_to(root.resolve()) for root in roots)
+        return found if inside and found.is_file() else None
+    except (OSError, ValueError):  # the system takes no such name
+        return None
 
 
 def whole_block(block: Any, place: Path | str) -> Any:
@@ -134,7 +137,8 @@ def _joined(datasets: Any, files: list[Path], split: str) -> Any:
             stream, mark = as_stream(file)
             table = datasets.table.MemoryMappedTable.from_file(str(stream))
         except OSError as error:
-            raise DataError(f"{file} cannot be read, or kept in the cache as a table: {error.strerror or error}") from error
+            told = error.strerror or " ".join(str(error).split())[:300]
+            raise DataError(f"{file} cannot be read, or kept in the cache as a table: {told}") from error
         table.validate()
         parts.append(datasets.Dataset(table, fingerprint=f"{split}-{mark}"))
     return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)

@@ -232,6 +232,46 @@ def _refuse_lie(info: zipfile.ZipInfo, archive: Path) -> None:
         refuse(archive, info.filename, f"says that {packed} bytes unpack to {own}, which cannot be")
 
 
+class _Stepwise(io.RawIOBase):
+    """A member that is read in steps: asked for all of it at once, Python would unpack more than its header says."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Tell that it can be read from any place."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer, from its start."""
+        content = self._stream.read(min(len(buffer), BLOCK))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a place."""
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._stream.tell()
+
+    def close(self) -> None:
+        """Close the member."""
+        if not self.closed:
+            self._stream.close()
+        super().close()
+
+
+def stepwise(stream: IO[bytes]) -> IO[bytes]:
+    """Return a member's stream that takes memory for its bytes only."""
+    return io.BufferedReader(_Stepwise(stream))
+
+
 def zip_members(archive: Path, budget: Budget) -> Iterator[Member]:
     """Yield the files of a zip archive, each open while it is the current one.
 

@@ -103,7 +103,17 @@ def _parquet_batches(file: Path) -> Iterator[Any]:
         about = whole.metadata
         for group in range(about.num_row_groups):
             rows = _rows_at_once(file, about.row_group(group))
-            yield from whole.iter_batches(batch_size=rows, row_groups=[group])
+            for batch in whole.iter_batches(batch_size=rows, row_groups=[group]):
+                yield _decoded(batch)
+
+
+def _decoded(batch: Any) -> Any:
+    """Write out columns whose values stand in a list of their own, such as categories of pandas."""
+    import pyarrow
+
+    columns = [each.dictionary_decode() if pyarrow.types.is_dictionary(each.type) else each for each in batch.columns]
+    fields = [field.with_type(each.type) for field, each in zip(batch.schema, columns, strict=True)]
+    return pyarrow.RecordBatch.from_arrays(columns, schema=pyarrow.schema(fields, batch.schema.metadata))
 
 
 def _check_footer(file: Path) -> None:
@@ -119,10 +129,9 @@ def _check_footer(file: Path) -> None:
 
 def _rows_at_once(file: Path, group: Any) -> int:
     """Return how many rows of a row group to read at once, by the largest value that they can name again and again."""
-    if group.total_byte_size > LARGEST_GROUP or group.total_byte_size < 0:
-        raise DataError(
-            f"{file}: a row group of {group.total_byte_size} bytes, at most {LARGEST_GROUP}; write it in smaller ones"
-        )
+    size = group.total_byte_size
+    if not 0 <= size <= LARGEST_GROUP:
+        raise DataError(f"{file}: a row group of {size} bytes, expected at most {LARGEST_GROUP}; write it in smaller ones")
     largest = 1
     with file.open("rb") as stream:
         for number in range(group.num_columns):
@@ -131,7 +140,7 @@ def _rows_at_once(file: Path, group: Any) -> int:
             stream.seek(min(offset for offset in offsets if offset is not None and offset > 0))
             largest = max(largest, _page_bytes(stream.read(64)))
     if largest > LARGEST_PAGE:
-        raise DataError(f"{file}: a page of {largest} bytes, at most {LARGEST_PAGE}; write it with smaller pages")
+        raise DataError(f"{file}: a page of {largest} bytes, expected at most {LARGEST_PAGE}; write it with smaller pages")
     return max(1, min(MOST_BATCH_ROWS, BATCH_BYTES // largest))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -92,13 +93,28 @@ def read_mel(path: Path, spec: MelSpec) -> Tensor:
 def _load_array(path: Path) -> tuple[Tensor, dict[str, object] | None]:
     beside = path.with_suffix(".json")
     try:
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped, so that a shape that lies allocates nothing
-        if not isinstance(mapped, np.memmap):
-            raise ValueError("it is an archive of arrays")
-        values = torch.from_numpy(np.array(mapped))
+        values = torch.from_numpy(_read_array(path))
         return values, json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else None
-    except (OSError, ValueError, TypeError, EOFError, OverflowError, RecursionError) as error:
-        raise DataError(f"{path}: not readable as an array ({error}); expected floats (M, F)") from error
+    except (OSError, ValueError, TypeError, EOFError, OverflowError, RecursionError, SyntaxError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: not readable as an array ({told}); expected floats (M, F)") from error
+
+
+def _read_array(path: Path) -> np.ndarray:
+    """Read an .npy file, if it holds as many numbers as its header says.
+
+    Raises:
+        OSError, ValueError, EOFError: if it does not.
+    """
+    with path.open("rb") as stream:
+        version = np.lib.format.read_magic(stream)
+        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, by_column, kind = reader(stream)
+        held, said = path.stat().st_size - stream.tell(), math.prod(shape) * kind.itemsize
+        if kind.hasobject or min((0, *shape)) < 0 or held != said:
+            raise ValueError(f"its header says {shape} of {kind}, and {held} bytes follow")
+        values = np.fromfile(stream, kind)
+    return values.reshape(shape, order="F" if by_column else "C")
 
 
 def _load_tensor(path: Path) -> tuple[Tensor, dict[str, object] | None]:
