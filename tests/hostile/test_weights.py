@@ -1,4 +1,4 @@
-"""Checkpoints, runs, exported folders and latents that were changed and sealed again with right hashes: each is refused by name."""
+"""Checkpoints, runs, exports and latents that were changed and sealed again with right hashes: each is refused by name."""
 
 from __future__ import annotations
 
@@ -850,7 +850,7 @@ def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(run: Path) -> N
 
     (run / "facts.json").unlink()
     os.mkfifo(run / "facts.json")
-    assert "not an ordinary file" in refusal(lambda: advgen.load_generator(run))
+    assert "is neither a file nor a folder" in refusal(lambda: advgen.load_generator(run))
     with pytest.raises(ValueError, match="not an ordinary file"):
         read_json(run / "facts.json")
 
