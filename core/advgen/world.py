@@ -102,7 +102,7 @@ class _Sum(torch.autograd.Function):
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of a name: ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` is the first CUDA GPU, else the CPU.
+    """Return the device with a name: ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` is the first CUDA GPU, else the CPU.
 
     Raises:
         ConfigError: if the device is unknown, not supported, or not usable here.
@@ -117,7 +117,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def _refusal(kind: str) -> str:
-    """Say why a device other than a CPU or a CUDA GPU is refused."""
+    """Return the reason to refuse a device that is neither a CPU nor a CUDA GPU."""
     if kind == "mps":
         return "is Apple's GPU, which is not supported: it lacks double precision, and no run was ever tested on it"
     try:
@@ -134,7 +134,7 @@ def _gpu(name: str, index: int | None) -> torch.device:
     """Return a CUDA GPU.
 
     Raises:
-        ConfigError: if it is not there, or cannot be used.
+        ConfigError: if it does not exist, or cannot be used.
     """
     if not torch.backends.cuda.is_built():
         raise ConfigError(f"device {name!r}: this torch was built without CUDA; install one with it, or use --device cpu")

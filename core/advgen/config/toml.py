@@ -15,9 +15,9 @@ from advgen.terminal import visible, visible_json
 MOST_BYTES = 2**18
 DEEPEST = 32
 MOST_PARSED = 2**21
-"""Characters that are parsed again to find the lines of keys; beyond it, messages name no line."""
+"""Largest text, in characters, that is parsed again to find the lines of keys. Messages for longer ones name no line."""
 LONG_KEY = re.compile(rf"""(?<![\w-])(?:(?:"[^"\n]*"|'[^'\n]*'|[\w-]++)[ \t]*\.[ \t]*){{{2 * DEEPEST}}}""")
-"""Keys of very many parts, at which the parser of the standard library takes time by their square."""
+"""Keys with very many parts. The standard library's parser takes time quadratic in their number."""
 KeyPath = tuple[str | int, ...]
 Place = Callable[[KeyPath], str]
 

@@ -54,7 +54,7 @@ def is_address(record: PluginRecord | None, data: str) -> bool:
 
 
 def readers_of(record: PluginRecord | None, address: str) -> list[str]:
-    """Name the plugins that take such an address: of all that work by their qualified names, or of one."""
+    """Name the plugins that take this kind of address: all usable ones by qualified name, or one."""
     scheme, colon, _ = address.partition(":")
     if not colon:
         return []
