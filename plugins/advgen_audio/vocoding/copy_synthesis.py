@@ -92,7 +92,7 @@ def read_mel(path: Path, spec: MelSpec) -> Tensor:
 def _load_array(path: Path) -> tuple[Tensor, dict[str, object] | None]:
     beside = path.with_suffix(".json")
     try:
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped, so that a shape that lies allocates nothing
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped, so that a false shape allocates nothing
         if not isinstance(mapped, np.memmap):
             raise ValueError("it is an archive of arrays")
         values = torch.from_numpy(np.array(mapped))
