@@ -314,10 +314,10 @@ def test_a_cuda_gpu_that_is_not_there_is_named_with_those_that_are(monkeypatch: 
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(ConfigError, match=r"device 'cuda:7': there is no such GPU here, but 2 GPUs, cuda:0 to cuda:1"):
+    with pytest.raises(ConfigError, match=r"device 'cuda:7': this GPU does not exist here; found 2 GPUs, cuda:0 to cuda:1"):
         pick_device("cuda:7")
     monkeypatch.setenv("LOCAL_RANK", "3")
-    with pytest.raises(ConfigError, match=r"device 'cuda:3': there is no such GPU here"):
+    with pytest.raises(ConfigError, match=r"device 'cuda:3': this GPU does not exist here"):
         pick_device("auto")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"device 'cuda:7': torch finds no CUDA GPU or no driver for it here"):
@@ -363,7 +363,7 @@ def test_the_cache_is_below_the_home_folder_on_linux(tmp_path: Path, monkeypatch
 def test_a_home_folder_that_is_not_known_is_told_with_the_way_out(chosen: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os.path, "expanduser", str)  # as it does if nothing is known
     monkeypatch.delenv("XDG_CACHE_HOME") if chosen is None else monkeypatch.setenv("XDG_CACHE_HOME", chosen)
-    with pytest.raises(ConfigError, match=r"no home folder is known here.*set XDG_CACHE_HOME"):
+    with pytest.raises(ConfigError, match=r"no home folder is known.*set XDG_CACHE_HOME"):
         cache_folder()
 
 

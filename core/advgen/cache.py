@@ -24,7 +24,7 @@ def cache_folder() -> Path:
     folder = user_path(chosen) / "advgen" if chosen else _usual_place()
     if folder is None or folder.parts[0].startswith("~"):
         raise ConfigError(
-            "no home folder is known here, so there is no place for the cache; set XDG_CACHE_HOME to a folder of your own"
+            "no home folder is known, so there is no place for the cache; set XDG_CACHE_HOME to a folder that you can write to"
         )
     return folder
 

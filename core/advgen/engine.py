@@ -85,7 +85,7 @@ def _groups(network: nn.Module) -> list[dict[str, Any]]:
         tables = entries if any(isinstance(each, dict) for each in entries) else [{"params": entries}]
         listed = [{**each, "params": _listed(each["params"])} for each in tables]
     except (TypeError, KeyError) as error:
-        expected = "parameters, or tables with params, as torch.optim takes them"
+        expected = "parameters, or tables with params, as for torch.optim"
         raise refusal(own, f"returned {kind_of(given)}, expected {expected}") from error
     groups = [{**each, "params": [one for one in each["params"] if getattr(one, "requires_grad", True)]} for each in listed]
     if not any(each["params"] for each in groups):
@@ -112,7 +112,7 @@ def parameters_kept(players: Iterable[Player]) -> Iterator[None]:
         if changed := [key for key in known | now if known.get(key) != now.get(key)]:
             raise ContractError(
                 f"enter_phase replaced, froze or unfroze {changed[0]} of the {name}, {type(network).__name__}"
-                f"{at(type(network))}, expected values that change in place; freeze parts where the network is made"
+                f"{at(type(network))}, expected only in-place changes of values; freeze parts when the network is made"
             )
 
 

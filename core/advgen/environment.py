@@ -27,8 +27,8 @@ NOT_SHOWN = ("dev",)  # extras of those who change advgen
 PLUGIN_LIMIT_SECONDS = 30.0
 VARIABLES = ("ADVGEN_", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "WORLD_SIZE", "XDG_CACHE_HOME")
 MISMATCH = (
-    "a torchaudio wheel is linked to one torch: install the torchaudio that belongs to this torch, from the same index, for "
-    "the same CUDA or for the CPU. Everything works without it"
+    "a torchaudio wheel is linked to one torch: install the torchaudio for this torch, from the same index, for the same CUDA "
+    "or for the CPU. Everything works without it"
 )
 
 
@@ -137,7 +137,7 @@ def _pair(packages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Say whether torch and torchaudio, which are linked to each other, work together."""
     torch, torchaudio = packages.get("torch", {}), packages.get("torchaudio", {})
     works = torchaudio.get("status") in ("ok", "other version") and torch.get("status") in ("ok", "other version")
-    audio = "with torchaudio" if works else "with its own code, to the same numbers"
+    audio = "with torchaudio" if works else "with its own code and the same numbers"
     return {
         "torch": torch.get("version"),
         "torchaudio": torchaudio.get("version"),
@@ -148,7 +148,7 @@ def _pair(packages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def _cache() -> dict[str, Any]:
     """Report the cache folder and whether it is writable, without creating it."""
-    remedy, folder = "set XDG_CACHE_HOME to a folder of yours", None
+    remedy, folder = "set XDG_CACHE_HOME to a folder that you can write to", None
     try:
         folder = cache_folder()
         place = next(path for path in (folder, *folder.parents) if path.exists())
@@ -202,7 +202,7 @@ def remedies(report: Mapping[str, Any]) -> list[str]:
 
 def _device_text(devices: Mapping[str, Any]) -> str:
     if "failed" in devices:
-        return "unknown, as torch does not load"
+        return "unknown, because torch does not load"
     gpus = ", ".join(f"cuda:{index} {name}" for index, name in enumerate(devices["cuda"]))
     build = f"torch is built for CUDA {devices['cuda_build']}" if devices["cuda_build"] else "torch is built for the CPU"
     apple = "; Apple's GPU (mps) is not used" if devices["mps"] else ""

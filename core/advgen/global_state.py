@@ -21,8 +21,8 @@ from advgen.shared_settings import ENVIRONMENT, FILTERS, OWNERS, SETTINGS, Setti
 
 LONGEST = 40
 MESSAGE = (
-    "warning: %s changed %s when it was imported; put back, as everything in the process shares it. Set such things in the "
-    "code that needs them, and put them back there"
+    "warning: %s changed %s when it was imported; the old value is restored, because the whole process shares it. Change such "
+    "settings only in the code that needs them, and restore them there"
 )
 
 

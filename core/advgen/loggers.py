@@ -91,7 +91,7 @@ def open_loggers(folder: Path, plugin_loggers: list[MakeLogger], warn: Callable[
         if attempt:
             found.append(TensorBoardLogger(folder))
         else:
-            warn(f"tensorboard {attempt.problem}: no events/ are written")
+            warn(f"tensorboard {attempt.problem}: events/ is not written")
     return Loggers([*found, *(_opened(make, folder) for make in plugin_loggers)])
 
 

@@ -66,7 +66,7 @@ def _offers(records: tuple[PluginRecord, ...], paths: tuple[str, ...], switches:
     for record, answer in described:
         if "failed" in answer:
             logging.getLogger("advgen").warning(
-                "warning: plugin %r of %s is left out, as loading it failed: %s; ADVGEN_DISABLE_PLUGINS=%s passes over it",
+                "warning: plugin %r of %s is left out because loading it failed: %s; ADVGEN_DISABLE_PLUGINS=%s skips it",
                 *(record.name, record.origin, answer["failed"], record.name),
             )
     refuse_if_strict([record.as_dict() | _judged(answer) for record, answer in described])

@@ -75,7 +75,7 @@ def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(table) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in table if names.count(name) > 1)
-        raise ValueError(f"the key {told(twice)!r} stands twice in one table")
+        raise ValueError(f"the key {told(twice)!r} appears twice in one table")
     return table
 
 

@@ -83,7 +83,7 @@ def load_installed(qualified_name: str) -> PluginRecord:
     for record in _found():
         if record.qualified_name == qualified_name:
             return _load(record)
-    raise PluginError(f"no plugin {qualified_name!r} is installed; gen plugins list shows those that are")
+    raise PluginError(f"no plugin {qualified_name!r} is installed; gen plugins list shows the installed ones")
 
 
 def find_plugin(name_or_path: str) -> PluginRecord:

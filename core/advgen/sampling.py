@@ -207,8 +207,8 @@ def suits(path: Path, record: PluginRecord) -> Iterator[None]:
         raise
     except Exception as error:  # a plugin may raise anything on unexpected facts
         raise CheckpointError(
-            f"{path}: plugin {record.name} can make nothing of its facts and configuration ({reason(error)}); the folder is "
-            "damaged, or of another version of the plugin"
+            f"{path}: plugin {record.name} cannot use its facts and configuration ({reason(error)}); the folder is damaged, or "
+            "was made by another version of the plugin"
         ) from error
 
 

@@ -119,7 +119,7 @@ def pick_device(name: str) -> torch.device:
 def _refusal(kind: str) -> str:
     """Return the reason to refuse a device that is neither a CPU nor a CUDA GPU."""
     if kind == "mps":
-        return "is Apple's GPU, which is not supported: it lacks double precision, and no run was ever tested on it"
+        return "is Apple's GPU, which is not supported: it lacks double precision, and is untested"
     try:
         with warnings.catch_warnings(action="ignore"):  # torch warns of names that it no longer uses
             torch.device(kind)
@@ -143,7 +143,7 @@ def _gpu(name: str, index: int | None) -> torch.device:
     count = torch.cuda.device_count()
     if index is not None and index >= count:
         there = "one GPU, cuda:0" if count == 1 else f"{count} GPUs, cuda:0 to cuda:{count - 1}"
-        raise ConfigError(f"device {name!r}: there is no such GPU here, but {there}; use one of these, or --device cpu")
+        raise ConfigError(f"device {name!r}: this GPU does not exist here; found {there}; use one of these, or --device cpu")
     device = torch.device("cuda", index) if index is not None else torch.device("cuda")
     try:
         torch.empty(0, device=device)

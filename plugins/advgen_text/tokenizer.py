@@ -47,7 +47,7 @@ def _usable(text: str) -> tk.Tokenizer:
             raise
         raise ValueError(f"its settings make the package tokenizers fail ({error})") from error
     if num_tokens > MOST_TRIAL_TOKENS:
-        raise ValueError(f"it makes {num_tokens} tokens of {len(TRIAL)} characters")
+        raise ValueError(f"it turns {len(TRIAL)} characters into {num_tokens} tokens")
     return found
 
 

@@ -131,7 +131,7 @@ def _row(file: Path, entries: Mapping[str, Any], inside: Path | None) -> Manifes
         raise ValueError("has no path")
     path = _place(file.parent, written)
     if inside is not None and not path.resolve().is_relative_to(inside):
-        raise ValueError(f"names {written[:200]}, which is outside of the archive that the list came in")
+        raise ValueError(f"names {written[:200]}, which is outside of the archive that holds the list")
     if not path.is_file():
         raise ValueError(f"names {written[:200]}, which is {'a folder' if path.is_dir() else 'not there'}")
     start, duration = _seconds(entries, "start"), _seconds(entries, "duration")

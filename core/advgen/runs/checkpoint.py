@@ -29,7 +29,7 @@ SCHEMA = 1
 MOST_PARTS = 100
 MOST_STEPS = 10**12
 NEVER_NEGATIVE = ("step", "exp_avg_sq", "max_exp_avg_sq", "square_avg")
-OTHER_PLUGIN = "the plugin trained other parameters then: use the version of the plugin that the run was made with"
+OTHER_PLUGIN = "the plugin trained other parameters when it was saved: use the plugin version that made the run"
 Tensors = dict[str, Tensor]
 Chosen = Mapping[str, Collection[str] | None]
 Check = Callable[[Mapping[str, TensorFile]], Chosen]
@@ -233,7 +233,7 @@ def optimizer_fault(optimizer: torch.optim.Optimizer, sizes: Sizes, *, updated: 
     for name, size in sizes.items():
         index, _, own = name.partition(".")
         if not re.fullmatch(r"0|[1-9]\d{0,8}", index, re.ASCII) or int(index) >= len(parameters):
-            return f"{told(name)} is of another parameter than the {len(parameters)} that train; {OTHER_PLUGIN}"
+            return f"{told(name)} belongs to none of the {len(parameters)} parameters that train; {OTHER_PLUGIN}"
         if own not in kept:
             return f"{told(name)} is not known, expected {' and '.join(kept) or 'nothing'} of {type(optimizer).__name__}"
         like = parameters[int(index)]

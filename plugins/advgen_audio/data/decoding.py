@@ -62,7 +62,7 @@ def resampled(clip: Tensor, rate_hz: int, to_hz: int, size: int) -> Tensor:
     common = math.gcd(rate_hz, to_hz)
     if rate_hz // common * (to_hz // common) > LARGEST_FILTER:
         raise ValueError(
-            f"its rate of {rate_hz} Hz has no common measure with {to_hz} Hz; resample it, or set options.sample_rate_hz"
+            f"resampling from {rate_hz} to {to_hz} Hz needs too large a filter; resample it, or set options.sample_rate_hz"
         )
     if len(clip) * to_hz // rate_hz * SAMPLE_BYTES > most_decoded(size):
         raise ValueError(f"its {len(clip)} samples at {rate_hz} Hz would be too many at {to_hz} Hz; cut it into parts")

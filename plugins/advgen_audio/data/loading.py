@@ -190,12 +190,12 @@ def _refuse_bombs(folder: Path, files: Sequence[SoundFile], decoded: int) -> Non
     if decoded > most:
         raise DataError(
             f"{folder} decodes to {size_text(decoded)}, too much for files of {size_text(encoded)} (limit {size_text(most)}); "
-            "take parts of it away, or set ADVGEN_MAX_UNPACKED_GIB to a larger number of GiB if you trust it"
+            "remove parts of it, or set ADVGEN_MAX_UNPACKED_GIB to a larger number of GiB if you trust it"
         )
     if decoded > max(MAX_MEMORY_BYTES, room):
         raise DataError(
-            f"decoded sound takes {size_text(decoded)} and {cache_folder()} has room for {size_text(room)}; make room there, "
-            "or set XDG_CACHE_HOME to another place"
+            f"decoded sound takes {size_text(decoded)}, but {cache_folder()} has room for {size_text(room)}; make room there, "
+            "or set XDG_CACHE_HOME to another folder"
         )
 
 
