@@ -14,7 +14,7 @@ COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY core core
 COPY plugins plugins
 
-# The CUDA libraries in the constraints belong to the torch of PyPI (docs/dependencies.md).
+# The CUDA libraries in the constraints belong to the torch from PyPI (docs/dependencies.md).
 RUN python -m venv /opt/venv \
     && cp constraints.txt used.txt \
     && if [ -n "$TORCH_INDEX" ]; then \
@@ -25,7 +25,7 @@ RUN python -m venv /opt/venv \
     && useradd --create-home --uid 1000 advgen \
     && install --directory --owner=advgen /work
 
-# The cache goes next to the runs, so that it is kept, and can be written to by any `--user`.
+# The cache is next to the runs, so that it persists and any `--user` can write to it.
 ENV PATH="/opt/venv/bin:$PATH" \
     PYTHONUNBUFFERED=1 \
     XDG_CACHE_HOME=/work/.cache \

@@ -228,7 +228,7 @@ def summary(times: list[tuple[float, float]], batch: int, steps: int) -> dict[st
 
 
 def peak_resident_mb() -> float:
-    """Return the most memory that this process had in MB; NaN on Windows, which does not tell."""
+    """Return the most memory that this process had in MB; NaN on Windows, which does not report it."""
     try:
         import resource
     except ImportError:

@@ -350,7 +350,7 @@ def test_a_fault_that_a_command_names_is_named_by_a_check_in_the_same_words(faul
 
 
 def numberless(message: str) -> str:
-    """Return a pattern for the message whatever counts it has: a check looks at another number of samples."""
+    """Return a pattern that matches the message with any counts: a check uses another number of samples."""
     return re.sub(r"\d+", r"\\d+", pattern(message))
 
 

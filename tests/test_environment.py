@@ -1,4 +1,4 @@
-"""``gen env``, ``gen plugins list``, and imports that are settled before a run begins."""
+"""``gen env``, ``gen plugins list``, and imports that are checked before a run begins."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ sys.meta_path.insert(0, Saboteur())
 
 @pytest.fixture
 def sabotaged(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Environment of a process in which imports fail as HIDDEN, CRASHING and HANGING say."""
+    """Return the environment of a process in which imports fail as HIDDEN, CRASHING and HANGING say."""
     (tmp_path / "sabotage").mkdir()
     (tmp_path / "sabotage" / "sitecustomize.py").write_text(SABOTAGE)
     paths = os.pathsep.join([str(tmp_path / "sabotage"), environment(root)["PYTHONPATH"]])

@@ -137,7 +137,7 @@ def test_a_resume_with_other_parts_frozen_is_refused(tmp_path: Path) -> None:
     two, one = nn.Parameter(torch.zeros(2, 3)), nn.Parameter(torch.zeros(4))
     saved = pack_optimizer(optimizer([two, one]))
     for others in ([one, two], [two]):
-        with pytest.raises(CheckpointError, match=r"parameter [01] does not fit: the plugin trained other parameters then"):
+        with pytest.raises(CheckpointError, match=r"parameter [01] does not fit: the plugin trained other parameters"):
             unpack_optimizer(optimizer(others), saved)
 
 
@@ -180,7 +180,7 @@ def test_groups_of_a_networks_own_are_kept_without_frozen_parameters_and_without
             r"Grouped.parameter_groups \(.*:\d+\) returned None, expected parameters, or tables",
         ),
         (lambda network: [1.0], r"gave groups that the optimizer refuses: optimizer can only optimize Tensors.*float"),
-        (lambda network: [{"lr": 0.1}], "returned list, expected parameters, or tables with params, as torch.optim takes them"),
+        (lambda network: [{"lr": 0.1}], "returned list, expected parameters, or tables with params, as for torch.optim"),
         (lambda network: network.first.parameters(), r"Grouped \(.*:\d+\) has no parameter that trains, expected at least one"),
         (lambda network: [{"params": [network.second.bias]}] * 2, "gave groups that the optimizer refuses: .*more than one"),
     ],

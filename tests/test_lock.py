@@ -101,7 +101,7 @@ def test_supported_pythons_are_the_classifiers_and_start_at_requires_python() ->
 
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A project that needs `front`, which brings one package on Windows, one from Python 3.13 on and one for an extra."""
+    """Return a project that needs `front`, which needs a package on Windows, one from Python 3.13 on and one for an extra."""
     monkeypatch.setattr(lock, "roots", lambda: [Requirement("front[more]>=1")])
     needs = (
         'paint; sys_platform == "win32"',

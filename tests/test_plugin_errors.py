@@ -64,7 +64,7 @@ class Gen:
         return int(ended.value.code or 0), err, out
 
     def line_of(self, code: str) -> int:
-        """The number of the first line that holds a text."""
+        """Return the number of the first line that holds a text."""
         return line_of(self.folder / "dots.py", code)
 
 
@@ -75,7 +75,7 @@ def gen(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 
 
 def one_line(err: str) -> str:
-    """The refusal, which nothing but progress stands before."""
+    """Return the refusal; only progress may be printed before it."""
     assert "Traceback" not in err
     lines = [line for line in err.splitlines() if line.startswith("error:")]
     assert len(lines) == 1 and err.rstrip().splitlines()[-1] == lines[0], err
@@ -394,7 +394,7 @@ def test_a_broken_contract_is_told_before_training_in_one_line(fault: str, gen: 
 
 
 def pattern(message: str) -> str:
-    """A message as a regular expression; an ellipsis stands for any words."""
+    """Turn a message into a regular expression; an ellipsis stands for any words."""
     return re.escape(message).replace("…", ".*")
 
 

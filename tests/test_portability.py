@@ -1,4 +1,4 @@
-"""Nothing needs Unix: what a system lacks, what Windows refuses, and which devices are refused by name."""
+"""Nothing needs Unix: parts that a system lacks, calls that Windows refuses, devices that are refused by name."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ON_LINUX = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="read
 
 @pytest.fixture(scope="module")
 def lives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What each plugin's run came to in a process without Unix."""
+    """Return the outcome of each plugin's run in a process without Unix."""
     folder = tmp_path_factory.mktemp("elsewhere")
     command = [sys.executable, str(ROOT / "tests" / "without_unix.py"), str(folder)]
     ended = subprocess.run(command, env=environment(ROOT), capture_output=True, encoding="utf-8", timeout=300)
@@ -137,7 +137,7 @@ LIMITERS = {"core/advgen/unpickling.py"}
 
 
 def faults(source: str, name: str = "") -> Iterator[str]:
-    """What in a module another system lacks or does otherwise, each with its line."""
+    """List everything in a module that another system lacks or does differently, each with its line."""
     tree = ast.parse(source)
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     guarded = {ast.unparse(node) for node in calls if node.func.id == "hasattr"}
@@ -162,7 +162,7 @@ def faults(source: str, name: str = "") -> Iterator[str]:
 
 
 def _function(node: ast.Call) -> str:
-    """The name that is called, such as ``os.replace``; of a method of what is no name, ``.replace``."""
+    """Return the called name, such as ``os.replace``; ``.replace`` for a method of an expression."""
     if isinstance(node.func, ast.Attribute):
         deep = isinstance(node.func.value, ast.Attribute | ast.Name)
         return f"{ast.unparse(node.func.value) if deep else ''}.{node.func.attr}"
@@ -188,14 +188,14 @@ def _faults_of_call(node: ast.Call, name: str) -> Iterator[str]:
 
 
 def _paths(node: ast.expr) -> bool:
-    """Whether an expression is all or some of the paths in a folder."""
+    """Return whether an expression lists all or some of the paths in a folder."""
     if isinstance(node, ast.GeneratorExp | ast.ListComp | ast.SetComp):
         return isinstance(node.elt, ast.Name) and _paths(node.generators[0].iter)
     return isinstance(node, ast.Call) and _function(node).rpartition(".")[2] in ("glob", "rglob", "iterdir")
 
 
 def _needed(node: ast.Call, called: str, function: str) -> set[str]:
-    """What a call that reads or writes text must give, so that the system decides nothing."""
+    """Return the arguments that a call must pass to read or write text alike on every system."""
     method = function != called
     if called == "read_text" and method and not node.args:
         return {"encoding"}
@@ -208,7 +208,7 @@ def _needed(node: ast.Call, called: str, function: str) -> set[str]:
 
 
 def _mode(node: ast.Call) -> set[str] | None:
-    """The modes that a call of open may have; None if it opens something else than a path."""
+    """Return the modes that a call of open may have; None if it does not open a path."""
     builtin = isinstance(node.func, ast.Name)
     places = [node.args[1]] if builtin and len(node.args) > 1 else [] if builtin else node.args[:1]
     places += [keyword.value for keyword in node.keywords if keyword.arg == "mode"]
@@ -314,10 +314,10 @@ def test_a_cuda_gpu_that_is_not_there_is_named_with_those_that_are(monkeypatch: 
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(ConfigError, match=r"device 'cuda:7': there is no such GPU here, but 2 GPUs, cuda:0 to cuda:1"):
+    with pytest.raises(ConfigError, match=r"device 'cuda:7': this GPU does not exist here; found 2 GPUs, cuda:0 to cuda:1"):
         pick_device("cuda:7")
     monkeypatch.setenv("LOCAL_RANK", "3")
-    with pytest.raises(ConfigError, match=r"device 'cuda:3': there is no such GPU here"):
+    with pytest.raises(ConfigError, match=r"device 'cuda:3': this GPU does not exist here"):
         pick_device("auto")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"device 'cuda:7': torch finds no CUDA GPU or no driver for it here"):
@@ -363,7 +363,7 @@ def test_the_cache_is_below_the_home_folder_on_linux(tmp_path: Path, monkeypatch
 def test_a_home_folder_that_is_not_known_is_told_with_the_way_out(chosen: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os.path, "expanduser", str)  # as it does if nothing is known
     monkeypatch.delenv("XDG_CACHE_HOME") if chosen is None else monkeypatch.setenv("XDG_CACHE_HOME", chosen)
-    with pytest.raises(ConfigError, match=r"no home folder is known here.*set XDG_CACHE_HOME"):
+    with pytest.raises(ConfigError, match=r"no home folder is known.*set XDG_CACHE_HOME"):
         cache_folder()
 
 
@@ -404,7 +404,7 @@ except CheckpointError as error:
 
 
 def holder(folder: Path, way: str, without: bool) -> subprocess.Popen[str]:
-    """A process that holds a run's lock: ``stay`` until it is killed, or ``try`` once."""
+    """Start a process that holds a run's lock: ``stay`` until it is killed, or ``try`` once."""
     command = [sys.executable, "-W", "ignore", "-c", HOLD.format(without=without), str(folder), way]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     return subprocess.Popen(command, env=environment(ROOT, ROOT / "tests"), encoding="utf-8", **pipes)  # type: ignore[call-overload]
@@ -475,7 +475,7 @@ def test_the_lock_of_an_earlier_version_with_a_number_in_it_is_taken(tmp_path: P
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short run that stopped at step 1 of a longer plan."""
+    """Return a short run that stopped at step 1 of a longer plan."""
     overrides = tiny("text", "phases=[{kind='adversarial'}]", "train.sample_every=100000")
     out = tmp_path_factory.mktemp("portable") / "run"
     return advgen.train("text", out=out, overrides=overrides, steps=9, stop_after=1, device="cpu", progress=False).folder
@@ -483,7 +483,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    """A copy of that run."""
+    """Return a copy of that run."""
     shutil.copytree(trained, tmp_path / "run")
     return tmp_path / "run"
 

@@ -149,7 +149,7 @@ def test_a_cost_that_no_term_makes_is_refused_before_the_run(tmp_path: Path) -> 
 
 
 class Mixed:
-    """What several modalities of a plugin may share."""
+    """A base that several modalities of a plugin may share."""
 
     def noise(self, num_samples: int, generator: torch.Generator, *, mode: Mode = "values") -> Tensor:
         return torch.randn(num_samples + 1, 2, generator=generator)

@@ -1,4 +1,4 @@
-"""Files for people and machines around the code: workflows, issue forms, hooks, the image, citation. What they name exists."""
+"""Workflows, issue forms, hooks, the Docker image and the citation name only files and commands that exist."""
 
 from __future__ import annotations
 

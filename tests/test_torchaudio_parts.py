@@ -1,4 +1,4 @@
-"""Resampling and mel filters: our own against torchaudio's, and what happens when torchaudio does not load."""
+"""Resampling and mel filters: our own against torchaudio's, and the fallback when torchaudio does not load."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_mels_and_hertz_are_inverse(scale: str) -> None:
 
 @pytest.fixture
 def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Put a torchaudio in place whose import runs the code that is given."""
+    """Install a fake torchaudio whose import runs the given code."""
 
     def put(code: str) -> None:
         (tmp_path / "site" / "torchaudio").mkdir(parents=True)

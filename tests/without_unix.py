@@ -30,7 +30,7 @@ RESERVED = re.compile(r'[<>:"\\|?*\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d
 
 
 class Absent(importlib.abc.MetaPathFinder):
-    """Finds that modules of Unix are not there."""
+    """Import finder that hides Unix modules."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
         if name in MODULES:
@@ -51,7 +51,7 @@ def take_away() -> None:
 
 
 def held(path: str) -> bool:
-    """Whether this process has a file open or mapped that is the path or lies below it."""
+    """Return whether this process has the path, or a file below it, open or mapped."""
     found = set[str]()
     for entry in os.scandir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -62,7 +62,7 @@ def held(path: str) -> bool:
 
 
 class Rules:
-    """What Windows refuses below a folder, put in force for this process."""
+    """Rules of Windows below a folder, enforced in this process."""
 
     def __init__(self, root: str) -> None:
         self.root, self.rename, self.sync = root, os.rename, os.fsync
@@ -71,7 +71,7 @@ class Rules:
         sys.addaudithook(self.watch)
 
     def inside(self, path: Any) -> str | None:
-        """The whole path, if it lies below the folder."""
+        """Return the whole path, if it is below the folder."""
         if not isinstance(path, str | bytes | os.PathLike):
             return None
         whole = os.path.abspath(os.fsdecode(path))
@@ -141,7 +141,7 @@ def map_all() -> None:
 
 
 def live(plugin: str, data: Path, folder: Path) -> dict[str, Any]:
-    """Train in two sittings, then draw, judge, project and ship; most of it twice, as files are replaced then."""
+    """Train in two sittings, then sample, evaluate, project and export; most of it twice, so that files are replaced."""
     from conftest import tiny
 
     import advgen
@@ -175,7 +175,7 @@ def live(plugin: str, data: Path, folder: Path) -> dict[str, Any]:
 
 
 def main(folder: Path) -> Iterator[dict[str, Any]]:
-    """Prepare, then yield what each plugin's life came to."""
+    """Prepare, then yield the outcome for each plugin."""
     take_away()
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
     tempfile.tempdir = str(folder / "temporary")

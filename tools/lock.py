@@ -1,4 +1,4 @@
-"""Renewal and checks of constraints.txt and constraints-lowest.txt.
+"""Update and check of constraints.txt and constraints-lowest.txt.
 
     python tools/lock.py            # make lock: resolve, write both files and the pins of the build, check
     python tools/lock.py --check    # make lock-check: check the files as they are
@@ -32,20 +32,20 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parent.parent
 TESTED = ROOT / "constraints.txt"
 LOWEST = ROOT / "constraints-lowest.txt"
-# The build backend, and a package that it asks for only when an editable install has begun.
+# The build backend, and a package that it requires only after an editable install has begun.
 BUILD = ("hatchling", "editables")
-# Published as source only, and compiled on installation.
+# Published only as source, and compiled on installation.
 SOURCE_ONLY = {"pesq"}
 HEADERS = {
     TESTED: "# The tested set: every package that advgen and its extras bring, on every supported Python and system.\n"
-    "# Use: pip install -c constraints.txt -e .    Written by `make lock`; docs/dependencies.md says how to step out of it.\n",
+    "# Use: pip install -c constraints.txt -e .    Written by `make lock`; other versions: docs/dependencies.md.\n",
     LOWEST: "# The lower bounds of pyproject.toml. Written by `make lock`.\n",
 }
 
 
 @dataclass(frozen=True)
 class System:
-    """An operating system: the tags of the wheels that it takes, and the values that markers ask for."""
+    """An operating system: the wheel tags that it accepts, and its values for environment markers."""
 
     name: str
     tags: tuple[str, ...]
@@ -59,7 +59,7 @@ def system(name: str, sys_platform: str, os_name: str, machine: str, tags: Itera
 
 
 MANYLINUX = ["manylinux1_x86_64", "manylinux2010_x86_64", "manylinux2014_x86_64"]
-# torch has wheels for these: glibc from 2.28 on, Apple silicon, 64-bit Windows.
+# Systems with torch wheels: glibc 2.28 or newer, Apple silicon, 64-bit Windows.
 SYSTEMS = [
     system("Linux", "linux", "posix", "x86_64", [f"manylinux_2_{minor}_x86_64" for minor in range(28, 4, -1)] + MANYLINUX),
     system("Darwin", "darwin", "posix", "arm64", ["macosx_14_0_arm64"]),
@@ -78,7 +78,7 @@ class Environment:
         return f"Python {self.python} on {self.system.name}"
 
     def holds(self, requirement: Requirement, extras: Iterable[str] = ()) -> bool:
-        """Tell whether the marker of `requirement` is true here, for any of the `extras` asked for."""
+        """Return whether the marker of `requirement` is true here for any of the requested `extras`."""
         values = {"python_version": self.python, "python_full_version": f"{self.python}.99", "implementation_name": "cpython"}
         values |= {"platform_python_implementation": "CPython", "implementation_version": f"{self.python}.99"}
         values |= dict(self.system.markers)
@@ -114,7 +114,7 @@ def environments() -> list[Environment]:
 
 
 def direct() -> list[Requirement]:
-    """Return the project's dependencies, those of all extras included, each once."""
+    """Return the project's dependencies, including those of all extras, each once."""
     described = project()["project"]
     texts = [*described["dependencies"], *itertools.chain(*described["optional-dependencies"].values())]
     return [Requirement(text) for text in dict.fromkeys(texts)]
@@ -139,7 +139,7 @@ def lower_bounds() -> Pins:
 
 
 def lines(pins: Pins, names: Iterable[str] | None = None) -> list[str]:
-    """Return `name==version` for each pin, or for those named, sorted."""
+    """Return `name==version` for each pin, or for the named ones, sorted."""
     return [f"{name}=={pins[name].version}" for name in sorted(pins if names is None else names)]
 
 
@@ -150,7 +150,7 @@ def read(file: Path) -> Pins:
 
 
 def pip(*arguments: str) -> str:
-    """Run pip without installing anything; return what it said if it failed, else an empty string."""
+    """Run pip without installing anything; return its error output if it failed, else an empty string."""
     command = [sys.executable, "-m", "pip", "install", "-qq", "--dry-run", "--disable-pip-version-check", *arguments]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     return (answer.stdout + answer.stderr).strip() if answer.returncode else ""
@@ -169,12 +169,12 @@ def resolve(requirements: Sequence[str], constraints: Sequence[str] = ()) -> Pin
 
 @cache
 def parsed(text: str) -> Requirement:
-    """Read a requirement; every environment asks for the same ones."""
+    """Parse a requirement, cached because every environment needs the same ones."""
     return Requirement(text)
 
 
 def brought(pins: Pins, environment: Environment) -> Iterator[tuple[str, Requirement]]:
-    """Yield (who asks, requirement) for everything that is installed in `environment`."""
+    """Yield (requiring package, requirement) for everything that is installed in `environment`."""
     waiting = [("advgen", requirement) for requirement in roots() if environment.holds(requirement)]
     seen = set()
     while waiting:
@@ -193,7 +193,7 @@ def names_brought(pins: Pins, environment: Environment) -> set[str]:
 
 
 def resolve_everywhere() -> Pins:
-    """Return one set for all environments: the one of this machine, and packages that only other systems or Pythons bring."""
+    """Return one set for all environments: this machine's, plus packages that only other systems or Pythons need."""
     requirements = [str(requirement) for requirement in roots()]
     pins = resolve(requirements)
     while absent := set().union(*(names_brought(pins, environment) for environment in environments())) - set(pins):
@@ -202,7 +202,7 @@ def resolve_everywhere() -> Pins:
 
 
 def unsatisfied(pins: Pins, environment: Environment) -> list[str]:
-    """Return a sentence for each requirement that the pins do not meet in `environment`."""
+    """Return a sentence for each requirement that the pins do not satisfy in `environment`."""
     faults = []
     for who, requirement in brought(pins, environment):
         pin = pins.get(canonicalize_name(requirement.name))
@@ -224,7 +224,7 @@ def without_wheels(pins: Pins, names: Iterable[str], environment: Environment) -
 
 
 def check_tested(environment: Environment, pins: Pins) -> list[str]:
-    """Return the faults of the tested set in `environment`: requirements that it does not meet, packages without a wheel."""
+    """Return the faults of the tested set in `environment`: unsatisfied requirements, packages without a wheel."""
     return unsatisfied(pins, environment) or without_wheels(pins, names_brought(pins, environment), environment)
 
 
@@ -243,7 +243,7 @@ def check_lowest(environment: Environment, pins: Pins) -> list[str]:
 
 
 def resolve_written() -> Pins:
-    """Return the set that constraints.txt names, each package with its requirements; refuse one that nothing brings."""
+    """Return the packages of constraints.txt with their requirements; refuse a package that nothing requires."""
     written = read(TESTED)
     pins = resolve([*(str(requirement) for requirement in roots()), *lines(written)], lines(written))
     if idle := set(written).difference(*(names_brought(pins, environment) for environment in environments())):
@@ -286,7 +286,7 @@ def write_build_pins(pins: Pins) -> None:
 
 
 def renew() -> None:
-    """Resolve, and write both files and the pins of the build."""
+    """Resolve the requirements, and write both files and the pins of the build."""
     tested = resolve_everywhere()
     write(TESTED, tested)
     write(LOWEST, lower_bounds())
@@ -295,7 +295,7 @@ def renew() -> None:
 
 
 def main() -> int:
-    """Renew unless `--check` is given, then check; return 1 if an environment has a fault."""
+    """Update the files unless `--check` is given, then check them; return 1 if an environment has a fault."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--check", action="store_true", help="check the files as they are")
     wanted = options.parse_args()

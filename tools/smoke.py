@@ -1,9 +1,9 @@
 """A trial of an installed advgen: five steps of every plugin and samples of each run, in a temporary folder.
 
-    python tools/smoke.py            # try the advgen of this Python; `gen` has to stand next to it
+    python tools/smoke.py            # try the advgen of this Python, which must have `gen` next to it
     python tools/smoke.py --tests    # then run a few quick tests of the checkout
 
-The last line says whether the trial passed, and with which packages.
+The last line says if the trial passed, and with which packages.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# As small as the plugins allow: the trial asks whether they run, never how well.
+# As small as the plugins allow, because the trial checks only that they run.
 OVERRIDES = {
     "image": ["options.width=4", "options.noise_size=8"],
     "audio": ["options.channels=8", "options.blocks=1", "options.wave_critic_channels=2", "options.spectral_critic_channels=2"],
     "text": ["options.phrases=300", "options.generator_hidden=16", "options.critic_hidden=8"],
 }
 TESTS = ["test_losses.py", "test_config.py", "test_registry.py", "test_manifest.py", "test_audio_files.py"]
-# Seconds that one command may take.
+# Time limit of one command in seconds.
 LIMIT = 240
 
 
 def commands() -> list[list[str]]:
-    """Return the commands of the trial, without the leading `gen`, to be run in one folder and in this order."""
+    """Return the commands of the trial, without the leading `gen`, to run in one folder and in this order."""
     listed = [["--version"], ["plugins", "list"], ["env"]]
     for plugin, overrides in OVERRIDES.items():
         settings = [part for override in [*overrides, "train.batch_size=8"] for part in ("--set", override)]
@@ -77,7 +77,7 @@ def trial(*, tests: bool) -> str:
 
 
 def main() -> int:
-    """Print how the trial ended; return 1 if it failed."""
+    """Print the outcome of the trial; return 1 if it failed."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--tests", action="store_true", help="run a few quick tests of the checkout too")
     fault = trial(tests=options.parse_args().tests)

@@ -15,7 +15,7 @@ from advgen.errors import GenError
 
 CORE = "advgen"
 MOST_DECORATORS = 20
-"""Lines of decorators that are looked through for the line below them."""
+"""Lines to search after the first decorator for the ``def`` or ``class`` line."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,7 +30,7 @@ def note_owner(plugin: str, modules: list[str], *, file: bool = False) -> None:
     Args:
         plugin: its name.
         modules: full names.
-        file: the module is a single file, whose name is made up.
+        file: True if the module is a single file, imported under a made-up name.
     """
     own = [name for name in modules if name and name.partition(".")[0] != CORE]
     _owners.update(dict.fromkeys(own, plugin))
@@ -47,7 +47,7 @@ def owner_of(module: str) -> str | None:
 
 
 def kind_of(value: Any) -> str:
-    """Name the type of a value; None is None, and types of numpy and classes in place of objects say so."""
+    """Name the type of a value: ``None``, ``numpy.float64``, or ``the class Corpus`` if it is a class itself."""
     kind = type(value)
     if isinstance(value, type):
         return f"the class {value.__name__}"
@@ -66,7 +66,7 @@ def place_of(thing: Any) -> str:
 
 
 def _below_decorators(path: str, first: int) -> int:
-    """The line that names a function or class which begins at a line, maybe with decorators."""
+    """Return the line with ``def`` or ``class`` for a definition that may start with decorators."""
     lines = linecache.getlines(path)[first - 1 : first + MOST_DECORATORS]
     if not lines or not lines[0].lstrip().startswith("@"):
         return first
@@ -93,10 +93,10 @@ def at(thing: Any) -> str:
 
 
 def blamed(error: BaseException) -> str:
-    """Say whose code raised an error: ``plugin 'points' (points.py:41, in forward)``; empty if nobody's is known.
+    """Name the code that raised an error: ``plugin 'points' (points.py:41, in forward)``; empty if it is unknown.
 
-    The innermost frame of a plugin counts, also if the core or a library raised the error further in; if no plugin is on
-    the way, the innermost frame of the core.
+    The innermost plugin frame counts, even if the core or a library raised the error further in. Without a plugin frame, the
+    innermost frame of the core counts.
     """
     frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     for frame, line in reversed(frames):
@@ -119,7 +119,7 @@ def line_of(error: BaseException) -> str:
 
 
 def with_blame(function: Callable[P, R]) -> Callable[P, R]:
-    """Let unexpected errors of a function of the Python interface say in a note whose code raised them."""
+    """Wrap a function of the Python interface: unexpected errors get a note that names the code that raised them."""
 
     @functools.wraps(function)
     def noting(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -144,7 +144,7 @@ def _where(frame: FrameType, line: int) -> str:
 
 
 def _short(path: str, module: str) -> str:
-    """The file below the folder that its top package is in; a single file by its name."""
+    """Shorten a path to start at its top-level package; a single file keeps only its name."""
     parts = Path(path).parts
     count = 1 if module in _files else module.count(".") + 1 + (parts[-1:] == ("__init__.py",))
     return "/".join(parts[-count:])

@@ -1,8 +1,7 @@
 """The border between core and plugins: signatures are checked before a class is used, returned values when they come in.
 
-A method of a contract says with ``returns`` how its value is checked. Sub-classes get the check with the method, so it holds
-for every command and every caller. Methods that a step calls are checked once per object and mode: later calls pay for a look
-into a set.
+A contract declares with ``returns`` how the value of a method is checked. Sub-classes inherit the check, so it holds for every
+command and every caller. Methods that a step calls are checked once per object and mode; later calls cost one set lookup.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ RULE, KEPT, SEEN = "_advgen_rule", "_advgen_kept", "_advgen_seen"
 
 @dataclass(frozen=True)
 class Rule:
-    """How the value of a method is checked.
+    """Check of a method's returned value.
 
     Args:
         check: takes the value and the arguments of ``names``; returns the fault in words, empty if there is none.
@@ -39,7 +38,7 @@ class Rule:
 
 
 def returns(check: Callable[..., str], *names: str, once: bool = False) -> Callable[[F], F]:
-    """Declare how the value of a contract's method is checked in sub-classes; arguments as of ``Rule``."""
+    """Declare the check of a contract method's value in sub-classes; arguments as for ``Rule``."""
 
     def declare(function: F) -> F:
         setattr(function, RULE, Rule(check, names, once))
@@ -49,14 +48,14 @@ def returns(check: Callable[..., str], *names: str, once: bool = False) -> Calla
 
 
 class Contract:
-    """Base of classes that plugins sub-class: their methods are called as the direct sub-class of this one declares them."""
+    """Base of the contracts, the classes that plugins sub-class. A contract is a direct sub-class of this one."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         for name, declared in vars(_base(cls)).items():
             owner = next(each for each in cls.__mro__ if name in vars(each))
             member = vars(owner)[name]
-            # A method of another class than these, mixed in, has no check yet.
+            # A method from a mixin outside this hierarchy has no check yet.
             if _rule(declared) is None or member is declared or (owner is not cls and issubclass(owner, Contract)):
                 continue
             if isinstance(member, classmethod):
@@ -76,7 +75,7 @@ def _rule(member: Any) -> Rule | None:
 
 
 def _checked(own: Callable[..., Any], name: str, declared: Any) -> Callable[..., Any]:
-    """The method of a plugin with a look at what it returns."""
+    """Wrap a plugin's method so that its returned value is checked."""
     rule = _rule(declared)
     assert rule is not None  # the caller found one
 
@@ -96,7 +95,7 @@ def _checked(own: Callable[..., Any], name: str, declared: Any) -> Callable[...,
     def once(this: Any, /, *args: Any, **options: Any) -> Any:
         value = own(this, *args, **options)
         seen, key = this.__dict__.get(SEEN, NOTHING), (said, options.get("mode"))
-        if key not in seen:  # else a step pays for this look alone
+        if key not in seen:  # in later calls, this lookup is the only cost
             check(this, value, args, options)
             this.__dict__[SEEN] = seen | {key}
         return value
@@ -107,14 +106,14 @@ def _checked(own: Callable[..., Any], name: str, declared: Any) -> Callable[...,
 def _fault(value: Any, rule: Rule, declared: Any, args: tuple[Any, ...], options: dict[str, Any]) -> str:
     try:
         call = _signature(declared).bind(*args, **options)
-    except TypeError:  # a plugin's own call with more than the contract knows
+    except TypeError:  # the plugin calls its own method with extra arguments
         return ""
     call.apply_defaults()
     return rule.check(value, *(call.arguments[name] for name in rule.names))
 
 
 def refusal(thing: Any, fault: str, owner: type | None = None, name: str | None = None) -> ContractError:
-    """The error for a function, method or class of a plugin: who and where, what came and what was expected.
+    """Return the error for a plugin's function, method or class: who and where, what came and what was expected.
 
     Args:
         owner: the class that the method ``name`` was called on.
@@ -123,10 +122,10 @@ def refusal(thing: Any, fault: str, owner: type | None = None, name: str | None 
 
 
 def require_methods(cls: type) -> None:
-    """Refuse a class that leaves methods out.
+    """Refuse a class that lacks methods of its contract.
 
     Raises:
-        ContractError: naming them, as they are expected.
+        ContractError: naming them with their expected parameters.
     """
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
         base = _base(cls)
@@ -138,7 +137,7 @@ def require_signatures(cls: type) -> None:
     """Refuse a class with a method that cannot be called as the core calls it, or an attribute of the wrong type.
 
     Raises:
-        ContractError: naming the first, with what it has and what is expected.
+        ContractError: naming the first, what it has and what is expected.
     """
     if KEPT in vars(cls):
         return
@@ -150,7 +149,7 @@ def require_signatures(cls: type) -> None:
 
 
 def object_fault(thing: Any, protocol: type) -> str:
-    """Find what lacks a method of a protocol, or has one with other parameters; as words for after "returned"."""
+    """Describe a missing or wrong method of a protocol, in words for after "returned"; empty if there is none."""
     for name, declared in vars(protocol).items():
         if not isinstance(declared, FunctionType) or (name.startswith("_") and name != "__len__"):
             continue
@@ -164,10 +163,10 @@ def object_fault(thing: Any, protocol: type) -> str:
 
 
 def require_callable(function: Any, declared: Callable[..., Any], who: str) -> None:
-    """Refuse what cannot be called with the parameters of a method of a protocol.
+    """Refuse an object that cannot be called with the parameters of a protocol's method.
 
     Raises:
-        ContractError: with the parameters that it has.
+        ContractError: naming its parameters.
     """
     wanted = _form(declared)
     if not callable(function):
@@ -177,12 +176,12 @@ def require_callable(function: Any, declared: Callable[..., Any], who: str) -> N
 
 
 def _base(cls: type) -> type:
-    """The contract of a class."""
+    """Return the contract of a class."""
     return next(each for each in cls.__mro__ if Contract in each.__bases__)
 
 
 def _declared(base: type) -> Iterator[tuple[str, Any]]:
-    """Public methods and attributes of a contract, and how its objects are made."""
+    """List the public methods and attributes of a contract, and its ``__init__``."""
     for name, member in vars(base).items():
         if not name.startswith("_") or (name == "__init__" and isinstance(member, FunctionType)):
             yield name, member
@@ -203,7 +202,7 @@ def _require_alike(cls: type, name: str, own: Any, declared: Any) -> None:
 
 
 def _attribute_fault(own: Any, declared: Any) -> str:
-    """The fault of an attribute, by the type of the contract's default; nothing is known of a property."""
+    """Compare an attribute with the type of the contract's default; properties are not checked."""
     kind: Any = type(declared)
     if declared is None or (hasattr(own, "__get__") and not isinstance(own, FunctionType)):
         return ""
@@ -218,19 +217,19 @@ def _attribute_fault(own: Any, declared: Any) -> str:
 
 
 def _unfit(own: Any, declared: Any, *first: Any) -> str | None:
-    """The parameters of a function that cannot be called as a contract's method is; None if it can.
+    """Return the parameters of a function that cannot be called as the contract's method; None if it can.
 
-    The core gives all arguments in their places, but those that the contract takes by name alone.
+    The core passes keyword-only arguments of the contract by name and all others by position.
 
     Args:
-        first: the object or class that comes before them.
+        first: the object or class that is passed first.
     """
     wanted = _signature(declared).parameters.values()
     places = [each.name for each in wanted if each.kind is each.POSITIONAL_OR_KEYWORD]
     names = {each.name: None for each in wanted if each.kind is each.KEYWORD_ONLY}
     try:
         signature = inspect.signature(own)
-    except (TypeError, ValueError):  # code that does not say
+    except (TypeError, ValueError):  # builtins may have no signature
         return None
     try:
         signature.bind(*first, *places, **names)
@@ -240,7 +239,7 @@ def _unfit(own: Any, declared: Any, *first: Any) -> str | None:
 
 
 def _signature(declared: Any) -> inspect.Signature:
-    """The signature of a contract's method without the object or class that comes before the arguments."""
+    """Return the signature of a contract's method without ``self`` or ``cls``."""
     return _without_first(inspect.signature(getattr(declared, "__func__", declared)))
 
 
@@ -258,7 +257,7 @@ def _form(declared: Any) -> str:
 
 
 def _plain(signature: inspect.Signature) -> str:
-    """A signature without types: ``(num_samples, generator, *, mode='values')``."""
+    """Write a signature without types: ``(num_samples, generator, *, mode='values')``."""
     parameters = [each.replace(annotation=inspect.Parameter.empty) for each in signature.parameters.values()]
     text = str(signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
     return re.sub(r"<[^<>]*>", "...", text)

@@ -307,8 +307,8 @@ class Modality(Contract, ABC, Generic[ConfigT]):
         """Describe a sample of the data for the start block of ``gen train``: size, rate or length, channels or vocabulary.
 
         Returns:
-            Figures by name, with a unit at the end of the name if it is not a count (``sample_rate_hz``, ``length_seconds``).
-            Empty, the default: the core shows the shape of one sample.
+            Figures by name. A name ends with the unit unless it is a count (``sample_rate_hz``, ``length_seconds``). If empty,
+            the default, the core shows the shape of one sample.
         """
         return {}
 

@@ -58,7 +58,7 @@ def follow_scores(state: State, real: Tensor, fake: Tensor) -> None:
     moved = now if before is None else torch.lerp(now, before[:2], LECAM_DECAY)
     count = now.new_ones(1) if before is None else before[2:] + 1
     after = torch.cat([moved, count])
-    # An update that is not finite is not applied, and must not stay in the means either.
+    # An update that is not finite is not applied, so it must not enter the running means.
     state["lecam"] = torch.where(now.isfinite().all(), after, torch.zeros_like(after) if before is None else before)
 
 

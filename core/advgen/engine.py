@@ -52,15 +52,15 @@ class Terms:
 
 
 def make_player(name: str, network: nn.Module, settings: PlayerConfig, device: torch.device) -> Player:
-    """Make the optimizer that a player's settings name, over the parameters that train; frozen ones stay as they are.
+    """Make the optimizer of a player over its trainable parameters; frozen ones do not change.
 
     Raises:
-        ContractError: if no parameter trains, or the network's ``parameter_groups`` are none that an optimizer takes.
+        ContractError: if no parameter trains, or the optimizer refuses the network's ``parameter_groups``.
     """
     groups = _groups(network)
     try:
         optimizer = _optimizer(groups, settings, device)
-    except (TypeError, ValueError) as error:  # parameters that are none, or are in two groups
+    except (TypeError, ValueError) as error:  # not parameters, or one parameter in two groups
         raise refusal(_grouping(network), f"gave groups that the optimizer refuses: {error}") from error
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for group in optimizer.param_groups:
@@ -71,7 +71,7 @@ def make_player(name: str, network: nn.Module, settings: PlayerConfig, device: t
 
 
 def _grouping(network: nn.Module) -> Any:
-    """What groups a network's parameters: a method of its own, or nothing but its class."""
+    """Return the method that groups a network's parameters, or the class if it has none of its own."""
     own = getattr(network, "parameter_groups", None)
     return own if callable(own) else type(network)
 
@@ -85,7 +85,7 @@ def _groups(network: nn.Module) -> list[dict[str, Any]]:
         tables = entries if any(isinstance(each, dict) for each in entries) else [{"params": entries}]
         listed = [{**each, "params": _listed(each["params"])} for each in tables]
     except (TypeError, KeyError) as error:
-        expected = "parameters, or tables with params, as torch.optim takes them"
+        expected = "parameters, or tables with params, as for torch.optim"
         raise refusal(own, f"returned {kind_of(given)}, expected {expected}") from error
     groups = [{**each, "params": [one for one in each["params"] if getattr(one, "requires_grad", True)]} for each in listed]
     if not any(each["params"] for each in groups):
@@ -99,7 +99,7 @@ def _listed(parameters: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def parameters_kept(players: Iterable[Player]) -> Iterator[None]:
-    """Refuse to go on if the block replaces, freezes or unfreezes a parameter, which no optimizer would notice.
+    """Raise if the block replaces, freezes or unfreezes a parameter; the optimizer would not notice.
 
     Raises:
         ContractError: naming the first.
@@ -112,7 +112,7 @@ def parameters_kept(players: Iterable[Player]) -> Iterator[None]:
         if changed := [key for key in known | now if known.get(key) != now.get(key)]:
             raise ContractError(
                 f"enter_phase replaced, froze or unfroze {changed[0]} of the {name}, {type(network).__name__}"
-                f"{at(type(network))}, expected values that change in place; freeze parts where the network is made"
+                f"{at(type(network))}, expected only in-place changes of values; freeze parts when the network is made"
             )
 
 

@@ -1,6 +1,6 @@
-"""The report of ``gen env``: does each package load, which devices are there, what works and what to do about the rest.
+"""Report of ``gen env``: packages that load, devices, and a remedy for each thing that does not work.
 
-Nothing here imports torch or a plugin into this process: packages that crash are part of what is to be reported.
+Nothing here imports torch or a plugin into this process, because the report has to cover packages that crash.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ NOT_SHOWN = ("dev",)  # extras of those who change advgen
 PLUGIN_LIMIT_SECONDS = 30.0
 VARIABLES = ("ADVGEN_", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "WORLD_SIZE", "XDG_CACHE_HOME")
 MISMATCH = (
-    "a torchaudio wheel is linked to one torch: install the torchaudio that belongs to this torch, from the same index, for "
-    "the same CUDA or for the CPU. Everything works without it"
+    "a torchaudio wheel is linked to one torch: install the torchaudio for this torch, from the same index, for the same CUDA "
+    "or for the CPU. Everything works without it"
 )
 
 
@@ -39,7 +39,7 @@ class Dependency:
     Args:
         name: of the distribution, such as ``pillow``.
         requirement: with its bounds, such as ``pillow>=10.1``.
-        extra: the extra that brings it; empty if every installation has it.
+        extra: the extra that installs it; empty if every installation has it.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Dependency:
 
     @property
     def remedy(self) -> str:
-        """The command that brings it."""
+        """Return the command that installs it."""
         return f'pip install "{self.requirement}"' if not self.extra else f'pip install "advgen[{self.extra}]"'
 
 
@@ -73,7 +73,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def describe_plugins() -> list[dict[str, Any]]:
-    """Describe every plugin, each loaded in a process of its own with a time limit, together with what it imports."""
+    """Describe every plugin. Each is loaded with its imports in its own process, under a time limit."""
     from advgen.registry import discover
 
     records = discover(load=False).records
@@ -84,7 +84,7 @@ def describe_plugins() -> list[dict[str, Any]]:
 
 
 def dependencies() -> list[Dependency]:
-    """List the project's requirements, those of extras for users included, as installed or as the checkout has them."""
+    """List the project's requirements, including those of user-facing extras, from the installation or the checkout."""
     try:
         lines = requires("advgen") or []
     except PackageNotFoundError:
@@ -95,7 +95,7 @@ def dependencies() -> list[Dependency]:
 
 
 def _checkout_requirements() -> list[str]:
-    """Read the requirements of a checkout that is not installed, in the form that metadata have."""
+    """Read the requirements of a checkout that is not installed, in the format of package metadata."""
     try:
         project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     except (OSError, KeyError, tomllib.TOMLDecodeError):
@@ -126,7 +126,7 @@ def _package(dependency: Dependency, answer: Answer) -> dict[str, Any]:
 
 
 def _fits(dependency: Dependency, found: str | None) -> bool:
-    """Compare a version with the bounds; True if there is no tool to compare with."""
+    """Return whether a version is within the bounds; True if it is unknown or ``packaging`` is not installed."""
     requirements: Any = try_import("packaging.requirements").module
     if requirements is None or found is None:
         return True
@@ -137,7 +137,7 @@ def _pair(packages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Say whether torch and torchaudio, which are linked to each other, work together."""
     torch, torchaudio = packages.get("torch", {}), packages.get("torchaudio", {})
     works = torchaudio.get("status") in ("ok", "other version") and torch.get("status") in ("ok", "other version")
-    audio = "with torchaudio" if works else "with its own code, to the same numbers"
+    audio = "with torchaudio" if works else "with its own code and the same numbers"
     return {
         "torch": torch.get("version"),
         "torchaudio": torchaudio.get("version"),
@@ -147,8 +147,8 @@ def _pair(packages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _cache() -> dict[str, Any]:
-    """Say where caches are and whether they can be written, without making the folder."""
-    remedy, folder = "set XDG_CACHE_HOME to a folder of yours", None
+    """Report the cache folder and whether it is writable, without creating it."""
+    remedy, folder = "set XDG_CACHE_HOME to a folder that you can write to", None
     try:
         folder = cache_folder()
         place = next(path for path in (folder, *folder.parents) if path.exists())
@@ -159,7 +159,7 @@ def _cache() -> dict[str, Any]:
 
 
 def _plugin(facts: dict[str, Any], answer: Answer) -> dict[str, Any]:
-    """Join what discovery knows of a plugin with what loading it has shown."""
+    """Merge the facts from discovery with the outcome of loading the plugin."""
     if "failed" in answer:
         reason = f"loading it failed: {answer['failed']}"
         return facts | {"status": "broken", "reason": reason, "remarks": []}
@@ -167,7 +167,7 @@ def _plugin(facts: dict[str, Any], answer: Answer) -> dict[str, Any]:
 
 
 def environment_lines(report: Mapping[str, Any]) -> list[str]:
-    """Write the report for readers: the machine, a line per package and plugin, and the remedies last."""
+    """Format the report as text: the machine, a line per package and plugin, and the remedies last."""
     devices, cache = report["devices"], report["cache"]
     lines = [
         f"advgen {report['advgen']}, Python {report['python']}, {report['platform']}",
@@ -181,7 +181,7 @@ def environment_lines(report: Mapping[str, Any]) -> list[str]:
 
 
 def remedies(report: Mapping[str, Any]) -> list[str]:
-    """List what does not work and is not merely an extra that nobody installed, each with the way out."""
+    """List everything that does not work, each with its remedy. Extras that are not installed do not count."""
     found = [
         f"{name} {each['status']}{': ' + each['reason'] if each['reason'] else ''}. {each['remedy']}"
         for name, each in report["packages"].items()
@@ -202,7 +202,7 @@ def remedies(report: Mapping[str, Any]) -> list[str]:
 
 def _device_text(devices: Mapping[str, Any]) -> str:
     if "failed" in devices:
-        return "unknown, as torch does not load"
+        return "unknown, because torch does not load"
     gpus = ", ".join(f"cuda:{index} {name}" for index, name in enumerate(devices["cuda"]))
     build = f"torch is built for CUDA {devices['cuda_build']}" if devices["cuda_build"] else "torch is built for the CPU"
     apple = "; Apple's GPU (mps) is not used" if devices["mps"] else ""

@@ -1,6 +1,6 @@
 """Faults of values that plugins return, in words: ``tuple, expected a Corpus (advgen.Corpus)``; empty if there is none.
 
-Only types, shapes and names are looked at, never numbers, so no check waits for a device.
+Checks read only types, shapes and names, never numbers, so none waits for a device.
 Legend: B samples of a batch, L tokens, V vocabulary.
 """
 
@@ -25,7 +25,7 @@ JSON = "strings, finite numbers, true, false, None, lists and tables with text k
 
 
 Like = int | Tensor | Batch
-"""A number of samples, or what has that many rows."""
+"""A number of samples, or a value with that many rows."""
 
 
 def _count(like: Like) -> int:
@@ -41,7 +41,7 @@ def instance_fault(value: Any, kind: type) -> str:
 
 
 def corpus_fault(corpus: Any) -> str:
-    """Find a fault of a corpus; its sources are looked at, not read."""
+    """Find a fault of a corpus; its sources are not read."""
     if fault := instance_fault(corpus, Corpus):
         return fault
     if not isinstance(corpus.facts, Mapping):
@@ -65,7 +65,7 @@ def corpus_fault(corpus: Any) -> str:
 
 
 def json_fault(value: Any, path: str) -> str:
-    """Find the first value that JSON does not give back as it is, by its path: ``facts['scale'] is a Tensor, expected ...``."""
+    """Find the first value that JSON would not preserve, by its path: ``facts['scale'] is a Tensor, expected ...``."""
     if value is None or isinstance(value, str | bool | int):
         return ""
     if isinstance(value, float):
@@ -82,7 +82,7 @@ def json_fault(value: Any, path: str) -> str:
 
 
 def batch_fault(batch: Any, like: Like) -> str:
-    """Find a fault of a batch that should have as many rows."""
+    """Find a fault of a batch with a given number of rows."""
     if fault := instance_fault(batch, Batch):
         return fault
     parts = (
@@ -94,7 +94,7 @@ def batch_fault(batch: Any, like: Like) -> str:
 
 
 def sample_fault(sample: Any, like: Like, mode: Mode = "values") -> str:
-    """Find a fault of what a generator should have drawn in a mode, a sample per row."""
+    """Find a fault of a generator's output in a mode, one sample per row."""
     if isinstance(sample, Tensor):
         return "a bare Tensor, expected a Sample (advgen.Sample); write: return Sample(values)"
     if fault := instance_fault(sample, Sample):
@@ -120,7 +120,7 @@ def _relaxed_fault(sample: Sample) -> str:
 
 
 def _log_prob_fault(sample: Sample) -> str:
-    """Find log-probabilities and entropies of the wrong form; that there are none is the estimator's own refusal."""
+    """Find log-probabilities and entropies of the wrong form. The estimator itself refuses missing ones."""
     for name in ("log_prob", "entropy"):
         value = getattr(sample, name)
         expected = f"expected floats {tuple(sample.values.shape[:2])} for mode='log_prob'"
@@ -132,14 +132,14 @@ def _log_prob_fault(sample: Sample) -> str:
 
 
 def noise_fault(noise: Any, like: Like) -> str:
-    """Find a fault of noise for so many samples."""
+    """Find a fault of noise for a given number of samples."""
     if fault := rows_fault(noise, like):
         return fault
     return "" if noise.device.type == "cpu" else f"noise on {noise.device}, expected the CPU: the core moves it"
 
 
 def conditions_fault(conditions: Any, like: Like) -> str:
-    """Find a fault of conditions, names to tensors, of so many samples."""
+    """Find a fault of conditions, a mapping of names to tensors, for a given number of samples."""
     if not isinstance(conditions, Mapping) or not all(isinstance(name, str) for name in conditions):
         return f"{kind_of(conditions)}, expected a mapping of names to tensors ({_count(like)}, ...)"
     faults = ((name, rows_fault(tensor, like)) for name, tensor in conditions.items())
@@ -147,7 +147,7 @@ def conditions_fault(conditions: Any, like: Like) -> str:
 
 
 def rows_fault(tensor: Any, like: Like) -> str:
-    """Find what is not a tensor with one row per sample."""
+    """Find a fault of a tensor that should have one row per sample."""
     rows = _count(like)
     if not isinstance(tensor, Tensor):
         return f"{kind_of(tensor)}, expected a tensor ({rows}, ...)"
@@ -156,7 +156,7 @@ def rows_fault(tensor: Any, like: Like) -> str:
 
 
 def shape_fault(tensor: Any, shape: tuple[int, ...], also: str = "") -> str:
-    """Find what is not a tensor of floats of a shape; a shape may go on with axes that ``also`` names."""
+    """Find a fault of a float tensor of a given shape; ``also`` names further axes that it may have."""
     expected = f"({', '.join([*map(str, shape), *([also] if also else [])])}{',' if len(shape) == 1 and not also else ''})"
     if not isinstance(tensor, Tensor):
         return f"{kind_of(tensor)}, expected a tensor {expected}"
@@ -166,7 +166,7 @@ def shape_fault(tensor: Any, shape: tuple[int, ...], also: str = "") -> str:
 
 
 def lengths_fault(lengths: Any, like: Like) -> str:
-    """Find a fault of path lengths, a number per sample."""
+    """Find a fault of path lengths, one number per sample."""
     return shape_fault(lengths, (_count(like),))
 
 
@@ -176,7 +176,7 @@ def logits_fault(logits: Any, tokens: Tensor) -> str:
 
 
 def seen_fault(seen: Any, sample: Sample) -> str:
-    """Find a fault of what a discriminator sees of a sample."""
+    """Find a fault of a discriminator's view of a sample."""
     if fault := rows_fault(seen, sample.values):
         return fault
     return "" if seen.is_floating_point() else f"{_told(seen)}, expected floats, which penalties can differentiate"
@@ -190,14 +190,14 @@ def sample_read_fault(read: Any) -> str:
 
 
 def nats_fault(nats: Any, batch: Batch) -> str:
-    """Find a fault of a likelihood: a number for each position of a batch."""
+    """Find a fault of a likelihood, one number per position of a batch."""
     if batch.mask is not None:
         return shape_fault(nats, tuple(batch.mask.shape))
     return rows_fault(nats, batch)
 
 
 def labels_fault(labels: Any, like: Like) -> str:
-    """Find a fault of recognized classes, a number per sample."""
+    """Find a fault of recognized classes, one number per sample."""
     expected = f"expected int64 ({_count(like)},), a class per sample, or None"
     if not isinstance(labels, Tensor):
         return f"{kind_of(labels)}, {expected}"
@@ -205,7 +205,7 @@ def labels_fault(labels: Any, like: Like) -> str:
 
 
 def costs_fault(costs: Any) -> str:
-    """Find a fault of named costs: scalar tensors, or calls that make one."""
+    """Find a fault of named costs, each a scalar tensor or a function that returns one."""
     if not isinstance(costs, Mapping):
         return f"{kind_of(costs)}, expected a mapping of names to scalar tensors"
     for name, cost in costs.items():
@@ -215,7 +215,7 @@ def costs_fault(costs: Any) -> str:
 
 
 def scalar_fault(cost: Any) -> str:
-    """Find what is not a tensor with a single number."""
+    """Find a fault of a scalar tensor."""
     if not isinstance(cost, Tensor):
         return f"{kind_of(cost)}, expected a scalar tensor"
     return "" if cost.dim() == 0 else f"{_told(cost)}, expected a scalar, such as its mean"
@@ -234,19 +234,19 @@ def numbers_fault(numbers: Any) -> str:
 
 
 def number_fault(number: Any) -> str:
-    """Find what is not a number."""
+    """Find a fault of a number."""
     return "" if isinstance(number, Real) else f"{kind_of(number)}, expected a number"
 
 
 def facts_fault(facts: Any) -> str:
-    """Find a fault of facts that are shown or saved by name."""
+    """Find a fault of named facts that are shown or saved."""
     if not isinstance(facts, Mapping):
         return f"{kind_of(facts)}, expected a mapping of names to facts"
     return _prefixed("a mapping whose", _first(json_fault(fact, repr(name)) for name, fact in facts.items()))
 
 
 def paths_fault(paths: Any) -> str:
-    """Find a fault of the list of files that were written."""
+    """Find a fault of a list of written files."""
     if not isinstance(paths, list | tuple):
         return f"{kind_of(paths)}, expected a list of the files that it made (pathlib.Path)"
     for path in paths:
@@ -258,19 +258,19 @@ def paths_fault(paths: Any) -> str:
 
 
 def texts_fault(texts: Any) -> str:
-    """Find what is not a sequence of texts."""
+    """Find a fault of a sequence of texts."""
     if isinstance(texts, Sequence) and not isinstance(texts, str) and all(isinstance(text, str) for text in texts):
         return ""
     return f"{texts!r}, expected a tuple of texts"
 
 
 def text_fault(text: Any) -> str:
-    """Find what is not a text."""
+    """Find a fault of a text."""
     return "" if isinstance(text, str) else f"{kind_of(text)}, expected a text"
 
 
 def entries_fault(table: Any, kind: type) -> str:
-    """Find what is not a mapping of names to instances of a class."""
+    """Find a fault of a mapping of names to instances of a class."""
     if not isinstance(table, Mapping):
         return f"{kind_of(table)}, expected a mapping of names to {kind.__name__}"
     faults = ((name, instance_fault(entry, kind)) for name, entry in table.items())
@@ -278,7 +278,7 @@ def entries_fault(table: Any, kind: type) -> str:
 
 
 def none_or(check: Callable[[Any], str]) -> Callable[[Any], str]:
-    """Return a check that lets None pass."""
+    """Return a check that also accepts None."""
     return lambda value: "" if value is None else check(value)
 
 

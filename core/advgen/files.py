@@ -1,4 +1,4 @@
-"""Writing files so that every system takes them: whole or not at all, under names that are valid everywhere. Torch-free."""
+"""Portable file writes: atomic, and under names that are valid on every system. Torch-free."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from pathlib import Path
 
 PATIENCE_SECONDS, PAUSE_SECONDS = 1.0, 0.05
 LONGEST_NAME = 120
-"""Bytes of a name; common file systems take 255, and prefixes and suffixes need some."""
+"""Largest name in bytes. Common file systems allow 255, and prefixes and suffixes need some of them."""
 DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³")}
-"""Names that Windows keeps for devices, whatever follows after a dot."""
+"""Names that Windows reserves for devices, with any extension."""
 
 
 def replace_file(draft: Path, target: Path) -> None:
-    """Rename a file or folder to its place, over a file that is there.
+    """Rename a file or folder, replacing a file at the target.
 
-    Windows refuses this while any process has one of them open, if only to read or to scan it. So a refusal is tried again for
-    a second.
+    Windows refuses this while any process has one of them open, even only to read or scan it. So the rename is retried for a
+    second.
 
     Raises:
-        OSError: if the system refuses to the end.
+        OSError: if the system still refuses after that.
     """
     until = time.monotonic() + PATIENCE_SECONDS
     while True:
@@ -44,13 +44,13 @@ def replace_file(draft: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def drafted(target: Path) -> Iterator[Path]:
-    """Write a file whole or not at all: yield a draft's path next to it, which takes its place at the end of the block.
+    """Write a file whole or not at all: yield the path of a draft next to it, which replaces it at the end of the block.
 
-    The draft has a name that nobody else uses, its bytes are on the disk before it is renamed, and so is the new name after.
-    A link in the target's place is replaced, not followed.
+    The draft has a unique name. Its bytes are synced to disk before the rename, and the new name is synced after it. A link at
+    the target is replaced, not followed.
 
     Raises:
-        OSError: if the system refuses; the draft is removed, and what was there stays.
+        OSError: if the system refuses; the draft is removed, and the target is unchanged.
     """
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:60]}.", suffix=".draft")
     os.close(descriptor)
@@ -69,17 +69,17 @@ def drafted(target: Path) -> Iterator[Path]:
 
 
 def write_file(target: Path, content: bytes | str) -> None:
-    """Write a file whole or not at all, durably, and without following links; text is UTF-8 with its newlines as they are.
+    """Write a file whole or not at all, durably, without following links. Text is written as UTF-8, newlines unchanged.
 
     Raises:
-        OSError: if the system refuses; what was there stays.
+        OSError: if the system refuses; the target is unchanged.
     """
     with drafted(target) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def append_text(target: Path, text: str) -> None:
-    """Add text to the end of a file, which is made if it is missing. A link in its place is refused.
+    """Append text to a file, creating it if it is missing. A link in its place is refused.
 
     Raises:
         OSError: if the system refuses, or the file is a link.
@@ -92,7 +92,7 @@ def append_text(target: Path, text: str) -> None:
 
 
 def file_sha256(file: Path) -> str:
-    """Compute the sha256 of a file's bytes, as a hexadecimal text.
+    """Return the sha256 of a file's bytes in hexadecimal.
 
     Raises:
         OSError: if it cannot be read.
@@ -102,13 +102,13 @@ def file_sha256(file: Path) -> str:
 
 
 def sync_file(file: Path) -> None:
-    """Make a file's bytes safe from a power cut."""
+    """Sync a file's bytes to disk, so that they survive a power cut."""
     with file.open("rb+") as stream:  # Windows syncs no file that is open for reading only
         os.fsync(stream.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder safe from a power cut, on systems that can open a folder: Windows cannot."""
+    """Sync the names in a folder to disk, so that they survive a power cut. Windows cannot open a folder, so it is skipped."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -119,15 +119,15 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_below(path: Path, folder: Path) -> bool:
-    """Tell whether a path, with every link followed, lies below a folder."""
+    """Return whether a path, after following every link, is below a folder."""
     return path.resolve().is_relative_to(folder.resolve())
 
 
 def strange_entries(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Find what a folder that is written to must not hold: links that leave it, and entries that are no files or folders.
+    """Find entries that an output folder must not hold: links that leave it, and special files such as pipes.
 
     Yields:
-        Each such entry, and what it is.
+        Each such entry, and a description of it.
     """
     for root, folders, files in os.walk(folder):  # which follows no links
         for entry in (Path(root, name) for name in (*folders, *files)):
@@ -140,37 +140,37 @@ def strange_entries(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def keep_file(file: Path, content: bytes, what: str) -> None:
-    """Write a file of the cache, whole or not at all. If the cache is not writable, warn and go on without it.
+    """Write a file of the cache, whole or not at all. If the cache is not writable, only warn.
 
     Args:
-        what: names the content in the warning, in the plural.
+        what: name of the content in the warning, in the plural.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_file(file, content)
     except OSError as error:
-        if not file.is_file():  # else another process has kept the same
+        if not file.is_file():  # otherwise another process has written the same content
             logging.getLogger("advgen").warning("%s are not kept in %s: %s", what, file.parent, error.strerror or error)
 
 
 @functools.cache
 def _new_file_mode() -> int:
-    """Return the permissions of a new file under the user's mask; drafts are made for their owner only."""
+    """Return the permissions of a new file under the user's umask; drafts are created for their owner only."""
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
 
 
 def suits_windows(name: str) -> bool:
-    """Whether Windows takes a name of a file or folder as it is: ``aux.png`` is a device there, ``a:b`` a part of ``a``."""
+    """Return whether Windows allows a file name as it is: ``aux.png`` is a device there, ``a:b`` a stream of ``a``."""
     return not re.search(r'[<>:"/\\|?*\x00-\x1f]|[. ]$', name) and name.partition(".")[0].rstrip().lower() not in DEVICES
 
 
 def file_name(text: str) -> str:
-    """Turn a text, such as a class, into a name of a file or folder that Linux, macOS and Windows take.
+    """Turn a text, such as a class, into a file name that is valid on Linux, macOS and Windows.
 
-    Characters that Windows reserves, and dots and spaces at an end, become underscores. A device's name gets an underscore in
-    front, a long one is cut, and any other stays as it is.
+    Characters that Windows reserves, and dots and spaces at either end, become underscores. A device's name gets an
+    underscore in front, a long name is cut, and any other name is unchanged.
     """
     name = re.sub(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]', "_", text).encode()[:LONGEST_NAME].decode(errors="ignore")
     name = re.sub(r"^[. ]+|[. ]+$", lambda dots: "_" * len(dots[0]), name) or "_"
@@ -178,10 +178,10 @@ def file_name(text: str) -> str:
 
 
 def sorted_paths(paths: Iterable[Path]) -> list[Path]:
-    """Sort paths folder by folder, capitals first, on every system: Windows's own order ignores case."""
+    """Sort paths folder by folder, capitals first, on every system; the native order on Windows ignores case."""
     return sorted(paths, key=lambda path: path.parts)
 
 
 def user_path(path: Path | str) -> Path:
-    """Return the path with ``~`` as the user's home folder. If no home is known, the path stays as it is."""
+    """Expand ``~`` in a path to the user's home folder. If no home is known, return the path unchanged."""
     return Path(os.path.expanduser(path))

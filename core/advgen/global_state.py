@@ -1,7 +1,7 @@
-"""Settings that everything in a process shares: read before a plugin is imported, compared and put back after it. Torch-free.
+"""Process-wide settings, read before a plugin is imported and restored after it. Torch-free.
 
-A plugin that sets torch's default dtype while it is imported would change the weights of every other plugin. If a plugin is
-the first to import torch or numpy, their settings are read in the moment they are loaded, before its next statement.
+A plugin that sets torch's default dtype during import would change the weights of every other plugin. If a plugin is the first
+to import torch or numpy, their settings are read as soon as they are loaded, before the plugin's next statement.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from advgen.shared_settings import ENVIRONMENT, FILTERS, OWNERS, SETTINGS, Setti
 
 LONGEST = 40
 MESSAGE = (
-    "warning: %s changed %s when it was imported; put back, as everything in the process shares it. Set such things in the "
-    "code that needs them, and put them back there"
+    "warning: %s changed %s when it was imported; the old value is restored, because the whole process shares it. Change such "
+    "settings only in the code that needs them, and restore them there"
 )
 
 
 @dataclass(frozen=True)
 class Change:
-    """A setting that was changed, and whether it could be put back."""
+    """A setting that was changed, with a flag that says if it could be restored."""
 
     name: str
     before: Any
@@ -47,10 +47,10 @@ class Change:
 
 @contextlib.contextmanager
 def kept(who: str) -> Iterator[list[Change]]:
-    """Put the settings of :data:`SETTINGS` back after the block, and warn once if it has changed any.
+    """Restore the settings of :data:`SETTINGS` after the block, and warn once if it has changed any.
 
     Args:
-        who: names the code that runs in the block, such as ``plugin 'points'``.
+        who: name of the code that runs in the block, such as ``plugin 'points'``.
 
     Returns:
         The changes, complete after the block.
@@ -69,7 +69,7 @@ def kept(who: str) -> Iterator[list[Change]]:
 
 
 class Watch(importlib.abc.MetaPathFinder):
-    """A look at the settings before foreign code runs; as a finder, it looks at those of torch and numpy once they load."""
+    """Values of the settings before foreign code runs. As an import finder, it reads those of torch and numpy on load."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
@@ -88,13 +88,13 @@ class Watch(importlib.abc.MetaPathFinder):
                     self.values[setting.name] = _read(setting)
 
     def compare(self, *names: str) -> None:
-        """Note the settings that differ from what was read and put them back; those of some names, or all."""
+        """Record the settings that differ from the saved values and restore them: the named ones, or all."""
         for setting in SETTINGS:
             if setting.name in self.values and (not names or setting.name in names):
                 self._compare(setting)
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Find torch or numpy as the other finders do, and look at its settings as soon as it has run."""
+        """Find torch or numpy with the other finders, and read its settings as soon as it has loaded."""
         if name in self.seen or name not in OWNERS:
             return None
         self.compare(ENVIRONMENT)  # the number of threads follows it
@@ -118,7 +118,7 @@ class Watch(importlib.abc.MetaPathFinder):
             after = _read(setting)
         if setting.kept(before, after):
             return
-        with contextlib.suppress(Exception):  # such as a handler in a thread, or threads that have begun to work
+        with contextlib.suppress(Exception):  # signal handlers outside the main thread, thread counts once threads run
             with _silent(setting):
                 setting.write(before)
             restored = setting.kept(before, _read(setting))
@@ -132,7 +132,7 @@ def _read(setting: Setting) -> Any:
 
 @contextlib.contextmanager
 def _silent(setting: Setting) -> Iterator[None]:
-    """Keep torch's remarks on old interfaces back; the filters themselves are left alone."""
+    """Suppress torch's warnings about old interfaces without changing the filters."""
     if setting.name == FILTERS:
         yield
         return

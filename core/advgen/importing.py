@@ -54,7 +54,7 @@ class Imported:
 
 
 class Importer(Protocol):
-    """What a plugin's ``importers`` name."""
+    """Signature of the functions that a plugin's ``importers`` name."""
 
     def __call__(self, path: Path) -> Imported: ...
 
@@ -132,10 +132,10 @@ def find_importer(kind: str, plugin: str | None) -> tuple[PluginRecord, Importer
 
 
 def importer_of(record: PluginRecord, kind: str) -> Importer:
-    """Find the importer that a plugin brings for a format.
+    """Find the importer of a plugin for a format.
 
     Raises:
-        PluginError: if it is not found, or does not take a path alone.
+        PluginError: if it is not found, or cannot be called with only a path.
     """
     assert record.spec is not None  # the caller found the format in it
     importer: Importer = resolve(reference := record.spec.importers[kind])

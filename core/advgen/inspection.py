@@ -155,7 +155,7 @@ def _fault(spec: PluginSpec, record: PluginRecord) -> str:
 
 
 def _misfit(value: Any, hint: Any, entries: str) -> tuple[str, Any, str] | None:
-    """Where a value does not have the type of its annotation, what is there, and the expected type in words."""
+    """Find the part of a value that does not match its annotation: its path, its value, the expected type in words."""
     kind, inner = get_origin(hint), get_args(hint)
     if kind is Mapping:
         if not isinstance(value, Mapping):
@@ -189,10 +189,10 @@ def _set_misfit(entry: DataSet) -> tuple[str, Any, str] | None:
 
 
 def _importable(module: str) -> bool:
-    """Find out whether a module's package is installed, without importing it, as looking for an inner module would."""
+    """Return whether a module's package is installed. Only the top level is looked up, because that imports nothing."""
     try:
         return importlib.util.find_spec(module.partition(".")[0]) is not None
-    except Exception:  # finders may raise whatever they like; the run's own import says what is wrong
+    except Exception:  # finders may raise anything; the run's own import reports the cause
         return True
 
 
@@ -215,15 +215,15 @@ def import_source(name: str, path: Path, source: bytes) -> ModuleType:
 
 
 def _pin_lines(path: Path, source: bytes) -> None:
-    """Let traces show the lines that run, also after the file was changed."""
+    """Make traces show the lines that ran, even if the file has changed since."""
     lines = source.decode("utf-8", errors="replace").splitlines(keepends=True)
     for name in (str(path), str(path.resolve())):
-        # An entry without a time of change is never read again.
+        # An entry without a modification time is never read again.
         linecache.cache[name] = (len(source), None, lines, name)
 
 
 def rename_module(spec: PluginSpec, stem: str, module: str) -> PluginSpec:
-    """Return the spec of a single file with its strings pointing at the module it was imported as."""
+    """Return the spec of a single file with its strings pointing to the name that the module was imported as."""
 
     def point(reference: str) -> str:
         head, _, attribute = reference.partition(":")
@@ -239,7 +239,7 @@ def usable(record: PluginRecord) -> PluginRecord:
 
 
 def describe(error: BaseException) -> str:
-    """Tell an error in one line with the line of the plugin that raised it; a PluginError in its own words."""
+    """Describe an error in one line, with the plugin's line that raised it; a PluginError keeps its own text."""
     if isinstance(error, PluginError):
         return " ".join(str(error).split())
     text = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())

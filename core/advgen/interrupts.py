@@ -12,7 +12,7 @@ INTERRUPTED = 130
 
 NOTHING_SAVED = "interrupted; nothing was saved"
 
-# The signals that end a run after saving it. No system has all of them: SIGBREAK is Ctrl-Break, on Windows only.
+# Signals that save and end a run. No system has all of them: SIGBREAK is Ctrl-Break and exists only on Windows.
 SAVING = ("SIGINT", "SIGTERM", "SIGBREAK")
 
 _asked = False

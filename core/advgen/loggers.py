@@ -59,16 +59,16 @@ class TensorBoardLogger:
 
 
 class MakeLogger(Protocol):
-    """A plugin's logger class, or a function that makes one."""
+    """A plugin's logger class, or a function that makes a logger."""
 
     def __call__(self, folder: Path) -> Logger: ...
 
 
 def loggers_of(record: PluginRecord) -> list[MakeLogger]:
-    """Find the loggers that a plugin brings.
+    """Find a plugin's own loggers.
 
     Raises:
-        PluginError: for one that is not found, or is not made with a folder alone.
+        PluginError: for one that is not found, or cannot be made with only a folder.
     """
     targets = record.spec.loggers if record.spec is not None else {}
     found = {name: resolve(target) for name, target in targets.items()}
@@ -80,10 +80,10 @@ def loggers_of(record: PluginRecord) -> list[MakeLogger]:
 def open_loggers(folder: Path, plugin_loggers: list[MakeLogger], warn: Callable[[str], None]) -> Loggers:
     """Open TensorBoard's logger if it is installed, then the plugin's own.
 
-    A TensorBoard that does not load costs its event files, not the run: ``warn`` is told, ``metrics.jsonl`` has the figures.
+    If TensorBoard does not load, ``warn`` is called and no event files are written; ``metrics.jsonl`` still has the figures.
 
     Raises:
-        ContractError: for one of a plugin's that lacks a method.
+        ContractError: for a plugin's logger that lacks a method.
     """
     found: list[Logger] = []
     if importlib.util.find_spec("tensorboard"):
@@ -91,7 +91,7 @@ def open_loggers(folder: Path, plugin_loggers: list[MakeLogger], warn: Callable[
         if attempt:
             found.append(TensorBoardLogger(folder))
         else:
-            warn(f"tensorboard {attempt.problem}: no events/ are written")
+            warn(f"tensorboard {attempt.problem}: events/ is not written")
     return Loggers([*found, *(_opened(make, folder) for make in plugin_loggers)])
 
 
@@ -103,7 +103,7 @@ def _opened(make: MakeLogger, folder: Path) -> Logger:
 
 
 def try_loggers(record: PluginRecord, folder: Path, row: Mapping[str, float]) -> None:
-    """Open the loggers that a plugin brings, let them take a row, and close them; for tests of the plugin."""
+    """Open a plugin's own loggers, log a row, and close them; for tests of the plugin."""
     loggers = Loggers([_opened(make, folder) for make in loggers_of(record)])
     loggers.log(0, row)
     loggers.close()

@@ -164,7 +164,7 @@ LOSSES: dict[str, Loss] = {loss.name: loss for loss in _TABLE}
 
 
 def get_loss(name: str, table: Mapping[str, Loss] = LOSSES) -> Loss:
-    """Return the loss of that name, of the core's or of a ``table`` with a plugin's own.
+    """Return the loss of that name, from the core or from a ``table`` that includes a plugin's own.
 
     Raises:
         ConfigError: with the known names and the nearest.

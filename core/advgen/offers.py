@@ -1,5 +1,6 @@
-"""Facts of installed plugins without running their code here: a process of its own, with a time limit, loads each third-party
-plugin. The built-in ones are loaded in place. Torch-free.
+"""Facts of installed plugins, collected without running third-party code in this process. Torch-free.
+
+Each third-party plugin is loaded in its own process, with a time limit. Built-in plugins are loaded in place.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ SWITCHES = ("ADVGEN_PLUGINS", "ADVGEN_DISABLE_PLUGINS", "ADVGEN_STRICT_PLUGINS")
 
 @dataclass(frozen=True, eq=False)
 class Offer:
-    """What a usable plugin declares, as far as it helps to choose one.
+    """Facts that a usable plugin declares and that help to choose one.
 
     Args:
-        name: what users write after ``--plugin``.
+        name: the name that users write after ``--plugin``.
         qualified_name: ``distribution:name``, by which ``find_plugin`` finds exactly this one.
-        builtin: whether it is this project's own, which may be loaded anywhere.
-        sampling: whether it has options of ``gen sample``.
-        metrics, importers: the names in these tables of its spec; the other fields are as in ``PluginSpec``.
+        builtin: True for a plugin of this project, which may be loaded in any process.
+        sampling: True if it has options of ``gen sample``.
+        metrics, importers: names in these tables of its spec; the other fields are as in ``PluginSpec``.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Offer:
 
 
 def offers() -> tuple[Offer, ...]:
-    """List what every usable plugin offers. One that crashes or hangs is named in a warning and left out.
+    """List the offers of all usable plugins. One that crashes or hangs is named in a warning and left out.
 
     Raises:
         PluginError: under ``ADVGEN_STRICT_PLUGINS=1``, if a plugin cannot be used.
@@ -57,7 +58,7 @@ def offers() -> tuple[Offer, ...]:
 
 @functools.lru_cache(maxsize=8)
 def _offers(records: tuple[PluginRecord, ...], paths: tuple[str, ...], switches: tuple[str | None, ...]) -> tuple[Offer, ...]:
-    """Ask once per process; the arguments are all that an answer depends on."""
+    """Ask once per process and set of arguments; the answer depends on nothing else."""
     found = [record for record in records if record.status == "found"]
     foreign = [record for record in found if not is_builtin(record)]
     answers = dict(zip(foreign, ask_apart([f"offer:{each.qualified_name}" for each in foreign], LIMIT_SECONDS), strict=True))
@@ -65,7 +66,7 @@ def _offers(records: tuple[PluginRecord, ...], paths: tuple[str, ...], switches:
     for record, answer in described:
         if "failed" in answer:
             logging.getLogger("advgen").warning(
-                "warning: plugin %r of %s is left out, as loading it failed: %s; ADVGEN_DISABLE_PLUGINS=%s passes over it",
+                "warning: plugin %r of %s is left out because loading it failed: %s; ADVGEN_DISABLE_PLUGINS=%s skips it",
                 *(record.name, record.origin, answer["failed"], record.name),
             )
     refuse_if_strict([record.as_dict() | _judged(answer) for record, answer in described])
@@ -75,7 +76,7 @@ def _offers(records: tuple[PluginRecord, ...], paths: tuple[str, ...], switches:
 
 
 def describe_offer(qualified_name: str) -> Answer:
-    """Load a plugin in this process and answer with its status and, if it is usable, the fields of its :class:`Offer`."""
+    """Load a plugin in this process; return its status and, if it is usable, the fields of its :class:`Offer`."""
     record = load_installed(qualified_name)
     facts: Answer = {"status": record.status, "reason": record.reason}
     if record.status != "ok" or record.spec is None:

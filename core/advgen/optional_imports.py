@@ -1,4 +1,4 @@
-"""Imports that may fail: optional packages, and packages whose build does not fit the rest of the machine. Torch-free."""
+"""Imports that may fail: optional packages, and packages whose build does not match the machine. Torch-free."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class ImportAttempt:
     """The outcome of one import.
 
     Args:
-        name: the module that was asked for.
+        name: name of the module.
         module: the module, or None if it does not load.
-        reason: why it does not load, in one line; empty if it does.
-        missing: whether the package is not installed at all, as opposed to installed and unusable.
+        reason: the reason why it does not load, in one line; empty if it loads.
+        missing: True if the package is not installed; False if it is installed, even if it does not load.
     """
 
     name: str
@@ -38,12 +38,12 @@ class ImportAttempt:
 
     @property
     def problem(self) -> str:
-        """How to go on after the module's name: "is not installed", or "does not load" with the reason."""
+        """Return words to follow the module's name: "is not installed", or "does not load" with the reason."""
         return "is not installed" if self.missing else f"does not load ({self.reason})"
 
 
 def try_import(name: str) -> ImportAttempt:
-    """Import a module if it loads; a failure of any kind is an answer, not an exception.
+    """Import a module if it loads. A failure of any kind is reported in the result, not raised.
 
     A package can fail in many ways: it is absent (ModuleNotFoundError), its library lacks a symbol (OSError), it was built
     for another numpy (ValueError), or it ends the interpreter (SystemExit).
@@ -58,10 +58,10 @@ def try_import(name: str) -> ImportAttempt:
 
 
 def needed_import(name: str, user: str, remedy: str, error: type[GenError] = PluginError) -> ModuleType:
-    """Import a module that ``user``, such as an option, cannot do without.
+    """Import a module that ``user``, such as an option, requires.
 
     Raises:
-        GenError: of the kind ``error``, saying who needs the module, why it does not load, and the remedy.
+        GenError: of class ``error``, naming the user of the module, the reason why it does not load, and the remedy.
     """
     attempt = try_import(name)
     if attempt.module is None:
@@ -70,13 +70,13 @@ def needed_import(name: str, user: str, remedy: str, error: type[GenError] = Plu
 
 
 def import_requirements(record: PluginRecord) -> list[str]:
-    """Import every module that a run of this plugin needs, before anything else is done.
+    """Import every module that a run of this plugin needs.
 
     Returns:
-        A line for each optional module that does not load, saying what happens without it.
+        A line for each optional module that does not load, with the consequence.
 
     Raises:
-        PluginError: naming the required modules that do not load, and the command that installs them.
+        PluginError: naming the required modules that do not load and the command that installs them.
     """
     spec = record.spec
     requires: Mapping[str, str] = spec.requires if spec else {}
@@ -94,14 +94,14 @@ def import_requirements(record: PluginRecord) -> list[str]:
 
 
 def _remedy(failed: Sequence[ImportAttempt], requires: Mapping[str, str]) -> str:
-    """Say what to install; a package that is installed and does not load has to be installed again."""
+    """Return the install command. A package that is installed but does not load is reinstalled."""
     names = " ".join(f'"{requirement}"' for requirement in sorted({requires[attempt.name] for attempt in failed}))
     again = "" if all(attempt.missing for attempt in failed) else "--force-reinstall "
     return f"pip install {again}{names} (gen env shows all packages)"
 
 
 def _one_line(error: BaseException) -> str:
-    """Describe the first cause, which says most (the missing symbol behind "could not load"), with file names for paths."""
+    """Describe the root cause, such as the missing symbol behind "could not load"; paths are cut to file names."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = re.sub(r"(?<!\S)(?:[A-Za-z]:\\|/)\S*[/\\](?=[^/\\\s])", "", " ".join(str(error).split()))

@@ -210,7 +210,7 @@ PENALTIES: dict[str, Penalty] = {penalty.name: penalty for penalty in _TABLE}
 
 
 def get_penalty(name: str, table: Mapping[str, Penalty] = PENALTIES) -> Penalty:
-    """Return the penalty of that name, of the core's or of a ``table`` with a plugin's own.
+    """Return the penalty of that name, from the core or from a ``table`` that includes a plugin's own.
 
     Raises:
         ConfigError: with the known names and the nearest.

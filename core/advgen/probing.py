@@ -1,7 +1,7 @@
-"""Imports tried in a process of their own, so that one that hangs, crashes or ends the interpreter costs nothing else.
+"""Trial imports in a child process, so that one that hangs, crashes or ends the interpreter affects nothing else.
 
-The child gets one question per argument, such as ``module:scipy``, and answers each with a line of JSON. A question that it
-does not answer is one that ended it.
+The child gets one question per argument, such as ``module:scipy``, and answers each with a line of JSON. The first question
+without an answer is the one that ended the child.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Answer = dict[str, Any]
 
 
 def ask(questions: Sequence[str], limit_seconds: float = LIMIT_SECONDS) -> list[Answer]:
-    """Answer questions in one child process, and in a further one after a question that ended it.
+    """Answer questions in one child process, starting another after each question that ends the child.
 
     Args:
-        questions: ``KIND:NAME`` with a kind of :data:`KINDS`.
-        limit_seconds: the time of one child.
+        questions: ``KIND:NAME`` with a kind from :data:`KINDS`.
+        limit_seconds: time limit of one child.
 
     Returns:
         One answer per question, in order; ``{"failed": reason}`` if the question ended the child or took too long.
@@ -44,17 +44,17 @@ def ask(questions: Sequence[str], limit_seconds: float = LIMIT_SECONDS) -> list[
 
 
 def ask_apart(questions: Sequence[str], limit_seconds: float = LIMIT_SECONDS) -> list[Answer]:
-    """Answer each question in a child of its own, a few at a time."""
+    """Answer each question in its own child, a few at a time."""
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         return [answers[0] for answers in pool.map(lambda question: ask([question], limit_seconds), questions)]
 
 
 def _run_child(questions: Sequence[str], limit_seconds: float) -> tuple[list[Answer], str]:
-    """Run one child; return its answers, and why there are no more."""
+    """Run one child; return its answers and the reason why it stopped."""
     paths = os.pathsep.join(entry for entry in sys.path if entry)
     command = [sys.executable, "-P", "-m", "advgen.probing", *questions]
     environment = {**os.environ, "PYTHONPATH": paths}
-    # Files, as a pipe stays open for as long as any process that the child has started.
+    # Files instead of pipes: a pipe would stay open until every process started by the child has ended.
     with tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as complaints:
         child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=answers, stderr=complaints)
         try:
@@ -86,7 +86,7 @@ def _answer_module(name: str) -> Answer:
 
 
 class _Remarks(logging.Handler):
-    """Warnings of the core about a plugin, for the answer."""
+    """Log handler that collects the core's warnings about a plugin for the answer."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -115,21 +115,21 @@ def _answer_plugin(qualified_name: str) -> Answer:
 
 
 def _answer_offer(qualified_name: str) -> Answer:
-    """Load a plugin's entry module and tell what it declares."""
+    """Load a plugin's entry module and return its offer."""
     from advgen.offers import describe_offer
 
     return describe_offer(qualified_name)
 
 
 def _answer_sampling(qualified_name: str) -> Answer:
-    """Load a plugin and the model of its options of ``gen sample``, and name these."""
+    """Load a plugin and the model of its ``gen sample`` options, and return the names of the options."""
     from advgen.config.sampling import describe_sampling
 
     return describe_sampling(qualified_name)
 
 
 def _answer_devices(_: str) -> Answer:
-    """Ask torch which devices and threads there are."""
+    """Ask torch for its devices and number of threads."""
     import torch
 
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
@@ -152,7 +152,7 @@ KINDS: dict[str, Callable[[str], Answer]] = {
 
 
 def module_of(distribution: str) -> str:
-    """Name the module that a distribution is imported as: pillow as PIL, pytest-xdist as xdist."""
+    """Return the module name of a distribution: PIL for pillow, xdist for pytest-xdist."""
     plain = distribution.replace("-", "_").lower()
     names = sorted(name for name, owners in _owners().items() if distribution.lower() in map(str.lower, owners))
     alike = [name for name in names if name.lower() == plain]
@@ -161,7 +161,7 @@ def module_of(distribution: str) -> str:
 
 @functools.cache
 def _owners() -> dict[str, list[str]]:
-    """Map each top-level module to the distributions that bring it."""
+    """Map each top-level module to the distributions that install it."""
     return dict(packages_distributions())
 
 
@@ -174,7 +174,7 @@ def installed_version(distribution: str) -> str | None:
 
 
 def _answer_all(questions: Sequence[str]) -> None:
-    """Answer on the standard output that the process began with; whatever imports print goes to standard error."""
+    """Answer on the original standard output; everything that imports print goes to standard error."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     for question in questions:
@@ -189,4 +189,4 @@ def _answer_all(questions: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     _answer_all(sys.argv[1:])
-    os._exit(0)  # threads that imports have started would keep the process
+    os._exit(0)  # threads started by imports would keep the process alive

@@ -1,4 +1,4 @@
-"""Reading small files that somebody else may have made: limits on size, depth and numbers come first. Torch-free."""
+"""Readers for small untrusted files, with limits on size, depth and numbers. Torch-free."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 MOST_BYTES = 64 * 2**20
 MOST_ENTRIES = 4_000_000
-"""Entries of all lists and tables of a file: each takes up to 100 bytes of memory."""
+"""Most entries in all lists and tables of a file together. Each takes up to 100 bytes of memory."""
 DEEPEST = 64
 MOST_TOLD = 80
 LARGEST = 2**63
@@ -22,10 +22,10 @@ def read_text(path: Path, most_bytes: int = MOST_BYTES) -> str:
 
     Raises:
         OSError: if the system refuses.
-        ValueError: with a reason in words, if the file is too large, no ordinary file, or not UTF-8.
+        ValueError: with a reason in words, if the file is too large, not an ordinary file, or not UTF-8.
     """
     about = path.stat()
-    if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):  # a pipe would wait for ever
+    if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):  # reading a pipe could block forever
         raise ValueError("it is not an ordinary file")
     with path.open("rb") as handle:
         content = handle.read(most_bytes + 1) if about.st_size <= most_bytes else None
@@ -43,10 +43,10 @@ def read_json(path: Path, most_bytes: int = MOST_BYTES, *, not_finite: bool = Fa
 
 
 def parse_json(text: str, *, not_finite: bool = False) -> Any:
-    """Parse JSON strictly: no key twice, no number that is too large to compute with, limited depth and length.
+    """Parse JSON strictly: no duplicate keys, no huge numbers, limited depth and length.
 
     Args:
-        not_finite: let NaN and infinities pass, which Python writes though JSON has none.
+        not_finite: accept NaN and infinities, which Python writes although JSON has none.
 
     Raises:
         ValueError: with a reason in words.
@@ -64,7 +64,7 @@ def parse_json(text: str, *, not_finite: bool = False) -> Any:
 
 
 def told(text: object) -> str:
-    """Shorten a name or value of a foreign file for a message; what cannot be printed is escaped."""
+    """Shorten a name or value from a foreign file for a message, and escape characters that cannot be printed."""
     words = text if isinstance(text, str) else repr(text)
     words = words if words.isprintable() else ascii(words)[1:-1]
     return words if len(words) <= MOST_TOLD else f"{words[:MOST_TOLD]}..."
@@ -75,7 +75,7 @@ def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(table) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in table if names.count(name) > 1)
-        raise ValueError(f"the key {told(twice)!r} stands twice in one table")
+        raise ValueError(f"the key {told(twice)!r} appears twice in one table")
     return table
 
 
@@ -92,7 +92,7 @@ def _finite(text: str) -> float:
 
 
 def _deeper(content: Any) -> bool:
-    """Whether tables and lists are nested deeper than ``DEEPEST``."""
+    """Return whether tables and lists are nested deeper than ``DEEPEST``."""
     level = [content]
     for _ in range(DEEPEST + 1):
         inside = (node.values() if isinstance(node, dict) else node for node in level if isinstance(node, dict | list))

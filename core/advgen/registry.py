@@ -60,10 +60,10 @@ def discover(*, load: bool = True) -> Registry:
 
 
 def refuse_if_strict(plugins: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse under ``ADVGEN_STRICT_PLUGINS=1`` to go on beside a plugin that cannot be used.
+    """Raise under ``ADVGEN_STRICT_PLUGINS=1`` if any plugin cannot be used.
 
     Args:
-        plugins: facts as of :meth:`PluginRecord.as_dict`.
+        plugins: facts as from :meth:`PluginRecord.as_dict`.
 
     Raises:
         PluginError: naming the first such plugin and the reason.
@@ -78,12 +78,12 @@ def load_installed(qualified_name: str) -> PluginRecord:
     """Load the installed plugin ``distribution:name`` and return it with its status, usable or not.
 
     Raises:
-        PluginError: if there is none of that name.
+        PluginError: if no plugin has that name.
     """
     for record in _found():
         if record.qualified_name == qualified_name:
             return _load(record)
-    raise PluginError(f"no plugin {qualified_name!r} is installed; gen plugins list shows those that are")
+    raise PluginError(f"no plugin {qualified_name!r} is installed; gen plugins list shows the installed ones")
 
 
 def find_plugin(name_or_path: str) -> PluginRecord:
@@ -98,24 +98,24 @@ def find_plugin(name_or_path: str) -> PluginRecord:
 
 
 def find_installed(name: Any, named_by: object) -> PluginRecord:
-    """Return the usable plugin of a name that was read from a file, which names installed plugins only.
+    """Return the usable plugin with a name that was read from a file. Files can name only installed plugins.
 
-    Code from a path runs only if the user names that path in the call itself. A file may come from anybody.
+    A file may come from anybody, so code from a path runs only if the user names that path in the call itself.
 
     Args:
         named_by: the file or folder that holds the name, for the refusal.
 
     Raises:
-        PluginError: if the name is a path, or no usable plugin is installed under it.
+        PluginError: if the name is a path, or no usable plugin with that name is installed.
     """
     return usable(_load(_pick(installed_name(name, named_by), _found())))
 
 
 def installed_name(name: Any, named_by: object) -> str:
-    """Return the name, which was read from a file, unless it would be taken for a path.
+    """Return a name that was read from a file, after checking that it is not a path.
 
     Raises:
-        PluginError: if it is a path, or no text.
+        PluginError: if it is a path, or not a text.
     """
     if not isinstance(name, str) or is_plugin_path(name):
         raise PluginError(
@@ -126,7 +126,7 @@ def installed_name(name: Any, named_by: object) -> str:
 
 
 def is_plugin_path(name: str) -> bool:
-    """Tell a plugin's file from a plugin's name: it ends in ``.py`` or holds a separator."""
+    """Return whether a text is a plugin's file, not its name: it ends in ``.py`` or has a path separator."""
     return name.lower().endswith(".py") or any(separator in name for separator in ("/", "\\", os.sep, "\0"))
 
 
@@ -184,7 +184,7 @@ def resolve(reference: str) -> Any:
 
 
 def _import(module: str) -> ModuleType:
-    """Import a module of a plugin; what it changes of the whole process is put back."""
+    """Import a module of a plugin, and restore the process-wide settings that it changes."""
     owner = owner_of(module)
     with kept(f"plugin {owner!r}" if owner else f"the module {module}"):
         return importlib.import_module(module)
@@ -214,7 +214,7 @@ def _candidates() -> Iterable[PluginRecord]:
 
 
 def is_builtin(record: PluginRecord) -> bool:
-    """Tell a plugin of this project by its name and entry module."""
+    """Return whether a plugin belongs to this project, by its name and entry module."""
     return BUILTIN.get(record.name) == record.module
 
 

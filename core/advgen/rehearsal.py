@@ -1,4 +1,4 @@
-"""One pass of a few samples through everything that a step calls: what plugins return is checked before a run begins."""
+"""Rehearsal of a step with a few samples: values that plugins return are checked before a run begins."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from advgen.updates.generator import extra_costs, require_log_probs
 from advgen.updates.shared import draw_temperature
 
 FEW = 5
-"""Samples: as many as no axis of a single one is likely to be long, or it would pass for a batch."""
+"""Number of samples. An axis of a single sample is seldom of this length, so it cannot pass for a batch."""
 
 
 def rehearse(players: Players, objective: Objective, source: Source) -> None:
-    """Call both networks and the modality as the steps of the plan will; weights, buffers and random numbers stay as they are.
+    """Call both networks and the modality as the planned steps will; weights, buffers and random numbers do not change.
 
     Raises:
-        ContractError: naming the method that returned something else than its contract says.
+        ContractError: naming the method whose value breaks its contract.
     """
     config, critic = objective.config, players.judges
     kinds = {phase.kind for phase in config.phases}
@@ -47,10 +47,10 @@ def rehearse(players: Players, objective: Objective, source: Source) -> None:
 
 @contextmanager
 def unchanged(network: nn.Module) -> Iterator[None]:
-    """Put buffers back after the block; refuse a network whose tensors were others before it.
+    """Restore buffers after the block; refuse a network that has gained or lost tensors in it.
 
     Raises:
-        ContractError: naming a tensor that a call has made.
+        ContractError: naming the first such tensor.
     """
     before = set(network.state_dict())
     kept = [(module, name, buffer, buffer.clone()) for module, name, buffer in _buffers(network)]
@@ -58,7 +58,7 @@ def unchanged(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, name, buffer, value in kept:
-            setattr(module, name, buffer)  # it may have been replaced instead of written
+            setattr(module, name, buffer)  # the call may have replaced the buffer instead of writing to it
             buffer.detach().copy_(value)
     if new := sorted(before ^ set(network.state_dict())):
         raise refusal(
@@ -67,13 +67,13 @@ def unchanged(network: nn.Module) -> Iterator[None]:
 
 
 def _buffers(network: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
-    """The modules that hold buffers, with each buffer and its name there."""
+    """Yield each buffer with its module and its name there."""
     for module in network.modules():
         yield from ((module, name, buffer) for name, buffer in module.named_buffers(recurse=False))
 
 
 def _real(players: Players, source: Source, count: int, seed: int) -> Batch:
-    """The first samples, as steps are given them."""
+    """Read the first samples, prepared as for a step."""
     batch = source.batch(torch.arange(count), keyed_generator(seed, "rehearsal", "data"))
     real: Batch = players.modality.prepare(batch.to(players.world.device))
     values = real.values.to(players.dtype) if real.values.is_floating_point() else real.values
@@ -81,7 +81,7 @@ def _real(players: Players, source: Source, count: int, seed: int) -> Batch:
 
 
 def _generated(players: Players, objective: Objective, real: Batch) -> Sample:
-    """A sample per real one, in the estimator's mode; what else the estimator and penalties ask of G is asked for too."""
+    """Generate one fake per real sample in the estimator's mode, and make the other calls of estimator and penalties."""
     config, generator, condition = objective.config, players.generates, real.condition
     estimator, seed = get_estimator(config.estimator.name), config.train.seed
     fake = Sample(real.values)
@@ -109,13 +109,13 @@ def _generated(players: Players, objective: Objective, real: Batch) -> Sample:
 
 @torch.no_grad()
 def _show(players: Players, fake: Sample, real: Batch, seed: int) -> None:
-    """Turn samples into what writers take, and draw conditions, as pictures in the run will."""
+    """Postprocess samples and draw conditions, as overviews in the run will."""
     players.modality.postprocess(fake.detach(), real.condition)
     players.modality.condition(len(real), keyed_generator(seed, "rehearsal", "condition"), label=None)
 
 
 def _judged(players: Players, objective: Objective, real: Batch, fake: Sample) -> None:
-    """D's verdicts of both sides, and the costs that the modality adds."""
+    """Judge real and fake samples, and compute the costs that the modality adds."""
     critic, verdicts = players.judges, []
     penalized = any(each.amount > 0 for name, each in objective.config.penalties.items() if name not in CONTROLLERS)
     with players.precision():

@@ -1,4 +1,4 @@
-"""The start block and the end block of a run: what it trains on, what it trains, and which commands come next."""
+"""Start and end block of a run: data, networks, device and plan, then the next commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def summarize(setup: Setup, networks: Mapping[str, Any]) -> dict[str, Any]:
     """Collect the facts of a run that is about to train, JSON-able.
 
     Args:
-        networks: sizes of both players and the plugin's own facts of the generator.
+        networks: sizes of both players and the plugin's own facts about the generator.
 
     Returns:
         ``data`` with samples, splits, classes and the modality's figures; ``networks``; ``device``; ``plan`` with the batch
@@ -40,7 +40,7 @@ def summarize(setup: Setup, networks: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def summary_lines(summary: Mapping[str, Any], folder: Path, step: int = 0) -> list[str]:
-    """Write the facts of :func:`summarize` as lines, a subject to each."""
+    """Format the facts of :func:`summarize` as lines, one subject per line."""
     data, device, plan = summary["data"], summary["device"], summary["plan"]
     known = {"source", "samples", "splits", "classes", "class_conditional"}
     figures = ", ".join(_figure(name, value) for name, value in data.items() if name not in known)
@@ -100,7 +100,7 @@ def _device(setup: Setup) -> dict[str, Any]:
 
 
 def _plan(config: RunConfig, num_train: int) -> dict[str, Any]:
-    """Count passes as the discriminator sees samples: each of its updates draws one batch."""
+    """Count passes over the data by discriminator updates, each of which draws one batch."""
     train = config.train
     drawn = train.batch_size * config.discriminator.steps
     total = sum(phase.share for phase in config.phases)

@@ -174,10 +174,10 @@ def open_modality(path: Path | str, plugin: str | None = None) -> tuple[RunConfi
 
 
 def _check_classes(facts: Mapping[str, Any]) -> None:
-    """Refuse classes that are no texts, or counts of their samples that nothing can be drawn by.
+    """Refuse class names that are not texts, and sample counts that classes cannot be drawn by.
 
     Raises:
-        ValueError: with what came and what is expected.
+        ValueError: naming the value and the expectation.
     """
     classes, counts = facts.get("classes") or [], facts.get("class_counts")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
@@ -196,10 +196,10 @@ def _is_count(count: Any) -> bool:
 
 @contextlib.contextmanager
 def suits(path: Path, record: PluginRecord) -> Iterator[None]:
-    """Turn what a plugin makes of stored facts and options into a refusal that names the run.
+    """Turn errors that a plugin raises on stored facts and options into a refusal that names the run.
 
     Raises:
-        CheckpointError: if the plugin cannot make what it should.
+        CheckpointError: if the code in the block fails.
     """
     try:
         yield
@@ -210,8 +210,8 @@ def suits(path: Path, record: PluginRecord) -> Iterator[None]:
         raise CheckpointError(f"{path}: {error}") from error
     except Exception as error:  # a plugin that meets unlikely facts may raise any
         raise CheckpointError(
-            f"{path}: plugin {record.name} can make nothing of its facts and configuration ({reason(error)}); the folder is "
-            "damaged, or of another version of the plugin"
+            f"{path}: plugin {record.name} cannot use its facts and configuration ({reason(error)}); the folder is damaged, or "
+            "was made by another version of the plugin"
         ) from error
 
 

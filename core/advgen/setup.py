@@ -45,7 +45,7 @@ from advgen.world import World
 NOISE_ROWS = 512
 """Rows of further noise under one key; another number is other noise."""
 FIRST_ROWS = 3
-"""Rows of each split that are looked at when data are read."""
+"""Number of rows of each split to check when data are read."""
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 
 
@@ -111,10 +111,10 @@ def read_corpus(record: PluginRecord, config: RunConfig, new: bool = False) -> t
 
 
 def read_checked(kind: type[Modality[Any]], options: Any, request: DataRequest) -> Corpus:
-    """Read data and look at the first rows of every split.
+    """Read data and check the first rows of every split.
 
     Raises:
-        ContractError: if a source returns something else than a batch of the rows asked for.
+        ContractError: if a source does not return a batch of the requested rows.
     """
     corpus = kind.read(options, request)
     for source in corpus.splits.values():
@@ -146,11 +146,11 @@ def build(
     new: bool = False,
     before: Callable[[Modality[Any], Corpus], None] | None = None,
 ) -> Setup:
-    """Read data, make networks, optimizers and objective; refuse what cannot work before the first step.
+    """Read data, make networks, optimizers and objective; refuse a setup that cannot work before the first step.
 
     Args:
-        new: whether the run is only being started.
-        before: is called when data are read, before memory is taken for networks.
+        new: True if the run is new, False if it is resumed.
+        before: called after data are read, before memory is taken for networks.
     """
     if config.train.deterministic and world.device.type == "cuda":
         repeat_exactly()
@@ -188,7 +188,7 @@ def settle(config: RunConfig, modality: Modality[Any]) -> tuple[RunConfig, tuple
 
 
 def make_objective(record: PluginRecord, config: RunConfig) -> Objective:
-    """Find loss, penalties and schedules by name, among the core's and the plugin's own."""
+    """Find loss, penalties and schedules by name, in the core and in the plugin."""
     losses, known = losses_of(record), penalties_of(record)
     penalties = {name: get_penalty(name, known) for name in config.penalties if name not in CONTROLLERS}
     get_estimator(config.estimator.name)
@@ -358,7 +358,7 @@ def check_fits(config: RunConfig, corpus: Corpus, world: World) -> None:
 
 
 def _check_networks(generator: Generator, discriminator: Discriminator) -> None:
-    """Refuse parameters that cannot be trained from."""
+    """Refuse initial parameters that cannot be trained."""
     networks: tuple[nn.Module, ...] = (generator, discriminator)
     for network in networks:
         for name, parameter in network.named_parameters():

@@ -1,6 +1,6 @@
-"""The settings that everything in a process shares, each with how it is read and set: of Python, of numpy and of torch.
+"""Process-wide settings of Python, numpy and torch, each with a function to read and to set it.
 
-Torch-free: those of torch and numpy are read once the module is loaded.
+Torch-free: settings of torch and numpy are read only after these modules are loaded.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Setting:
     """A setting of the process.
 
     Args:
-        name: as the warning calls it.
+        name: its name in warnings.
         read: return its value; two values are compared by ``==``.
         write: set it to a value that was read.
         owner: the module that has it; empty for Python itself.
-        kept: tell whether a later value still honors an earlier one.
+        kept: return whether a later value still honors an earlier one.
     """
 
     name: str
@@ -56,7 +56,7 @@ def _variables() -> dict[str, str]:
 
 
 def _write_path(before: tuple[str, ...]) -> None:
-    """Put the old entries first again; new ones stay behind them, so modules that a plugin finds there are found later too."""
+    """Move the old entries to the front. New ones stay behind them, so that a plugin still finds its modules there."""
     sys.path[:] = [*before, *(entry for entry in sys.path if entry not in before)]
 
 
@@ -65,13 +65,13 @@ def _filters() -> list[tuple[Any, ...]]:
 
 
 def _broad(filters: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Keep filters that hide or show whole kinds of warnings; those for one message, module or own kind are a library's."""
+    """Return the filters for whole built-in categories. Those for one message, module or custom category stay."""
     return [each for each in filters if each[1] is None and each[3] is None and each[2].__module__ == "builtins"]
 
 
 def _write_filters(before: list[tuple[Any, ...]]) -> None:
     own = [each for each in warnings.filters if each not in before and not _broad([each])]
-    warnings.resetwarnings()  # the only public call that makes Python look at the list again
+    warnings.resetwarnings()  # the only public call that makes Python read the list again
     warnings.filters[:] = [*own, *before]  # type: ignore[index]
 
 
@@ -151,7 +151,7 @@ def _precisions() -> list[tuple[str, Any, str]]:
 def _precision() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, place, attribute in _precisions():
-        with contextlib.suppress(RuntimeError):  # the older interface refuses where the newer one was used
+        with contextlib.suppress(RuntimeError):  # the older interface refuses if the newer one was used
             found[name] = getattr(place, attribute)
     with contextlib.suppress(RuntimeError):
         found["matmul precision"] = _torch().get_float32_matmul_precision()
@@ -159,7 +159,7 @@ def _precision() -> dict[str, Any]:
 
 
 def _write_precision(before: Mapping[str, Any]) -> None:
-    """Set the newer interface, the older one, which writes to the newer one too, and the newer one again."""
+    """Set the newer interface, then the older one, which also writes to the newer one, then the newer one again."""
     newer = [each for each in _precisions() if each[2] == "fp32_precision"]
     for name, place, attribute in (*newer, *_precisions(), *newer):
         if name in before:
@@ -172,7 +172,7 @@ def _write_precision(before: Mapping[str, Any]) -> None:
 def _attributes(
     place: Callable[[], Any], *names: str
 ) -> tuple[Callable[[], dict[str, Any]], Callable[[Mapping[str, Any]], None]]:
-    """Return how attributes of a part of torch are read and written together."""
+    """Return a function that reads attributes of a part of torch together, and one that writes them."""
 
     def read() -> dict[str, Any]:
         return {name: getattr(place(), name) for name in names if hasattr(place(), name)}
@@ -200,7 +200,7 @@ SETTINGS = (
         "sys.path",
         lambda: tuple(sys.path),
         _write_path,
-        kept=lambda before, after: bool(after[: len(before)] == before),  # entries at the end shadow nothing
+        kept=lambda before, after: bool(after[: len(before)] == before),  # entries appended at the end shadow nothing
     ),
     Setting(FILTERS, _filters, _write_filters, kept=lambda before, after: _broad(before) == _broad(after)),
     Setting("signal handlers", _handlers, _write_handlers),
@@ -254,5 +254,5 @@ SETTINGS = (
         "torch",
     ),
 )
-"""Every setting that is put back, and the order in which it is."""
+"""All settings that are restored, in this order."""
 OWNERS = tuple(dict.fromkeys(setting.owner for setting in SETTINGS))

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 API_VERSION = 1
 MIN_API_VERSION = 1
 REFERENCE = {"reference": True}
-"""Metadata of fields that hold ``"module:attr"`` strings: one, or a table of them."""
+"""Metadata of fields that hold one ``"module:attr"`` string or a table of them."""
 
 
 class PluginConfig(BaseModel):
@@ -44,7 +44,7 @@ class DataSet:
         files: what is fetched; a single archive is unpacked.
         inside: the folder of the archive that holds the samples.
         licence: its name.
-        terms: what else its users have to keep to, in a sentence or two.
+        terms: further terms for its users, in a sentence or two.
     """
 
     summary: str
@@ -66,10 +66,10 @@ class PluginSpec:
         modality: ``"module:attr"`` of a Modality sub-class.
         sampling: ``"module:attr"`` of a PluginConfig sub-class with further options of ``gen sample``; empty: none.
         presets: name to a partial run configuration (the same tree as a TOML file); ``default`` is always applied first.
-        requires: modules that the plugin imports, mapped to the pip requirement that brings each. A run imports them before
+        requires: modules that the plugin imports, mapped to the pip requirement that installs each. A run imports them before
             it reads data, and is refused if one does not load.
-        optional: modules that the plugin can do without, mapped to a sentence on what happens if one does not load. A run
-            that cannot load one says that sentence and goes on.
+        optional: modules that the plugin can do without, each mapped to a sentence on the consequence if it does not load. A
+            run that cannot load one prints that sentence and continues.
         losses, penalties, metrics, loggers: further table entries, name to ``"module:attr"``.
         importers: formats of other toolkits for ``gen import``, name to ``"module:attr"`` of a function path -> Imported.
         reads: patterns of the file names that the plugin reads, lower case, such as ``*.png``: tells whose data are given.
@@ -78,8 +78,8 @@ class PluginSpec:
             ``DataRequest.address``.
         reads_zip: whether the plugin takes a zip archive as it is (``advgen.ZipFolder`` helps), so that it is not unpacked.
         hub_task: the task of its models as the Hugging Face hub names it, for model cards.
-        intended_use: a sentence of model cards on what its models are for; empty: a general one.
-        out_of_scope: a sentence of model cards on what they are not for; likewise.
+        intended_use: a sentence for model cards on the intended use of its models; empty: a general one.
+        out_of_scope: a sentence for model cards on uses that are out of scope; empty: a general one.
         api_version: the plugin interface this plugin was written for.
     """
 
@@ -107,7 +107,7 @@ class PluginSpec:
 
 
 def references(spec: PluginSpec) -> dict[str, str]:
-    """Return every ``"module:attr"`` string of a spec by its place in it, such as ``losses.soft_hinge``, but empty ones."""
+    """Return every nonempty ``"module:attr"`` string of a spec by its place in it, such as ``losses.soft_hinge``."""
     found: dict[str, str] = {}
     for name in reference_fields():
         value = getattr(spec, name)
@@ -117,7 +117,7 @@ def references(spec: PluginSpec) -> dict[str, str]:
 
 
 def with_references(spec: PluginSpec, change: Callable[[str], str]) -> PluginSpec:
-    """Return the spec with a function of each of its ``"module:attr"`` strings in their places."""
+    """Return the spec with a function applied to each of its ``"module:attr"`` strings."""
     values = {name: getattr(spec, name) for name in reference_fields()}
     changed: dict[str, Any] = {
         name: {key: change(target) for key, target in value.items()} if isinstance(value, Mapping) else change(value)

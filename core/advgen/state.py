@@ -21,7 +21,7 @@ from advgen.weights import UnfitError, load_network, require_room
 
 MOST_STATE_BYTES = 256 * 2**20
 MOST_MOMENTS = 4
-"""Tensors of its own size that an optimizer keeps of a parameter, at most."""
+"""Most tensors of a parameter's own size that an optimizer keeps for it."""
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -110,9 +110,9 @@ class Entry:
 
     Args:
         shape: its sizes; None: any.
-        types: that it may have.
-        least: the smallest number; None: any that is finite.
-        unknown: numbers that are not known yet are NaN.
+        types: the types it may have.
+        least: the smallest valid number; None: any finite one.
+        unknown: True if NaN stands for numbers that are not known yet.
     """
 
     shape: tuple[int | None, ...] = ()
@@ -121,7 +121,7 @@ class Entry:
     unknown: bool = False
 
     def fault(self, tensor: Tensor, most: int) -> str:
-        """Find what is wrong with a tensor, in words."""
+        """Describe the fault of a tensor; empty if it has none."""
         sizes = tuple(tensor.shape)
         if tensor.dtype not in self.types or len(sizes) != len(self.shape) or not all(map(_alike, sizes, self.shape)):
             shape = ", ".join("any" if size is None else str(size) for size in self.shape)
@@ -155,16 +155,16 @@ STATE: Mapping[str, Entry] = {
     r"overfitting\.next_step": Entry(types=COUNT, least=0),
     r"overfitting\.(train|held_out|generated)": Entry((None, None)),
 }
-"""Everything that ``Players.state`` may hold, by a pattern of its name."""
+"""All entries that ``Players.state`` may hold, by a pattern of their names."""
 TOGETHER = (
     ("baseline", "baseline_updates"),
     ("overfitting.train", "overfitting.held_out", "overfitting.generated", "overfitting.next_step"),
 )
-"""Entries that are saved together, with as many rows each if they have any."""
+"""Groups of entries that are saved together. Entries of a group that have rows have the same number of them."""
 
 
 def _require_state(state: Mapping[str, Tensor], num_phases: int, path: Any) -> None:
-    """Refuse a state that no run with so many phases saves.
+    """Refuse a state that a run with this number of phases cannot have saved.
 
     Raises:
         UnfitError: naming the entry.

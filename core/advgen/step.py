@@ -76,7 +76,7 @@ def update_average(players: Players, config: RunConfig, step: int, scale: float 
     floats = [pair for pair in pairs if pair[0].is_floating_point()]
     mean: list[Tensor] = [own for own, _ in floats]
     now: list[Tensor] = [other for _, other in floats]
-    whole = [pair for pair in pairs if not pair[0].is_floating_point()]  # frozen tables of whole numbers have no mean
+    whole = [pair for pair in pairs if not pair[0].is_floating_point()]  # frozen integer tables have no mean
     with torch.no_grad():
         torch._foreach_lerp_(mean, now, 1.0 - 0.5 ** (1.0 / half_life))
         for own, other in [*whole, *zip(players.average.buffers(), network.buffers(), strict=True)]:

@@ -1,4 +1,4 @@
-"""The losses and penalties that a run may name: the core's, and those of its own plugin. Nothing is shared between plugins."""
+"""Losses and penalties that a run can name: those of the core and of its own plugin. Plugins share none."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from advgen.registry import PluginRecord, resolve
 Entry = TypeVar("Entry", Loss, Penalty)
 
 SCORES = (2, 3)
-"""Shape of the logits that a plugin's loss is tried with: samples, positions."""
+"""Shape (samples, positions) of the logits for the trial of a plugin's loss."""
 
 
 def losses_of(record: PluginRecord) -> dict[str, Loss]:
     """Return the losses that runs of a plugin can use, by name.
 
     Raises:
-        PluginError: for an entry of the plugin that is none, or has the name of one of the core's.
+        PluginError: for a plugin's entry that is not a loss, or has the name of one of the core's.
     """
     own = _own(record, "losses", Loss, LOSSES)
     for name, loss in own.items():
@@ -37,10 +37,10 @@ def losses_of(record: PluginRecord) -> dict[str, Loss]:
 
 
 def penalties_of(record: PluginRecord) -> dict[str, Penalty]:
-    """Return the penalties that runs of a plugin can use, by name; those with a memory are not in it.
+    """Return the stateless penalties that runs of a plugin can use, by name.
 
     Raises:
-        PluginError: for an entry of the plugin that is none, or has the name of one of the core's.
+        PluginError: for a plugin's entry that is not a penalty, or has the name of one of the core's.
     """
     own = _own(record, "penalties", Penalty, [*PENALTIES, *CONTROLLERS])
     return PENALTIES | {name: _checked(each, f"plugin {record.name!r}: penalty {name!r}") for name, each in own.items()}
@@ -59,7 +59,7 @@ def _own(record: PluginRecord, field: str, kind: type[Entry], taken: Iterable[st
 
 
 class _Coupled(Protocol):
-    """``Compute`` of a penalty that couples the batch, which is given a move too."""
+    """``Compute`` of a penalty that couples the batch; it also gets ``move``."""
 
     def __call__(
         self,
@@ -92,7 +92,7 @@ def _require_elementwise(cost: Any, who: str) -> None:
 
 
 def _checked(penalty: Penalty, who: str) -> Penalty:
-    """The penalty with a look at what it returns."""
+    """Wrap a penalty so that its returned value is checked."""
     require_callable(penalty.compute, _Coupled.__call__ if penalty.couples_batch else Compute.__call__, f"{who}: compute")
 
     def compute(**given: Any) -> Tensor:

@@ -1,7 +1,7 @@
-"""Text on its way to a terminal, a log line or a tag: characters that act instead of showing become escapes. Torch-free.
+"""Escapes for control characters in text for a terminal, a log line or a tag. Torch-free.
 
 File names, class names, configurations, summaries and error messages come from anybody. A terminal obeys control characters
-in them: they move the cursor, change colors or the window's title, and turn the order of letters around.
+in them: they move the cursor, change colors or the window's title, and reverse the order of letters.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from types import TracebackType
 from typing import Any
 
 ACTING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff]")
-"""Control characters, separators of lines and paragraphs, overrides and isolates of direction, and halves of characters."""
+"""Control characters, line and paragraph separators, direction overrides and isolates, and surrogates."""
 NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def visible(text: object) -> str:
-    """Return text on one line with every character that a terminal would obey as an escape, such as ``\\x1b``."""
+    """Return text on one line, with characters that a terminal would obey written as escapes, such as ``\\x1b``."""
     return ACTING.sub(lambda found: NAMED.get(found[0]) or _escape(found[0]), str(text))
 
 
@@ -35,10 +35,10 @@ def one_sentence(text: object) -> str:
 
 
 def visible_json(text: str, *, halves: bool = True) -> str:
-    """Return JSON, or a TOML string, with such characters as the escapes of that notation.
+    """Escape such characters in JSON or a TOML string, in the notation of that format.
 
     Args:
-        halves: escape halves of characters too, which TOML does not know.
+        halves: also escape surrogates, which TOML does not allow.
     """
 
     def escape(found: re.Match[str]) -> str:
@@ -61,7 +61,7 @@ class OneLine(logging.Formatter):
 
 
 def guard_messages() -> None:
-    """Let what Python itself prints (traces, warnings, records of libraries that nobody handles) obey nothing either."""
+    """Escape control characters in the output of Python itself: traces, warnings, unhandled log records."""
     plain = warnings.formatwarning
 
     def format_warning(*args: Any, **options: Any) -> str:

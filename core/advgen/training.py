@@ -316,7 +316,7 @@ class Trainer:
 
 @contextmanager
 def _signals(trainer: Trainer) -> Iterator[None]:
-    """Let Ctrl-C and the other signals of ``interrupts.SAVING`` end the sitting at the next step, and a second one at once.
+    """End the sitting at the next step on Ctrl-C or another signal of ``interrupts.SAVING``, and at once on a second one.
 
     Raises:
         KeyboardInterrupt: where Ctrl-C was pressed before the first step.
@@ -346,7 +346,7 @@ def clock_of(config: Any, manifest: dict[str, Any] | None) -> Clock:
     """The plan's clock, new or as saved.
 
     Raises:
-        CheckpointError: if the manifest has no clock, or one that no run writes.
+        CheckpointError: if the manifest has no clock, or an invalid one.
     """
     clock = Clock(config.train.steps, config.train.minutes)
     if clock.steps is None and clock.minutes is None:
@@ -360,7 +360,7 @@ def clock_of(config: Any, manifest: dict[str, Any] | None) -> Clock:
 
 
 def _clock_fault(saved: Any, step: int) -> str:
-    """Find what is wrong with a saved clock."""
+    """Describe the fault of a saved clock; empty if it has none."""
     if not isinstance(saved, dict):
         return f"{told(saved)} as clock, expected a table"
     if missing := [name for name in ("step", "spent_seconds", "progress") if name not in saved]:

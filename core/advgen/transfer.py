@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def float_type(network: nn.Module) -> torch.dtype:
-    """Return the precision that a network works in, by its first parameter of floats; frozen tables may hold whole numbers."""
+    """Return a network's precision, taken from its first float parameter; frozen tables may hold integers."""
     kinds = (parameter.dtype for parameter in network.parameters() if parameter.is_floating_point())
     return next(kinds, torch.get_default_dtype())
 

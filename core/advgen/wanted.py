@@ -173,7 +173,7 @@ def _by_class(run: LoadedRun, space: Space, seeds: Sequence[int]) -> Drawn:
     wanted = [(seed, index) for seed in seeds for index in range(len(classes))]
     batch = Batch.cat([space.render(space.place(seed, index)) for seed, index in wanted])
     folders = [file_name(name) for name in classes]
-    if len({unicodedata.normalize("NFC", name).casefold() for name in folders}) < len(folders):  # as macOS and Windows see them
+    if len({unicodedata.normalize("NFC", name).casefold() for name in folders}) < len(folders):  # macOS and Windows ignore case
         folders = [f"{index}-{name}" for index, name in enumerate(folders)]
     return Drawn(batch, [(folders[index], seed) for seed, index in wanted], len(classes), len(seeds))
 

@@ -102,7 +102,7 @@ class _Sum(torch.autograd.Function):
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of a name: ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` is the first CUDA GPU, else the CPU.
+    """Return the device with a name: ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` is the first CUDA GPU, else the CPU.
 
     Raises:
         ConfigError: if the device is unknown, not supported, or not usable here.
@@ -117,9 +117,9 @@ def pick_device(name: str) -> torch.device:
 
 
 def _refusal(kind: str) -> str:
-    """Say why a device other than a CPU or a CUDA GPU is refused."""
+    """Return the reason to refuse a device that is neither a CPU nor a CUDA GPU."""
     if kind == "mps":
-        return "is Apple's GPU, which is not supported: it lacks double precision, and no run was ever tested on it"
+        return "is Apple's GPU, which is not supported: it lacks double precision, and is untested"
     try:
         with warnings.catch_warnings(action="ignore"):  # torch warns of names that it no longer uses
             torch.device(kind)
@@ -134,7 +134,7 @@ def _gpu(name: str, index: int | None) -> torch.device:
     """Return a CUDA GPU.
 
     Raises:
-        ConfigError: if it is not there, or cannot be used.
+        ConfigError: if it does not exist, or cannot be used.
     """
     if not torch.backends.cuda.is_built():
         raise ConfigError(f"device {name!r}: this torch was built without CUDA; install one with it, or use --device cpu")
@@ -143,7 +143,7 @@ def _gpu(name: str, index: int | None) -> torch.device:
     count = torch.cuda.device_count()
     if index is not None and index >= count:
         there = "one GPU, cuda:0" if count == 1 else f"{count} GPUs, cuda:0 to cuda:{count - 1}"
-        raise ConfigError(f"device {name!r}: there is no such GPU here, but {there}; use one of these, or --device cpu")
+        raise ConfigError(f"device {name!r}: this GPU does not exist here; found {there}; use one of these, or --device cpu")
     device = torch.device("cuda", index) if index is not None else torch.device("cuda")
     try:
         torch.empty(0, device=device)

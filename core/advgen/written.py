@@ -136,7 +136,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def _leads_inside(name: str) -> bool:
-    """Whether a name is one below a folder, by the rules of this system: on Windows ``..\\x`` and ``C:x`` lead out too."""
+    """Return whether a name stays below a folder by this system's rules: on Windows ``..\\x`` and ``C:x`` leave it too."""
     path = Path(name)
     return bool(path.parts) and not path.anchor and ".." not in path.parts
 

@@ -51,7 +51,7 @@ FSDD = DataSet(
     summary="spoken digits: 3,000 clips, 6 speakers, 8 kHz; train with --preset digits",
     home="https://github.com/Jakobovski/free-spoken-digit-dataset",
     licence="CC BY-SA 4.0",
-    terms="Name its authors; share adapted recordings under the same licence. They are voices of six people.",
+    terms="Name its authors; share adapted recordings under the same license. They are voices of six people.",
     # The host packs the archive anew at times, so its hash is not fixed.
     files=(RemoteFile("fsdd.zip", "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.zip"),),
     inside="recordings",
@@ -77,9 +77,9 @@ def advgen_register() -> PluginSpec:
         },
         reads=("*.wav", "*.flac", "*.ogg", "*.mp3"),
         datasets={"fsdd": FSDD},
-        intended_use="Research, teaching and creative work with generated sound of the kind that the training data hold.",
-        out_of_scope="Speech passed off as what a real person said; ways around checks of who is speaking.",
+        intended_use="Research, teaching and creative work with generated sound like that in the training data.",
+        out_of_scope="Speech passed off as that of a real person; bypassing of speaker verification.",
         importers={"hifigan": "advgen_audio.vocoding.imports:import_hifigan"},
         requires={"numpy": "numpy", "PIL": "pillow", "soundfile": "soundfile"},
-        optional={"torchaudio.functional": "resampling and mel filters are computed without it, to the same numbers"},
+        optional={"torchaudio.functional": "resampling and mel filters are computed without it, with the same numbers"},
     )

@@ -1,4 +1,4 @@
-"""The audio plugin's facts, checked as they come back from a run's files."""
+"""Facts of the audio plugin, checked when they are read from a run's files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class AudioFacts(BaseModel):
 
 
 def check_facts(facts: Mapping[str, Any]) -> None:
-    """Refuse facts that no data have.
+    """Refuse facts that no data can have.
 
     Raises:
         ValueError: naming each entry.

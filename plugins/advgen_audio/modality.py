@@ -79,7 +79,7 @@ class AudioModality(Modality[AudioConfig]):
         return inspect_sounds(at_own_rate(config), request, show)
 
     def data_summary(self) -> dict[str, str | int | float]:
-        """Rate and length of a sample; every sample has one channel."""
+        """Return rate and length of a sample; every sample has one channel."""
         rate_hz, length = int(self.facts["sample_rate_hz"]), int(self.facts["length"])
         return {"sample_rate_hz": rate_hz, "length_seconds": length / rate_hz, "waveform_samples": length, "channels": 1}
 

@@ -1,6 +1,6 @@
-"""Resampling and mel filter banks by torchaudio if it loads, otherwise by code of our own with the same numbers.
+"""Resampling and mel filter banks from torchaudio if it loads, otherwise from our own code with the same numbers.
 
-torchaudio is linked to one build of torch and fails to load beside another. Legend: T samples, K bins, M mel bands.
+torchaudio is linked to one build of torch and fails to load with another. Legend: T samples, K bins, M mel bands.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from advgen_audio.spectra.resampling import resample as own_resample
 
 
 def resample(waveform: Tensor, rate_hz: int, to_hz: int) -> Tensor:
-    """Resample (..., T) from one rate to the other; return it unchanged if the rates are equal."""
+    """Resample (..., T) from one rate to another; return it unchanged if the rates are equal."""
     if rate_hz == to_hz:
         return waveform
     torchaudio = usable_torchaudio()
@@ -44,7 +44,7 @@ def mel_filter_bank(
 
 @functools.cache
 def usable_torchaudio() -> Any:
-    """Return ``torchaudio.functional`` if it loads and both functions run as they are called here; otherwise None."""
+    """Return ``torchaudio.functional`` if it loads and both functions work when called as here; otherwise None."""
     functional: Any = try_import("torchaudio.functional").module
     try:
         with warnings.catch_warnings():

@@ -17,7 +17,7 @@ MNIST = DataSet(
     summary="handwritten digits: 60,000 to train on and 10,000 to test, grey, 28x28",
     home="http://yann.lecun.com/exdb/mnist",
     licence="CC BY-SA 3.0",
-    terms="Name Yann LeCun and Corinna Cortes, who hold the copyright; share adapted data under the same licence.",
+    terms="Name Yann LeCun and Corinna Cortes, who hold the copyright; share adapted data under the same license.",
     files=tuple(RemoteFile(name, f"{_MNIST}/{name}", sha256) for name, sha256 in _MNIST_FILES.items()),
 )
 
@@ -37,7 +37,7 @@ def advgen_register() -> PluginSpec:
         addresses=("hub",),
         reads_zip=True,
         hub_task="unconditional-image-generation",
-        intended_use="Research, teaching and creative work with generated images of the kind that the training data hold.",
+        intended_use="Research, teaching and creative work with generated images like those in the training data.",
         out_of_scope="Images passed off as photographs of real people, things or events; decisions about people.",
         datasets={"mnist": MNIST},
         presets=PRESETS,

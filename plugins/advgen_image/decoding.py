@@ -19,10 +19,10 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 LARGEST_PIXELS = 64 * 2**20
 LARGEST_ANIMATION = 16 * LARGEST_PIXELS
 SMALLEST_FRAME_BYTES = 8
-"""No format needs fewer for a picture of an animation, so a file that promises more of them lies."""
+"""Fewest bytes that any format needs per picture of an animation. A file that promises more pictures is refused."""
 LARGE_PIXELS = 16 * 2**20
 LARGE_AT_ONCE = threading.BoundedSemaphore(4)
-"""Pictures above that size are decoded by so many threads at once, however many cores there are."""
+"""Limit on the threads that decode pictures above that size at the same time, on any number of cores."""
 TILE_TAGS = (322, 323)
 ORIENTATION_TAG = 0x0112
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I")
@@ -110,7 +110,7 @@ def _refuse_large(size: tuple[int, int], frames: int) -> None:
 
 
 def _refuse_tiles(image: Image.Image) -> None:
-    """Refuse a TIFF with tiles larger than any picture, as its decoder allocates a whole one."""
+    """Refuse a TIFF with tiles larger than any allowed picture, because its decoder allocates a whole tile."""
     tags = getattr(image, "tag_v2", {})
     width, height = (tags.get(tag, 1) for tag in TILE_TAGS)
     if not all(isinstance(side, int) for side in (width, height)) or width * height > LARGEST_PIXELS:
@@ -189,7 +189,7 @@ def decode_each(place: Place, target: Target, frames: Sequence[int]) -> Iterator
 
 
 def open_image(place: Place) -> Image.Image:
-    """A file of a known format, not decoded yet; not for threads, as Python's list of warnings is one for all of them.
+    """Open a file of a known format without decoding it. Not for use in threads: they share Python's warnings filters.
 
     Raises:
         BadImage: where it is none, damaged or too large.

@@ -1,4 +1,4 @@
-"""The image plugin's facts, checked as they come back from a run's files."""
+"""Facts of the image plugin, checked when they are read from a run's files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ImageFacts(BaseModel):
 
 
 def check_facts(facts: Mapping[str, Any]) -> None:
-    """Refuse facts that no data have.
+    """Refuse facts that no data can have.
 
     Raises:
         ValueError: naming each entry.

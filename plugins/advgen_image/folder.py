@@ -18,7 +18,7 @@ from advgen_image.store import Picture, load_pictures, num_bytes
 
 LARGEST_HASHED = 512 * 2**20
 MOST_TIMES = 1000
-"""How many times encoding shrinks pictures at most: flat drawings some hundred times, photographs ten."""
+"""Largest factor by which encoding shrinks pictures. Flat drawings shrink some hundred times, photographs ten times."""
 ANY = 2**63 - 1
 MEBIBYTE = 2**20
 
@@ -90,7 +90,7 @@ def _refuse_too_many(bad: list[str], max_bad: int, place: str, num_good: int) ->
 
 
 def _refuse_bombs(items: Sequence[Item], decoded: int, place: str) -> None:
-    """Refuse small files that decode to very much, before memory or disk is taken for it."""
+    """Refuse small files that decode to a huge size, before memory or disk is used for it."""
     encoded = sum(item.state()[0] for item in items)
     if decoded > (most := most_unpacked(encoded, MOST_TIMES, largest=ANY)):
         raise DataError(

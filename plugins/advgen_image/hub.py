@@ -113,7 +113,7 @@ def _add_rows(
         file = named_file(whole, path) if size is None and path else None
         if size is None and file is None:
             found.bad.append(
-                f"{name}: has no image" + (f", and names {path[:200]}, which is no file of this set" if path else "")
+                f"{name}: has no image" + (f", and names {path[:200]}, which is not a file of this set" if path else "")
             )
             continue
         opened = file or partial(_open_row, single, image, index)

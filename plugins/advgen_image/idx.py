@@ -28,7 +28,7 @@ UNSIGNED_BYTE = 0x08
 LARGEST_BYTES = 4 * 2**30
 MOST_IMAGES = 10_000_000
 GZIP_TIMES = 1032
-"""How many times gzip shrinks anything at most."""
+"""Largest factor by which gzip shrinks anything."""
 SLACK_BYTES = 4096
 BLOCK_BYTES = 16 * 2**20
 MEBIBYTE = 2**20
@@ -74,7 +74,7 @@ class IdxFile:
                 raise self.differs(f"more than {self.num_bytes}")
 
     def differs(self, found: str) -> DataError:
-        """Return the refusal of a file that holds something else than its header says."""
+        """Return the refusal of a file whose data differ from its header."""
         expected = f"expected {self.num_bytes} for shape {self.shape}"
         return DataError(f"{self.file} holds {found} bytes of data, {expected}; fetch the file again")
 
@@ -171,10 +171,10 @@ def _labels_of(images: IdxFile) -> NDArray[np.int64] | None:
 
 
 def _look(file: Path, axes: int) -> IdxFile:
-    """A file by its header, which is compared with the file's size before anything is allocated.
+    """Read a file's header, and compare it with the file's size before anything is allocated.
 
     Raises:
-        DataError: if it is none of bytes with so many axes, or cannot hold so many.
+        DataError: if it is not an idx file of bytes with this number of axes, or too small for its header.
     """
     with _opened(file) as stream:
         header = _take(stream, file, 4 + 4 * axes)
@@ -198,7 +198,7 @@ def _look(file: Path, axes: int) -> IdxFile:
 
 
 def _refuse_lie(found: IdxFile) -> None:
-    """Refuse a header that promises more, or of a plain file also less, than the file can hold."""
+    """Refuse a header that promises more than the file can hold or, for a file that is not compressed, less."""
     file, size = found.file, found.file.stat().st_size
     if file.suffix != ".gz":
         held = size - 4 - 4 * len(found.shape)

@@ -122,7 +122,7 @@ def train_judge(corpus: Corpus, shape: ImageShape, prepare: Callable[[Batch], Ba
 
 
 def _kept(network: JudgeNetwork, file: Path) -> bool:
-    """Load the weights that the cache has, if they are whole."""
+    """Load the weights from the cache, if they are there and whole."""
     if not file.is_file():
         return False
     try:

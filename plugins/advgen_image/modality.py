@@ -58,7 +58,7 @@ class ImageModality(Modality[ImageConfig]):
         self.shape = ImageShape(facts["channels"], height, width, num_classes)
 
     def data_summary(self) -> dict[str, str | int | float]:
-        """Size, channels and depth."""
+        """Return size, channels and depth."""
         shape = self.shape
         return {"size": f"{shape.width}x{shape.height} pixels", "channels": shape.channels, "bits": self.facts.get("bits", 8)}
 

@@ -100,7 +100,7 @@ def _load_mapped(count: int, target: Target, key: str, fill: Fill) -> Loaded:
     name = content_hash([key.encode(), repr((VERSION, target)).encode()])[:32]
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / f"{name}.lock"):  # others that want the same wait for it, instead of decoding too
+        with FileLock(cache / f"{name}.lock"):  # other processes wait for the result instead of decoding too
             found = _open_cache(cache, name, target)
             if found is None:
                 _build_cache(cache, name, count, target, fill)
@@ -146,7 +146,7 @@ def _build_cache(cache: Path, name: str, count: int, target: Target, fill: Fill)
 
 
 def _fill_draft(draft: Path, count: int, target: Target, fill: Fill) -> tuple[list[int], list[str]]:
-    """Fill an array file through a map. It is closed on return, as Windows renames no file that is mapped."""
+    """Fill an array file through a map. The map is closed on return, because Windows cannot rename a mapped file."""
     shape = (count, target.channels, target.height, target.width)
     np.lib.format.open_memmap(draft, mode="w+", dtype=target.dtype, shape=shape)
     _reserve(draft, num_bytes(count, target))
@@ -157,7 +157,7 @@ def _fill_draft(draft: Path, count: int, target: Target, fill: Fill) -> tuple[li
 
 
 def _reserve(file: Path, num_last: int) -> None:
-    """Take the disk space of the last bytes now: a mapped file that meets a full disk later ends the process without a word."""
+    """Reserve disk space for the last bytes now. If the disk filled up later, writing to the map would kill the process."""
     with file.open("rb+") as stream:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
@@ -173,7 +173,7 @@ def _sweep(cache: Path) -> None:
         with contextlib.suppress(OSError):
             if time.time() - draft.stat().st_mtime > JUST_MADE_SECONDS:
                 with FileLock(draft / LOCK, timeout=0):
-                    pass  # nobody holds it
+                    pass  # no process holds it
                 shutil.rmtree(draft, ignore_errors=True)
 
 

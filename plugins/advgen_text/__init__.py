@@ -145,7 +145,7 @@ _COCO = DataSet(
     summary="image captions: 10,000 to train on and 10,000 to test, the split of the published tables; --preset captions",
     home="https://github.com/geek-ai/Texygen",
     licence="captions CC BY 4.0",
-    terms="Name the COCO Consortium. The images that the captions describe are no part of the set and have terms of their own.",
+    terms="Name the COCO Consortium. The images that the captions describe are not part of the set and have their own terms.",
     files=(
         RemoteFile(
             "train.txt", f"{_TEXYGEN}/image_coco.txt", "2c0fd1f0f43aac6a9dc3926a535516ccf395de535e15ac1fd17cd569420736f5"
@@ -169,7 +169,7 @@ def advgen_register() -> PluginSpec:
         losses={"bounded": "advgen_text.objectives:BOUNDED", "cooperative": "advgen_text.objectives:COOPERATIVE"},
         reads=("*.txt", "*.jsonl", "*.parquet"),
         addresses=("hub",),
-        intended_use="Research and teaching on adversarial text generation, with sentences like those of the training data.",
+        intended_use="Research and teaching on adversarial text generation, with sentences like those in the training data.",
         out_of_scope="Text passed off as written by a person, as facts or as advice; decisions about people.",
         datasets={"coco-captions": _COCO},
         presets={

@@ -200,7 +200,7 @@ def _lines(file: Path) -> list[str]:
     except OSError as error:
         raise DataError(f"--prompts {file} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise DataError(f"--prompts {file} cannot be read: {error}; expected a prompt on each line") from error
+        raise DataError(f"--prompts {file} cannot be read: {error}; expected one prompt per line") from error
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         raise DataError(f"--prompts {file} holds no prompt; expected one on each line")

@@ -1,4 +1,4 @@
-"""The text plugin's facts, checked as they come back from a run's files."""
+"""Facts of the text plugin, checked when they are read from a run's files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 LONGEST = 2**20
 MOST_PROMPTS = 256
-"""Prompts of training samples that a run keeps."""
+"""Number of prompts from training samples that a run keeps."""
 
 
 class TextFacts(BaseModel):
@@ -33,7 +33,7 @@ class TextFacts(BaseModel):
 
 
 def check_facts(facts: Mapping[str, Any]) -> None:
-    """Refuse facts that no data have.
+    """Refuse facts that no data can have.
 
     Raises:
         ValueError: naming each entry.
@@ -44,7 +44,7 @@ def check_facts(facts: Mapping[str, Any]) -> None:
 
 
 def check_tokens(facts: Mapping[str, Any], vocabulary: int) -> None:
-    """Refuse prompts of tokens that the tokenizer does not have.
+    """Refuse prompts with tokens that the tokenizer does not have.
 
     Raises:
         ValueError: naming the first.

@@ -81,7 +81,7 @@ class TextModality(Modality[TextConfig]):
             self.sample_block = max(1, self.sample_block // num_prompts) * num_prompts
 
     def data_summary(self) -> dict[str, str | int | float]:
-        """Length, prompt, vocabulary and tokenizer."""
+        """Return length, prompt, vocabulary and tokenizer."""
         prompt = int(self.facts["prompt_length"])
         limits = {"max_tokens": self.length, **({"max_prompt_tokens": prompt} if prompt else {})}
         return {**limits, "vocabulary": len(self.tokenizer), "tokenizer": self.tokenizer.kind}

@@ -105,7 +105,7 @@ def small_text(file: Path, most_bytes: int, encoding: str = "utf-8") -> str:
 
     Raises:
         OSError: if the system refuses.
-        ValueError: if it is larger, or not in this encoding.
+        ValueError: if it is too large, or not in this encoding.
     """
     with file.open("rb") as stream:
         content = stream.read(most_bytes + 1)

@@ -33,21 +33,21 @@ MOST_JSON_BYTES = 64 * 2**20
 
 
 def _usable(text: str) -> tk.Tokenizer:
-    """Read a tokenizer and try it on a few words: some settings end in a panic of the library, others multiply the text.
+    """Read a tokenizer and try it on a few words: some settings make the library panic, others multiply the text.
 
     Raises:
-        ValueError: if it is not usable; the library raises others for JSON that is wrong.
+        ValueError: if it is not usable; the library raises other errors for invalid JSON.
     """
     try:
         found = tk.Tokenizer.from_str(text)
         found.no_padding()
         num_tokens = len(found.encode(TRIAL).ids)
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # which is no Exception
+        if type(error).__name__ != "PanicException":  # not a sub-class of Exception
             raise
         raise ValueError(f"its settings make the package tokenizers fail ({error})") from error
     if num_tokens > MOST_TRIAL_TOKENS:
-        raise ValueError(f"it makes {num_tokens} tokens of {len(TRIAL)} characters")
+        raise ValueError(f"it turns {len(TRIAL)} characters into {num_tokens} tokens")
     return found
 
 
@@ -78,7 +78,7 @@ class Tokenizer:
 
     @property
     def kind(self) -> str:
-        """The kind of piece: word, character, or the name of another tokenizer's model, such as BPE."""
+        """Return the kind of piece: word, character, or the name of another tokenizer's model, such as BPE."""
         own = "word" if self.is_word else "character" if self.is_character else ""
         return own or str(type(self._inner.model).__name__)
 

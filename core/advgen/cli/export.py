@@ -23,7 +23,7 @@ def export(
         str | None, typer.Option("--license", metavar="ID", help="The model's licence, such as apache-2.0; default not stated.")
     ] = None,
     intended_use: Annotated[
-        str | None, typer.Option("--intended-use", metavar="TEXT", help="What the model is for; default as its plugin says.")
+        str | None, typer.Option("--intended-use", metavar="TEXT", help="What the model is for; default: the plugin's text.")
     ] = None,
     tolerance: Annotated[
         float, typer.Option("--tolerance", metavar="X", help="onnx: largest difference from eager that is kept.")

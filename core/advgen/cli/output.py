@@ -64,9 +64,9 @@ def to_stderr() -> Iterator[None]:
 
 
 def escape_unknown_characters() -> None:
-    """Write characters that a terminal or pipe cannot take as escapes, such as ``\\u4e2d``, instead of failing on them.
+    """Print characters that a terminal or pipe cannot encode as escapes, such as ``\\u4e2d``, instead of failing.
 
-    Messages that Python prints itself have their control characters escaped too.
+    Control characters in messages that Python itself prints are escaped too.
     """
     guard_messages()
     for stream in (sys.stdout, sys.stderr):
@@ -96,7 +96,7 @@ def say_json(value: Any) -> None:
 
 
 def table(rows: list[list[str]], header: list[str]) -> list[str]:
-    """Arrange rows in left-aligned columns, a line per row; widths are those of what is shown."""
+    """Arrange rows in left-aligned columns, one line per row; widths count the characters after escaping."""
     shown = [[visible(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[column]) for row in shown) for column in range(len(header))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]

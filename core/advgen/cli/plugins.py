@@ -24,7 +24,7 @@ def list_plugins(
 ) -> None:
     """List every plugin with its status and, if it cannot be used, the reason.
 
-    Each plugin is loaded in a process of its own, together with the packages that it needs.
+    Each plugin is loaded in its own process, together with the packages that it needs.
     """
     from advgen.environment import describe_plugins
     from advgen.registry import discover, refuse_if_strict

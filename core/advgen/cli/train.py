@@ -97,7 +97,7 @@ def resume(
 
 
 def _finish(result: Any, as_json: bool) -> None:
-    """Say where the run and its samples are and which commands come next, and pass the run's exit code on."""
+    """Print the paths of the run and its samples and the next commands, then exit with the run's exit code."""
     if as_json:
         say_json(result.as_dict())
     else:

@@ -105,7 +105,7 @@ def named_plugin(files: Sequence[Path]) -> str | None:
     """Return the installed plugin that the last of the configuration files with a ``plugin`` key names.
 
     Raises:
-        PluginError: if it names a file, as a configuration may come from anybody and no code runs because of it.
+        PluginError: if it names a file. A configuration may come from anybody, so it must not run code.
     """
     names = [(file, toml.read_file(Path(file))[0].get("plugin")) for file in files]
     file, name = next(((file, name) for file, name in reversed(names) if isinstance(name, str)), (None, None))

@@ -59,7 +59,7 @@ def plugins_with(option: str) -> list[str]:
 
 
 def describe_sampling(qualified_name: str) -> Answer:
-    """Answer with the names of what an installed plugin adds to ``gen sample``, which imports its model.
+    """Return the names of the options that an installed plugin adds to ``gen sample``; this imports its model.
 
     Raises:
         PluginError: if the plugin cannot be used, or its ``sampling`` is no PluginConfig.

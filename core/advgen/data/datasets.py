@@ -54,7 +54,7 @@ def is_address(record: PluginRecord | None, data: str) -> bool:
 
 
 def readers_of(record: PluginRecord | None, address: str) -> list[str]:
-    """Name the plugins that take such an address: of all that work by their qualified names, or of one."""
+    """Name the plugins that take this kind of address: all usable ones by qualified name, or one."""
     scheme, colon, _ = address.partition(":")
     if not colon:
         return []
@@ -143,7 +143,7 @@ def _download(name: str, file: RemoteFile, target: Path) -> None:
                 digest.update(block)
                 num_bytes += len(block)
                 if num_bytes > room:
-                    raise DataError(f"data set {name}: {file.url} gives more than {size_text(room)}; make room, or {way}")
+                    raise DataError(f"data set {name}: {file.url} is larger than {size_text(room)}; make room, or {way}")
                 out.write(block)
     except urllib.error.HTTPError as error:
         raise DataError(f"data set {name}: {file.url} answers {error.code} {error.reason}; {way}") from error

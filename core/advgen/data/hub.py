@@ -1,7 +1,7 @@
 """Hugging Face data sets as tables: saved by ``save_to_disk``, parquet or arrow files, or fetched from the hub.
 
-No code of a data set is run; rows stay in the mapped tables of the package ``datasets``. The package never looks through a
-local folder itself: it would follow the addresses and paths of a card, and pick among thirty readers by the names of files.
+No code of a data set runs, and rows stay in the mapped tables of the package ``datasets``. That package never scans a local
+folder itself: it would follow addresses and paths in the card and choose among thirty readers by file name.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def open_tables(place: Path | str, subset: str | None) -> dict[str, Any]:
 
 
 def named_file(place: Path | str, name: str) -> Path | None:
-    """Return the file that a row of a data set names, if it lies below the set's folder, or for an address in the hub's cache.
+    """Return the file that a row of a data set names, if it is below the set's folder or, for an address, in the hub's cache.
 
-    A table can name any file of this machine, so no other is read.
+    A table can name any file on this machine, so no other file is read.
     """
     if isinstance(place, str):
         config = _package(place).config
@@ -79,7 +79,7 @@ def named_file(place: Path | str, name: str) -> Path | None:
 
 
 def whole_block(block: Any, place: Path | str) -> Any:
-    """Return an arrow table once every offset in it is known to lie inside: a damaged one can point anywhere in memory.
+    """Return an arrow table after checking that every offset is inside it; a damaged one can point anywhere in memory.
 
     Raises:
         DataError: if it is damaged.
@@ -130,7 +130,7 @@ def _open(datasets: Any, place: Path | str, subset: str | None) -> Any:
 
 
 def _joined(datasets: Any, files: list[Path], split: str) -> Any:
-    """The tables of some files as one, whose fingerprint is of their content."""
+    """Concatenate the tables of several files; the fingerprint is computed from their content."""
     parts = []
     for file in files:
         try:
@@ -148,8 +148,8 @@ def _check_saved(folder: Path) -> None:
     """Refuse a saved set that names files elsewhere, or compressed ones.
 
     Raises:
-        DataError: with the name.
-        ValueError: if it is damaged.
+        DataError: naming the file.
+        ValueError: if the set is damaged.
     """
     index = folder / "dataset_dict.json"
     names = _state(index)["splits"] if index.is_file() else [""]

@@ -58,7 +58,7 @@ def is_manifest(path: Path) -> bool:
 def read_manifest(file: Path, refuse: Refuse) -> Iterator[ManifestRow]:
     """The usable rows of a .csv, .tsv or .jsonl file in order; the others go to ``refuse`` with file and line.
 
-    A list that came in an archive or with a named set reaches the files next to it only.
+    A list that came in an archive or with a named set can name only files in its own folder.
 
     Raises:
         DataError: where the file cannot be read or has no column ``path``.
@@ -96,7 +96,7 @@ def _table_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _short_lines(stream: IO[str]) -> Iterator[str]:
-    """Yield lines, and read none to its end that is too long: memory might not hold it."""
+    """Yield lines. A line that is too long is refused before it is read to its end, as it may not fit in memory."""
     while line := stream.readline(LONGEST_LINE + 1):
         if len(line) > LONGEST_LINE:
             raise ValueError(f"a line of more than {LONGEST_LINE} characters")
@@ -131,7 +131,7 @@ def _row(file: Path, entries: Mapping[str, Any], inside: Path | None) -> Manifes
         raise ValueError("has no path")
     path = _place(file.parent, written)
     if inside is not None and not path.resolve().is_relative_to(inside):
-        raise ValueError(f"names {written[:200]}, which is outside of the archive that the list came in")
+        raise ValueError(f"names {written[:200]}, which is outside of the archive that holds the list")
     if not path.is_file():
         raise ValueError(f"names {written[:200]}, which is {'a folder' if path.is_dir() else 'not there'}")
     start, duration = _seconds(entries, "start"), _seconds(entries, "duration")
@@ -146,7 +146,7 @@ def _row(file: Path, entries: Mapping[str, Any], inside: Path | None) -> Manifes
 
 
 def _place(folder: Path, written: str) -> Path:
-    """Return the file that a row names. Lists that were made on Windows may have backslashes between folders."""
+    """Return the file that a row names. Lists made on Windows may have backslashes between folders."""
     path, other = folder / user_path(written), folder / user_path(written.replace("\\", "/"))
     return other if not path.is_file() and other.is_file() else path
 

@@ -23,7 +23,7 @@ class ExportRequest:
         target: the file or folder to make.
         licence: of the model, for its card.
         tolerance: largest difference from eager that a checked file may have.
-        intended_use: what the model is for, for its card; empty: as its plugin says.
+        intended_use: what the model is for, for its card; empty: the plugin's text.
     """
 
     target: Path
@@ -67,7 +67,7 @@ def export_run(
         kind: ``onnx`` or ``huggingface``.
         out: the file or folder to make; None: below ``export/`` in the run.
         licence: of the model, for its card; None: not stated.
-        intended_use: what the model is for, for its card; None: as its plugin says.
+        intended_use: what the model is for, for its card; None: the plugin's text.
 
     Raises:
         GenError: the format is unknown, the target exists, a package is missing, the run has no whole checkpoint, or its

@@ -24,7 +24,7 @@ CONSENT = (
     "Voices and faces of other people need their consent: without it, neither train on them nor make or publish samples that "
     "imitate them."
 )
-"""Stands in every card, whatever its use is said to be."""
+"""Part of every card, whatever its stated use."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class CardFacts:
         reports: of ``gen evaluate`` at this step, one for each protocol.
         samples: files below the folder, the overview first.
         intended_use: what the model is for; empty: a general sentence.
-        out_of_scope: what it is not for; likewise.
-        data_licence: of a named data set.
-        data_terms: what else holds for its use.
+        out_of_scope: what the model is not for; empty: a general sentence.
+        data_licence: license of a named data set.
+        data_terms: further terms of its use.
     """
 
     name: str
@@ -79,7 +79,7 @@ def write_card(facts: CardFacts) -> str:
 
 
 def _front_matter(facts: CardFacts) -> str:
-    """YAML whose values from elsewhere are quoted."""
+    """Write the YAML front matter; values from elsewhere are quoted."""
     tags = ["gan", "advgen", f"advgen-plugin:{facts.plugin}", facts.plugin]
     lines = ["---", "library_name: advgen", f"license: {yaml_text(facts.licence)}"]
     lines += [f"pipeline_tag: {yaml_text(facts.task)}"] if facts.task else []
@@ -143,7 +143,7 @@ def _use(facts: CardFacts) -> str:
 
 
 def _scope(facts: CardFacts) -> str:
-    """Write what the model is for and what it is not for; consent is named in any case."""
+    """Write the intended use and the uses out of scope, always followed by the sentence on consent."""
     intended, outside = facts.intended_use or INTENDED_USE, facts.out_of_scope or OUT_OF_SCOPE
     return f"{plain(intended)}\n\nOut of scope: {plain(outside)} {CONSENT}"
 

@@ -1,4 +1,4 @@
-"""Texts of others in a page of Markdown with YAML front matter: they show as they are and make nothing else. Torch-free."""
+"""Escapes for foreign text in Markdown with YAML front matter, so that it is shown literally. Torch-free."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from advgen.terminal import visible, visible_json
 
 HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 MARKS = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|:(?=/)|(?<=\bwww)\.|@")
-"""Characters with a meaning within a line: of code, emphasis, links, tables, formulas, and of addresses that become links."""
+"""Characters with a meaning inside a line: code, emphasis, links, tables, formulas, and addresses that become links."""
 STARTS = re.compile(r"^(\s*)([#+=-]|\d+(?=[.)]))")
-"""Characters with a meaning where a line begins: of headings, lists and rules."""
+"""Characters with a meaning at the start of a line: headings, lists and rules."""
 
 UNPRINTABLE = re.compile("[\ufeff\ufffe\uffff]")
-"""Characters that YAML takes as escapes only, besides those that are escaped everywhere."""
+"""Characters that YAML allows only as escapes, in addition to those that are escaped everywhere."""
 
 
 def plain(text: object) -> str:
-    """Return text for the inside of a line of Markdown, where it shows as it is."""
+    """Escape text for the inside of a Markdown line, so that it is shown literally."""
     marked = MARKS.sub(lambda found: f"\\{found[0]}", visible(text).strip())
     marked = STARTS.sub(_escape_start, marked)
     return "".join(HTML.get(character, character) for character in marked)
 
 
 def code(text: object) -> str:
-    """Return text as a span of code; a fence is longer than any run of backticks in it."""
+    """Return text as a code span, fenced by more backticks than any run in it."""
     shown = visible(text)
     fence = "`" * (max((len(run) for run in re.findall("`+", shown)), default=0) + 1)
     space = " " if shown[:1] in ("`", " ", "") or shown[-1:] in ("`", " ") else ""
@@ -35,27 +35,27 @@ def code(text: object) -> str:
 
 
 def quoted_lines(text: str) -> str:
-    """Return the lines of a text as a block of code, which begins after an empty line."""
+    """Return the lines of a text as a code block, which has to follow an empty line."""
     return "\n".join(f"    {visible(line)}".rstrip() for line in text.split("\n"))
 
 
 def address(path: str) -> str:
-    """Return a relative path as the target of a link or the value of an attribute."""
+    """Escape a relative path for the target of a link or the value of an attribute."""
     return quote(path.encode(errors="surrogateescape"), safe="/")
 
 
 def yaml_text(text: object) -> str:
-    """Return text as a value of YAML: in double quotes, with printable characters only."""
+    """Return text as a YAML value in double quotes, with printable characters only."""
     return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(visible(text), ensure_ascii=False))
 
 
 def python_text(text: object) -> str:
-    """Return text as a literal of Python in double quotes."""
+    """Return text as a Python literal in double quotes."""
     return visible_json(json.dumps(str(text), ensure_ascii=False))
 
 
 def shell_word(text: object) -> str:
-    """Return text as one word of a command."""
+    """Return text quoted as one word of a shell command."""
     return visible(shlex.quote(str(text)))
 
 

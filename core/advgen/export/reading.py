@@ -59,7 +59,7 @@ def config_of(about: dict[str, Any], path: Path) -> RunConfig:
 
 
 def _tensors(path: Path, weights: dict[str, Any], make: Callable[[], Generator]) -> Stored:
-    """Read the weights after checking their hash, and their sizes against the network."""
+    """Read the weights after checking their hash and comparing their sizes with the network."""
     file = path / Path(str(weights.get("file"))).name
     try:
         with open_file(file) as handle:

@@ -206,7 +206,7 @@ def load_places(path: Path, space: Space) -> tuple[list[Place], dict[str, str]]:
 
 
 def _sizes_fault(sizes: Sizes) -> str:
-    """Find what keeps a file from holding latents and their labels."""
+    """Find the first reason why a file cannot hold latents and their labels."""
     latent, label = sizes.get(LATENT), sizes.get(LABEL)
     if latent is None or not latent.shape or not latent.shape[0]:
         return f"has no tensor {LATENT!r} with rows"

@@ -89,7 +89,7 @@ def _read(file: Path) -> View | None:
 
 
 def _fault(tensors: Mapping[str, Tensor]) -> str:
-    """Find what is no view of samples."""
+    """Find a fault of tensors that should be a view of samples."""
     if surplus := [name for name in tensors if name not in PARTS]:
         return f"{told(surplus[0])} is not known"
     if "seen" not in tensors or tensors["seen"].dim() < 2:

@@ -29,12 +29,12 @@ SCHEMA = 1
 MOST_PARTS = 100
 MOST_STEPS = 10**12
 NEVER_NEGATIVE = ("step", "exp_avg_sq", "max_exp_avg_sq", "square_avg")
-OTHER_PLUGIN = "the plugin trained other parameters then: use the version of the plugin that the run was made with"
+OTHER_PLUGIN = "the plugin trained other parameters when it was saved: use the plugin version that made the run"
 Tensors = dict[str, Tensor]
 Chosen = Mapping[str, Collection[str] | None]
 Check = Callable[[Mapping[str, TensorFile]], Chosen]
-"""Parts of a checkpoint, with types and shapes -> the names of the tensors to read of each part that is needed; None: all.
-It refuses what does not fit, before tensors are read."""
+"""Map the parts of a checkpoint, with types and shapes, to the tensor names to read from each needed part; None: all.
+Raise if a part does not fit, before tensors are read."""
 
 
 def save(folder: Path, step: int, parts: Mapping[str, Tensors], facts: Mapping[str, Any]) -> Path:
@@ -46,7 +46,7 @@ def save(folder: Path, step: int, parts: Mapping[str, Tensors], facts: Mapping[s
     target, temporary = folder / f"step-{step:08d}", folder / f".tmp-{step:08d}-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process that had the same number
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process with the same process id
         temporary.mkdir()
         files = {name: _write_part(temporary / f"{name}.safetensors", tensors) for name, tensors in parts.items()}
         manifest = {"schema": SCHEMA, "step": step, "files": files, **facts}
@@ -81,11 +81,11 @@ def load(folder: Path, step: int, check: Check | None = None) -> tuple[dict[str,
     """Read parts and manifest of one checkpoint, every file checked against its hash.
 
     Args:
-        check: looks at types and shapes first, and chooses what is read; None reads all.
+        check: compares types and shapes first, and chooses the tensors to read; None reads all.
 
     Raises:
         CheckpointError: naming the damaged file.
-        UnfitError: if the checkpoint is whole and ``check`` refuses it.
+        UnfitError: if the checkpoint is whole but ``check`` refuses it.
     """
     path = folder / f"step-{step:08d}"
     try:
@@ -104,7 +104,7 @@ def load(folder: Path, step: int, check: Check | None = None) -> tuple[dict[str,
 
 
 def _manifest_fault(manifest: Mapping[str, Any], step: int) -> str:
-    """Find what a manifest lacks, or has in another form."""
+    """Find a missing or malformed entry of a manifest."""
     if manifest.get("schema") != SCHEMA:
         return f"it has schema {told(manifest.get('schema'))}, this advgen reads {SCHEMA}"
     if type(manifest.get("step")) is not int or manifest["step"] != step:
@@ -123,7 +123,7 @@ def _manifest_fault(manifest: Mapping[str, Any], step: int) -> str:
 
 
 def _open_part(path: Path, about: Mapping[str, Any], opened: contextlib.ExitStack) -> TensorFile:
-    """Open a part, check it against the manifest, and leave it open: others may remove its folder meanwhile."""
+    """Open a part and check it against the manifest. It stays open, as another process may remove its folder meanwhile."""
     if not path.is_file():
         raise CheckpointError(f"checkpoint file {path} is missing")
     try:
@@ -139,11 +139,11 @@ def _open_part(path: Path, about: Mapping[str, Any], opened: contextlib.ExitStac
 
 
 def load_newest(folder: Path, check: Check | None = None) -> tuple[dict[str, Stored], dict[str, Any], list[str]]:
-    """Read the newest checkpoint that is whole; return what was found damaged on the way to it as well.
+    """Read the newest whole checkpoint; also return the damage found in newer ones.
 
     Raises:
         CheckpointError: if none is whole.
-        UnfitError: if ``check`` refuses the newest that is.
+        UnfitError: if ``check`` refuses the newest whole one.
     """
     problems: list[str] = []
     for step in reversed(steps(folder)):
@@ -159,10 +159,10 @@ def load_newest(folder: Path, check: Check | None = None) -> tuple[dict[str, Sto
 def load_chosen(
     folder: Path, step: int | None, check: Check | None = None
 ) -> tuple[dict[str, Stored], dict[str, Any], list[str]]:
-    """Read the checkpoint of a step, or for None as ``load_newest``.
+    """Read the checkpoint of a step, or the newest one if the step is None.
 
     Raises:
-        CheckpointError: if there is none of that step, with the saved ones, or it is damaged.
+        CheckpointError: if it is damaged, or missing; then the message lists the saved steps.
     """
     if step is None:
         return load_newest(folder, check)
@@ -176,7 +176,7 @@ def rotate(folder: Path, keep: int, spare: set[int]) -> None:
     """Keep the newest ``keep`` checkpoints and those in ``spare``; sweep half-written ones."""
     for step in steps(folder)[:-keep]:
         if step not in spare:
-            with contextlib.suppress(OSError):  # on Windows it stays, whole, while somebody reads it
+            with contextlib.suppress(OSError):  # on Windows it stays, whole, while another process reads it
                 (folder / f"step-{step:08d}").rename(folder / f".tmp-{step:08d}-old")
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -203,14 +203,14 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors, who: str, *, updated: bool = False) -> None:
-    """Put back what ``pack_optimizer`` took, each in its parameter's order of memory; groups stay as configured.
+    """Restore the state saved by ``pack_optimizer``, in each parameter's memory format; groups stay as configured.
 
     Args:
-        who: names the optimizer in refusals.
-        updated: it has taken updates, so that it must have a state if its kind has one.
+        who: name of the optimizer in refusals.
+        updated: True if it has taken updates and so must have a state, if its kind keeps one.
 
     Raises:
-        UnfitError: if other parameters train now, or a value is missing, unknown, of another type or not possible.
+        UnfitError: if other parameters train now, or a value is missing, unknown, of another type or impossible.
     """
     if fault := optimizer_fault(optimizer, sizes_of(tensors), updated=updated) or _state_fault(tensors):
         raise UnfitError(f"{who} does not fit the checkpoint: {fault}")
@@ -227,13 +227,13 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors, who: st
 
 
 def optimizer_fault(optimizer: torch.optim.Optimizer, sizes: Sizes, *, updated: bool = False) -> str:
-    """Find entries of an optimizer's state that its parameters do not have, by their types and shapes."""
+    """Find entries of an optimizer's state that do not match its parameters, by name, type and shape."""
     parameters, kept = [each for group in optimizer.param_groups for each in group["params"]], _kept_by(optimizer)
     found: dict[int, set[str]] = {}
     for name, size in sizes.items():
         index, _, own = name.partition(".")
         if not re.fullmatch(r"0|[1-9]\d{0,8}", index, re.ASCII) or int(index) >= len(parameters):
-            return f"{told(name)} is of another parameter than the {len(parameters)} that train; {OTHER_PLUGIN}"
+            return f"{told(name)} belongs to none of the {len(parameters)} parameters that train; {OTHER_PLUGIN}"
         if own not in kept:
             return f"{told(name)} is not known, expected {' and '.join(kept) or 'nothing'} of {type(optimizer).__name__}"
         like = parameters[int(index)]
@@ -250,9 +250,9 @@ def optimizer_fault(optimizer: torch.optim.Optimizer, sizes: Sizes, *, updated: 
 
 
 def _kept_by(optimizer: torch.optim.Optimizer) -> dict[str, tuple[bool, tuple[torch.dtype, ...]]]:
-    """Names that this kind of optimizer keeps of a parameter: whether each is a scalar, and its types.
+    """List the state that this kind of optimizer keeps per parameter: by name, a scalar or not, and its types.
 
-    One update of a parameter of one number shows them.
+    They are found by one update of a parameter with a single number.
     """
     group = {name: value for name, value in optimizer.param_groups[0].items() if name != "params"}
     trial = torch.nn.Parameter(torch.zeros(1, 1))
@@ -266,7 +266,7 @@ def _kept_by(optimizer: torch.optim.Optimizer) -> dict[str, tuple[bool, tuple[to
 
 
 def _state_fault(tensors: Tensors) -> str:
-    """Find values of an optimizer's state that no update makes."""
+    """Find values in an optimizer's state that no update can produce."""
     for name, value in tensors.items():
         if fault := value_fault(value):
             return f"{name} holds {fault}"

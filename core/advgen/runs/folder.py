@@ -28,7 +28,7 @@ from advgen.reading import read_json, read_text, told
 from advgen.terminal import visible
 
 LOCK, OWNER = ".lock", ".owner"
-# Where the system locks no files, a first try only clears what a killed owner left.
+# If the system cannot lock files, the first try only clears the lock of a killed owner.
 PATIENCE_SECONDS = 0.2
 EXPORT_CONFIG, EXPORT_LIBRARY, EXPORT_SCHEMA = "config.json", "advgen", 1
 RUNS = "runs"
@@ -69,7 +69,7 @@ KINDS: Mapping[str, Mapping[str, Kinds]] = {
         "fingerprint": (str,),
     },
 }
-"""Types of the entries that are read of a run's files, if they are there."""
+"""Types of the entries that are read from a run's files, if present."""
 EXPORT_NEEDS = ("plugin", "config", "facts", "weights", "step", "fingerprint")
 
 
@@ -136,7 +136,7 @@ class RunFolder:
         return folder
 
     def refuse_strange_entries(self) -> None:
-        """Refuse a run through which something outside of it could be read, written or removed.
+        """Refuse a run folder that could cause reads, writes or deletions outside of it.
 
         Raises:
             CheckpointError: naming a link that leaves the run, or an entry that is neither a file nor a folder.
@@ -173,7 +173,7 @@ class RunFolder:
             if not saved_steps(self.checkpoints):
                 for own in (
                     [self.path] if new else [*self._visible(), self.path / LOCK, self.path / OWNER]
-                ):  # nothing else was there
+                ):  # the folder is empty otherwise
                     shutil.rmtree(own, ignore_errors=True) if own.is_dir() else own.unlink(missing_ok=True)
             raise
 
@@ -183,7 +183,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for writing; the lock dies with the process.
+        """Hold the folder for writing; the lock ends with the process.
 
         Raises:
             CheckpointError: if another process holds it, or another thread of this one, or it cannot be locked.
@@ -199,7 +199,7 @@ class RunFolder:
                 "to a disk that allows locks"
             ) from error
         try:
-            # In a file of its own, as nobody can read a locked one on Windows. On a full disk the lock holds without it.
+            # In its own file, because a locked file cannot be read on Windows. On a full disk the lock holds without it.
             with contextlib.suppress(OSError):
                 owner.unlink(missing_ok=True)
                 owner.write_text(f"{os.getpid()}\n", encoding="utf-8", newline="\n")
@@ -268,7 +268,7 @@ class RunFolder:
 
 
 def _fault(content: Mapping[str, Any], kinds: Mapping[str, Kinds]) -> str:
-    """Find the first entry of another type than a run writes."""
+    """Find the first entry whose type is not the one that a run writes."""
     for name, kind in kinds.items():
         value = content.get(name)
         if name in content and (not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind)):
@@ -285,7 +285,7 @@ def _step_of(row: str) -> float:
 
 
 def _number_in(owner: Path) -> str:
-    """Return the number of the process that holds a run, as it left it."""
+    """Return the id that the process holding a run has written."""
     try:
         return owner.read_text(encoding="utf-8", errors="replace").strip() or "unknown"
     except OSError:

@@ -20,14 +20,14 @@ SILENT_PEAK = 1e-4
 RATES_HZ = (100, 1_000_000)
 MOST_CHANNELS = 256
 SAMPLE_BYTES = 2
-"""Of a decoded sample: sound is counted as 16 bits, as the cache keeps it."""
+"""Bytes of a decoded sample. Sound counts as 16 bits, as in the cache."""
 SMALLEST_LIMIT = 128 * 2**20
 LARGEST_FILTER = 2**26
-"""Numbers in a filter from one rate to another, which holds one row for each of the places that differ."""
+"""Most numbers in a resampling filter, which has one row per output phase."""
 
 
 def header_of(path: Path) -> Any:
-    """Return a file's header, if the file can hold what it promises.
+    """Return a file's header, if the file can hold as much as it promises.
 
     Raises:
         ValueError: with the reason why it cannot be used.
@@ -49,7 +49,7 @@ def header_of(path: Path) -> Any:
 
 
 def most_decoded(num_bytes: int) -> int:
-    """Return how many bytes a file of so many bytes may decode to, in 16-bit samples."""
+    """Return the most bytes of 16-bit samples that a file of ``num_bytes`` may decode to."""
     return most_unpacked(num_bytes, smallest=SMALLEST_LIMIT)
 
 
@@ -62,7 +62,7 @@ def resampled(clip: Tensor, rate_hz: int, to_hz: int, size: int) -> Tensor:
     common = math.gcd(rate_hz, to_hz)
     if rate_hz // common * (to_hz // common) > LARGEST_FILTER:
         raise ValueError(
-            f"its rate of {rate_hz} Hz has no common measure with {to_hz} Hz; resample it, or set options.sample_rate_hz"
+            f"resampling from {rate_hz} to {to_hz} Hz needs too large a filter; resample it, or set options.sample_rate_hz"
         )
     if len(clip) * to_hz // rate_hz * SAMPLE_BYTES > most_decoded(size):
         raise ValueError(f"its {len(clip)} samples at {rate_hz} Hz would be too many at {to_hz} Hz; cut it into parts")

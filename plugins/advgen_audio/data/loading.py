@@ -184,18 +184,18 @@ def load_folder(config: AudioConfig, request: DataRequest) -> LoadedFolder:
 
 
 def _refuse_bombs(folder: Path, files: Sequence[SoundFile], decoded: int) -> None:
-    """Refuse small files that decode to very much, before memory or disk is taken for it."""
+    """Refuse small files that decode to a huge size, before memory or disk is used for it."""
     encoded = sum(path.stat().st_size for path in {file.path for file in files})
     most, room = most_unpacked(encoded, largest=ANY), free_bytes(cache_folder())
     if decoded > most:
         raise DataError(
             f"{folder} decodes to {size_text(decoded)}, too much for files of {size_text(encoded)} (limit {size_text(most)}); "
-            "take parts of it away, or set ADVGEN_MAX_UNPACKED_GIB to a larger number of GiB if you trust it"
+            "remove parts of it, or set ADVGEN_MAX_UNPACKED_GIB to a larger number of GiB if you trust it"
         )
     if decoded > max(MAX_MEMORY_BYTES, room):
         raise DataError(
-            f"decoded sound takes {size_text(decoded)} and {cache_folder()} has room for {size_text(room)}; make room there, "
-            "or set XDG_CACHE_HOME to another place"
+            f"decoded sound takes {size_text(decoded)}, but {cache_folder()} has room for {size_text(room)}; make room there, "
+            "or set XDG_CACHE_HOME to another folder"
         )
 
 
@@ -222,7 +222,7 @@ def _through_cache(target: Path, clips: Iterator[Tensor], files: Sequence[SoundF
     """
     index_file = target.with_suffix(".json")
     try:
-        with FileLock(target.with_suffix(".lock")):  # others that want the same wait for it, instead of decoding too
+        with FileLock(target.with_suffix(".lock")):  # other processes wait for the result instead of decoding too
             _fill_cache(target, index_file, clips, files, rejects, kept)
     except OSError as error:
         raise DataError(
@@ -235,7 +235,7 @@ def _through_cache(target: Path, clips: Iterator[Tensor], files: Sequence[SoundF
 def _fill_cache(
     target: Path, index_file: Path, clips: Iterator[Tensor], files: Sequence[SoundFile], rejects: Rejects, kept: Kept
 ) -> None:
-    """Note the clips that are in the cache, or put them there, the index last: without it the samples count as absent."""
+    """Find the clips in the cache, or write them there. The index is written last: without it, samples count as missing."""
     if target.exists() and index_file.exists():
         index = json.loads(index_file.read_text(encoding="utf-8"))
         names = set(index["kept"])

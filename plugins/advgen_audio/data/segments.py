@@ -50,7 +50,7 @@ def unpack_clips(texts: Sequence[str]) -> Tensor:
     """What ``pack_clips`` wrote: (B, T) float32.
 
     Raises:
-        ValueError: if the texts are not such clips, all of one length.
+        ValueError: if the texts are not such clips, all of the same length.
     """
     rows = [np.frombuffer(base64.b64decode(text), dtype="<i2").astype(np.float32) / 32767 for text in texts]
     return torch.from_numpy(np.stack(rows))

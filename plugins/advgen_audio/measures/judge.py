@@ -94,7 +94,7 @@ def make_judge(corpus: Corpus, facts: Mapping[str, Any], cache: Path) -> AudioJu
 
 
 def _kept(network: MelClassifier, path: Path) -> bool:
-    """Load the weights that the cache has, if they are whole."""
+    """Load the weights from the cache, if they are there and whole."""
     if not path.is_file():
         return False
     try:

@@ -16,8 +16,8 @@ ROLLOFF = 0.99
 def resample(waveform: Tensor, rate_hz: int, to_hz: int) -> Tensor:
     """Resample (..., T) from ``rate_hz`` to ``to_hz``.
 
-    The filter is a sinc with six zero crossings to each side under a squared cosine, and cuts at 0.99 of the lower rate's
-    half. Numbers equal those of ``torchaudio.functional.resample`` with its default arguments.
+    The filter is a sinc with six zero crossings on each side under a squared cosine. It cuts off at 0.99 of half the lower
+    rate. Numbers equal those of ``torchaudio.functional.resample`` with its default arguments.
 
     Returns:
         (..., ceil(T * to_hz / rate_hz)) in the dtype of the waveform.
@@ -40,9 +40,9 @@ def resample(waveform: Tensor, rate_hz: int, to_hz: int) -> Tensor:
 
 @functools.lru_cache(maxsize=16)
 def _filters(old: int, new: int, dtype: torch.dtype) -> tuple[Tensor, int]:
-    """Compute one filter per output phase, (P, 1, N), and the number of input samples that it reaches back.
+    """Compute one filter per output phase, (P, 1, N), and the number of earlier input samples that it uses.
 
-    Times are computed in ``dtype``: rounded otherwise, float32 filters would differ from torchaudio's in the sixth digit.
+    Times are computed in ``dtype``. With other rounding, float32 filters would differ from torchaudio's in the sixth digit.
     """
     cutoff = min(old, new) * ROLLOFF
     margin = math.ceil(ZERO_CROSSINGS * old / cutoff)

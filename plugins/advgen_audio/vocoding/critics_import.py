@@ -96,7 +96,7 @@ def _take_optimizer(
 
 
 def _is_adams(entry: Mapping[str, Tensor], parameter: Tensor) -> bool:
-    """Whether a state is one that Adam keeps of a parameter: finite, with squares that are not negative."""
+    """Return whether a state can be Adam's for a parameter: finite, with no negative squares."""
     if set(entry) != {*MOMENTS, "step"} or any(entry[name].shape != parameter.shape for name in MOMENTS):
         return False
     if any(not entry[name].is_floating_point() or not bool(torch.isfinite(entry[name].float()).all()) for name in MOMENTS):

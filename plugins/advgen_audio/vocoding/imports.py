@@ -33,7 +33,7 @@ TABLE = "generator/"
 OURS = "vocoder."
 NUM_EXAMPLES = 8
 LARGEST_SIZE = 1_000_000
-"""Channels, samples or Hz, far above any that were published."""
+"""Most channels, samples or Hz, far above all published networks."""
 MOST_STAGES = 16
 MOST_CONFIG_BYTES = 2**20
 MOST_TOLD = 100
@@ -50,7 +50,7 @@ def import_hifigan(path: Path) -> Imported:
     shape, spec = _shape(settings), _front_end(settings)
     preset, options = _options(shape, spec)
     config = _checked_options(options, about)
-    with torch.device("meta"):  # tensors without values: sizes are compared before memory is taken
+    with torch.device("meta"):  # tensors without values, to compare sizes before memory is used
         vocoder, critics = make_vocoder(config, spec), make_critics("hifigan")
     tensors = fitting(_published(checkpoint), vocoder.state_dict(), str(checkpoint), "its config.json")
     training = read_training(checkpoint, vocoder, critics)

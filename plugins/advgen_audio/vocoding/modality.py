@@ -102,7 +102,7 @@ class VocodingModality(AudioModality):
         return {"feature_matching": feature_matching(real=real, fake=fake)}
 
     def data_summary(self) -> dict[str, str | int | float]:
-        """Rate, length of a training segment, and the mels that the generator gets."""
+        """Return rate, length of a training segment, and the mels that the generator gets."""
         rate_hz, length = self.spec.rate_hz, int(self.facts["length"])
         return {
             "sample_rate_hz": rate_hz,

@@ -59,7 +59,7 @@ class AugmentedDiscriminator(Discriminator):
         """
         if self.adaptive:
             middle = (real.mean() + fake.mean()) / 2
-            self.signs += (real - middle).sign().nan_to_num().sum()  # scores of an update that is not applied
+            self.signs += (real - middle).sign().nan_to_num().sum()  # NaN scores are from an update that is not applied
             self.seen += len(real)
             self.updates += 1
             due = self.updates % ADJUST_EVERY == 0
