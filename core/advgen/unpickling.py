@@ -165,11 +165,11 @@ def _convert(source: str, target: str, numbers: str = "") -> dict[str, str] | No
         text = " ".join(str(error).split())
         if "can't allocate memory" in text:
             return {"code": "", "refused": "it takes far more memory than the size of the file accounts for", "reason": ""}
-        code = re.search(r"(?:GLOBAL|global|function|object for) `?([\w.]+\.\w+)`?", text)
+        code = re.search(r"GLOBAL `?([\w.]+)|(?:global|function|object for) `?([\w.]+\.\w+)", text)
         # Torch's advice to load it without protection is not passed on.
         reason = text.split("WeightsUnpickler error:")[-1].split("Check the documentation")[0].strip()
         said = told(reason[:200]) or type(error).__name__
-        return {"code": code[1] if code else "", "refused": "", "reason": said}
+        return {"code": (code[1] or code[2]) if code else "", "refused": "", "reason": said}
     return None
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints, runs, exports and latents that were changed and sealed again with right hashes: each is refused by name."""
+"""Changed checkpoints, runs, exported folders and latents, sealed again with right hashes: each is refused by name."""
 
 from __future__ import annotations
 
