@@ -35,7 +35,13 @@ def tiny(plugin: str, *more: str) -> list[str]:
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Caches go to a shared folder of this test session, relative paths to a fresh one."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-    for name in ("ADVGEN_PLUGINS", "ADVGEN_DISABLE_PLUGINS", "ADVGEN_STRICT_PLUGINS", "ADVGEN_DEBUG"):
+    for name in (
+        "ADVGEN_PLUGINS",
+        "ADVGEN_DISABLE_PLUGINS",
+        "ADVGEN_STRICT_PLUGINS",
+        "ADVGEN_DEBUG",
+        "ADVGEN_MAX_UNPACKED_GIB",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 

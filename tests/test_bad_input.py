@@ -11,6 +11,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -201,10 +202,14 @@ def test_an_unreadable_configuration_is_named(content: bytes | None, message: st
 def test_a_configuration_without_permission_is_named(gen: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run.toml").write_text("")
 
-    def refuse(*_: object, **__: object) -> str:
-        raise PermissionError(13, "Permission denied")
+    opened = Path.open
 
-    monkeypatch.setattr(Path, "read_text", refuse)  # a test may run as root, whom no mode keeps out
+    def refuse(path: Path, *given: Any, **named: Any) -> Any:
+        if path.name == "run.toml":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *given, **named)
+
+    monkeypatch.setattr(Path, "open", refuse)  # a test may run as root, whom no mode keeps out
     code, said = gen("config", "validate", "--plugin", "image", "--config", tmp_path / "run.toml")
     assert code == 2 and "run.toml cannot be read: Permission denied" in said
 

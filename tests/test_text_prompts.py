@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,23 +182,10 @@ def test_inspection_counts_rows_as_repeated_where_prompt_and_text_are(tmp_path: 
     assert report.duplicates["count"] == 3 and report.splits["test"] > 20
 
 
-class Table:
-    """Rows as the package ``datasets`` gives them."""
-
-    def __init__(self, rows: list[dict[str, str]]) -> None:
-        self.rows, self.features = rows, dict.fromkeys(rows[0])
-
-    def select_columns(self, names: list[str]) -> Table:
-        return self
-
-    def iter(self, size: int) -> Iterator[dict[str, list[str]]]:
-        for start in range(0, len(self.rows), size):
-            yield {name: [row[name] for row in self.rows[start : start + size]] for name in self.features}
-
-
 def test_an_answer_of_a_held_out_row_stays_in_training_under_other_prompts() -> None:
+    table = pytest.importorskip("datasets").Dataset.from_list
     every, notes = few_answers(), Notes()
-    tables = TableSet("set", {"train": Table(every[:300]), "test": Table(every[290:])})
+    tables = TableSet("set", {"train": table(every[:300]), "test": table(every[290:])})
     found = list(tables.lines(TextConfig(prompt_field="question"), DataRequest(None), notes))
     assert sum(line.split is None for line in found) == 290 and sum(line.split == "test" for line in found) == 110
     assert notes.num_shared == 10

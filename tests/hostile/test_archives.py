@@ -18,7 +18,7 @@ from conftest import peak_below
 
 from advgen.cache import cache_folder
 from advgen.config import toml
-from advgen.data import archives, members
+from advgen.data import archives, members, zip_members
 from advgen.data.archives import ZipFolder, unpacked
 from advgen.data.manifest import read_manifest
 from advgen.errors import ConfigError, DataError
@@ -303,7 +303,7 @@ def test_too_many_files_and_folders_are_refused(tmp_path: Path, monkeypatch: pyt
 
 def test_the_list_of_a_zip_is_counted_before_it_becomes_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(members, "MOST_FILES", 20)
-    monkeypatch.setattr(members, "BLOCK", 100)
+    monkeypatch.setattr(zip_members, "BLOCK", 100)
     (tmp_path / "a.zip").write_bytes(zip_of(**{f"{n}/": b"" for n in range(25)}))
     with pytest.raises(DataError, match="holds more than 20 files"):
         ZipFolder(tmp_path / "a.zip")

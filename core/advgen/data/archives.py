@@ -14,24 +14,14 @@ from pathlib import Path
 from typing import IO
 
 from advgen.cache import cache_folder
-from advgen.data.members import (
-    BLOCK,
-    DAMAGE,
-    ZIP,
-    Budget,
-    Member,
-    damaged,
-    open_zip,
-    refuse,
-    refuse_many,
-    stepwise,
-    tar_members,
-    zip_members,
-)
+from advgen.data.members import BLOCK, DAMAGE, Budget, Member, damaged, refuse, refuse_many
+from advgen.data.tar_members import tar_members
+from advgen.data.zip_members import open_zip, stepwise, zip_members
 from advgen.errors import ConfigError, DataError
 from advgen.files import replace_file, sorted_paths, suits_windows
 from advgen.limits import free_bytes, most_unpacked
 
+ZIP = (".zip",)
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 
 STRICT_NAMES = os.name == "nt"
