@@ -112,7 +112,7 @@ def parameters_kept(players: Iterable[Player]) -> Iterator[None]:
         if changed := [key for key in known | now if known.get(key) != now.get(key)]:
             raise ContractError(
                 f"enter_phase replaced, froze or unfroze {changed[0]} of the {name}, {type(network).__name__}"
-                f"{at(type(network))}, expected only in-place changes of values; freeze parts when the network is made"
+                f"{at(type(network))}, expected values that change only in place; freeze parts when the network is made"
             )
 
 
