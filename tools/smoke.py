@@ -26,7 +26,7 @@ OVERRIDES = {
     "audio": ["options.channels=8", "options.blocks=1", "options.wave_critic_channels=2", "options.spectral_critic_channels=2"],
     "text": ["options.phrases=300", "options.generator_hidden=16", "options.critic_hidden=8"],
 }
-TESTS = ["test_losses.py", "test_config.py", "test_manifest.py", "test_audio_files.py"]
+TESTS = ["test_losses.py", "test_config.py", "test_registry.py", "test_manifest.py", "test_audio_files.py"]
 # Seconds that one command may take.
 LIMIT = 240
 
