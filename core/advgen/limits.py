@@ -49,12 +49,14 @@ def most_unpacked(
 def free_bytes(folder: Path) -> int:
     """Return how many bytes one data set may take on the disk of a folder, which may not exist yet.
 
-    Raises:
-        OSError: if the system does not tell.
+    If the system does not tell, there is no limit: a full disk is a refusal too, only later.
     """
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    return int(shutil.disk_usage(folder).free * LARGEST_SHARE)
+    try:
+        return int(shutil.disk_usage(folder).free * LARGEST_SHARE)
+    except (OSError, AttributeError):
+        return ANY
 
 
 def size_text(num_bytes: int) -> str:
