@@ -134,7 +134,7 @@ def test_a_built_in_wins_its_name(install: Install) -> None:
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        ("def advgen_register():\n    return 1\n", "has no function advgen_register() marked with @hookimpl"),
+        ("def advgen_register():\n    return 1\n", "has no function advgen_register() that is marked with @hookimpl"),
         (HEAD + "@hookimpl\ndef advgen_register():\n    return {}\n", "returned dict, expected a PluginSpec (fake_bad.py:3)"),
         (HEAD + "@hookimpl\ndef advgen_register():\n    return None\n", "returned NoneType, expected a PluginSpec"),
         (HEAD + "@hookimpl\ndef advgen_register(registry):\n    return 1\n", "registry"),

@@ -81,7 +81,7 @@ def inspect(record: PluginRecord, load: Callable[[], Any]) -> PluginRecord:
     try:
         # A plugin that prints must not spoil the JSON on standard output.
         with contextlib.redirect_stdout(sys.stderr), kept(f"plugin {record.name!r}"):
-            spec = _registered_spec(load(), record.module)
+            spec = _registered_spec(load(), record.path.name if record.path else record.module)
         status, reason = _judge(spec, record)
     except KeyboardInterrupt:
         raise
@@ -108,7 +108,7 @@ def _registered_spec(plugin: Any, module: str) -> PluginSpec:
             raise PluginError(f"unknown hook {caller.name!r}; {nearest(caller.name, known)}{at(function)}")
     register = next((caller for caller in callers if caller.name == "advgen_register"), None)
     if register is None:
-        raise PluginError(f"{module} has no function advgen_register() marked with @hookimpl")
+        raise PluginError(f"{module} has no function advgen_register() that is marked with @hookimpl")
     answers = manager.hook.advgen_register()
     answer = answers[0] if answers else None  # pluggy leaves out an answer of None
     if not isinstance(answer, PluginSpec):

@@ -62,7 +62,7 @@ def _run_child(questions: Sequence[str], limit_seconds: float) -> tuple[list[Ans
             last = (_end_of(complaints).strip().splitlines() or ["it said nothing"])[-1]
             reason = f"it ended the process with exit code {code} ({last[:200]})"
         except subprocess.TimeoutExpired:
-            reason = f"it did not finish within {limit_seconds:g} seconds"
+            reason = f"it did not finish within {limit_seconds:g} seconds; on a busy machine, try again"
         finally:
             child.kill()
             child.wait()

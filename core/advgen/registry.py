@@ -118,9 +118,10 @@ def installed_name(name: Any, named_by: object) -> str:
         PluginError: if it is a path, or not a text.
     """
     if not isinstance(name, str) or is_plugin_path(name):
+        file = name if isinstance(name, str) else "FILE.py"
         raise PluginError(
             f"{named_by} names the plugin {name!r}, expected the name of an installed plugin; a file's code runs only if you "
-            "name the file: add --plugin FILE.py"
+            f"name the file: add --plugin {file}"
         )
     return name
 

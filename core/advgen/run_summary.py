@@ -62,7 +62,8 @@ def summary_lines(summary: Mapping[str, Any], folder: Path, step: int = 0) -> li
 def next_commands(folder: RunFolder, record: PluginRecord, modality: Modality[Any], *, complete: bool) -> list[str]:
     """List the commands that use the run, the most useful first."""
     own_file = record.path is not None and record.sha256
-    run = shlex.quote(str(folder.path)) + (f" --plugin {shlex.quote(str(record.path))}" if own_file else "")
+    copied = folder.path / "plugin" / Path(record.path or "").name  # it stays as it is when the user's file is edited
+    run = shlex.quote(str(folder.path)) + (f" --plugin {shlex.quote(str(copied))}" if own_file else "")
     sample = f"gen sample {run} --from FILES" if modality.paired else f"gen sample {run} -n 16"
     going_on = [] if complete else [f"gen resume {run}"]
     return [*going_on, sample, f"gen evaluate {run}", f"gen export {run} --format huggingface"]
@@ -115,11 +116,14 @@ def _plan(config: RunConfig, num_train: int) -> dict[str, Any]:
 
 
 def _plan_text(plan: Mapping[str, Any]) -> str:
-    per_pass = f"{plan['steps_per_pass']:,g} steps"
+    steps = plan["steps_per_pass"]
+    per_pass = f"{steps:,.0f} steps" if steps >= 10 else f"{steps:.3g} steps"
     if plan["steps"] is not None:
         text = f"{counted(plan['steps'], 'step')}, {plan['passes']:,g} passes over the training data ({per_pass} each)"
     else:
-        text = f"{plan['minutes']:g} minutes; a pass over the training data takes {per_pass}"
+        text = (
+            f"{plan['minutes']:g} minute{'' if plan['minutes'] == 1 else 's'}; a pass over the training data takes {per_pass}"
+        )
     if len(plan["phases"]) > 1:
         text += "; phases " + ", ".join(f"{phase['kind']} {phase['fraction']:.0%}" for phase in plan["phases"])
     return text

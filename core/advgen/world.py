@@ -124,7 +124,8 @@ def _refusal(kind: str) -> str:
         with warnings.catch_warnings(action="ignore"):  # torch warns of names that it no longer uses
             torch.device(kind)
     except RuntimeError:
-        return f"is unknown; {nearest(kind, DEVICES)}"
+        close = "did you mean 'cuda'? known: auto, cpu, cuda, cuda:N" if kind in ("gpu", "nvidia") else nearest(kind, DEVICES)
+        return f"is unknown; {close}"
     if kind in ("cpu", "cuda"):
         return f"is not a device; expected {kind}, or {kind}:N such as {kind}:0"
     return f"is not supported, though torch knows it; expected one of {', '.join(DEVICES)}"

@@ -23,4 +23,6 @@ def env(as_json: JsonFlag = False) -> None:
     say("", *table(packages, ["package", "version", "status", "wanted"]))
     say("", *table(plugins, ["plugin", "status", "from"]))
     problems = remedies(report)
-    say("", *([f"remedy: {line}" for line in problems] or ["everything loads"]))
+    extras = sorted({each["extra"] for each in report["packages"].values() if each["extra"] and each["status"] == "missing"})
+    absent = f'; packages of extras that are missing: pip install "advgen[{",".join(extras)}]"' if extras else ""
+    say("", *([f"remedy: {line}" for line in problems] or [f"everything that is installed loads{absent}"]))

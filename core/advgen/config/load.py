@@ -108,7 +108,7 @@ def named_plugin(files: Sequence[Path]) -> str | None:
         PluginError: if it names a file. A configuration may come from anybody, so it must not run code.
     """
     names = [(file, toml.read_file(Path(file))[0].get("plugin")) for file in files]
-    file, name = next(((file, name) for file, name in reversed(names) if isinstance(name, str)), (None, None))
+    file, name = next(((file, name) for file, name in reversed(names) if name is not None), (None, None))
     return None if name is None else installed_name(name, file)
 
 
