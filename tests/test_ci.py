@@ -82,4 +82,4 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
 
 def test_a_trial_without_a_result_in_time_says_so(tmp_path: Path) -> None:
     code, printed, _ = run(tmp_path, "--drift", TRIAL="124")
-    assert code == 0 and printed[1] == "newest packages: no result in five minutes"
+    assert code == 0 and printed[1] == "newest packages: no result in four minutes"
