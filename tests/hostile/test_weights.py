@@ -418,6 +418,8 @@ def test_a_manifest_of_another_form_is_refused(kind: str, run: Path) -> None:
 def test_json_that_is_no_honest_table_is_refused_in_every_file(kind: str, run: Path) -> None:
     content, expected = TEXTS[kind]
     for name in (f"checkpoints/step-{STEP:08d}/manifest.json", "facts.json", "run.json"):
+        if name == "run.json" and ", expected finite" in expected:  # it may tell of a ratio that is not finite
+            continue
         before = (run / name).read_bytes()
         (run / name).write_bytes(content)
         said = refusal(lambda: advgen.load_generator(run, step=STEP))
