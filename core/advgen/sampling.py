@@ -29,7 +29,7 @@ from advgen.runs.plugin import find_plugin_at
 from advgen.setup import modality_class, read_corpus
 from advgen.tensor_files import TensorFile
 from advgen.wanted import Drawn, Wanted, draw_wanted
-from advgen.weights import load_network, reason, require_room, value_fault
+from advgen.weights import UnfitError, load_network, reason, require_room, value_fault
 from advgen.world import pick_device
 from advgen.written import Draft, writing, written_anew
 
@@ -130,7 +130,7 @@ def load_run(path: Path | str, device: str = "auto", plugin: str | None = None, 
     def choose(files: Mapping[str, TensorFile]) -> dict[str, None]:
         name = "average" if "average" in files else "generator"
         if name not in files:
-            raise CheckpointError(f"the checkpoint of {folder.path} holds no generator")
+            raise UnfitError(f"the checkpoint of {folder.path} holds no generator")
         with suits(folder.path, record):
             require_room(modality.generator, files[name].sizes, f"{files[name].path}: the generator")
         return {name: None}
@@ -207,9 +207,9 @@ def suits(path: Path, record: PluginRecord) -> Iterator[None]:
         absent = error.__cause__ is not None and not isinstance(error.__cause__, ValueError)  # such as a package
         if absent or not isinstance(error, ConfigError | DataError):
             raise
-        raise CheckpointError(f"{path}: {error}") from error
+        raise UnfitError(f"{path}: {error}") from error
     except Exception as error:  # a plugin that meets unlikely facts may raise any
-        raise CheckpointError(
+        raise UnfitError(
             f"{path}: plugin {record.name} cannot use its facts and configuration ({reason(error)}); the folder is damaged, or "
             "was made by another version of the plugin"
         ) from error

@@ -418,6 +418,8 @@ def test_a_manifest_of_another_form_is_refused(kind: str, run: Path) -> None:
 def test_json_that_is_no_honest_table_is_refused_in_every_file(kind: str, run: Path) -> None:
     content, expected = TEXTS[kind]
     for name in (f"checkpoints/step-{STEP:08d}/manifest.json", "facts.json", "run.json"):
+        if name == "run.json" and ", expected finite" in expected:  # it may tell of a ratio that is not finite
+            continue
         before = (run / name).read_bytes()
         (run / name).write_bytes(content)
         said = refusal(lambda: advgen.load_generator(run, step=STEP))
@@ -895,9 +897,9 @@ print(json.dumps({"said": said, "grown": resource.getrusage(resource.RUSAGE_SELF
 def test_memory_stays_bounded_whatever_files_claim(run: Path, tmp_path: Path) -> None:
     shutil.rmtree(run / "checkpoints" / "step-00000000")
     giant = tmp_path / "giant"
-    giant.write_bytes(header({"x": entry(shape=[3 * 2**26], offsets=[0, 3 * 2**28])}))
+    giant.write_bytes(header({"x": entry(shape=[2**27], offsets=[0, 2**29])}))
     with giant.open("r+b") as handle:
-        handle.truncate(giant.stat().st_size + 3 * 2**28)  # sparse
+        handle.truncate(giant.stat().st_size + 2**29)  # sparse
     with giant.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
     manifest = json.loads((saved(run) / "manifest.json").read_text())
@@ -909,7 +911,7 @@ def test_memory_stays_bounded_whatever_files_claim(run: Path, tmp_path: Path) ->
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
     assert found["said"] == ["5"] * 7 and good["bytes"] < 2**20, found
-    assert found["grown"] < 400 * 1024, found
+    assert found["grown"] < 300 * 1024, found
 
 
 def test_this_file_has_many_inputs() -> None:

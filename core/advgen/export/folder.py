@@ -134,7 +134,7 @@ def data_name(run: LoadedRun) -> str:
     path = run.config.data.path
     if path is None:
         imported = origin(run).get("imported")
-        return f"not known; imported from {imported['format']}" if imported else EMBEDDED
+        return f"not known; imported from {imported.get('format', 'elsewhere')}" if imported else EMBEDDED
     kinds = (PurePosixPath, PureWindowsPath)  # the run may come from another system
     return next((kind(path).name for kind in kinds if kind(path).is_absolute()), path)
 

@@ -14,7 +14,7 @@ import torch
 
 from advgen import interrupts
 from advgen.contracts import Batch, Discriminator, Modality
-from advgen.errors import CheckpointError, DataError
+from advgen.errors import DataError
 from advgen.files import file_name, replace_file, user_path
 from advgen.latent.search import Found, Measure, Search, search
 from advgen.latent.space import Space, plain, require_movable, save_places
@@ -22,7 +22,7 @@ from advgen.runs import RunFolder, checkpoint
 from advgen.sampling import LoadedRun, load_run, refuse_imported, suits
 from advgen.tensor_files import TensorFile
 from advgen.transfer import float_type
-from advgen.weights import load_network, require_room
+from advgen.weights import UnfitError, load_network, require_room
 from advgen.written import written_anew
 
 SAY_EVERY = 50
@@ -126,7 +126,7 @@ def _discriminator(loaded: LoadedRun) -> Discriminator:
 
     def choose(files: Mapping[str, TensorFile]) -> dict[str, None]:
         if DISCRIMINATOR not in files:
-            raise CheckpointError(f"the checkpoint of {folder.path} holds no discriminator, whose features tell what is near")
+            raise UnfitError(f"the checkpoint of {folder.path} holds no discriminator, whose features tell what is near")
         file = files[DISCRIMINATOR]
         with suits(folder.path, loaded.record):
             require_room(loaded.modality.discriminator, file.sizes, f"{file.path}: the {DISCRIMINATOR}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from advgen.errors import GenError
 from advgen.files import drafted, replace_file
+from advgen.reading import read_json
 
 Report = Mapping[str, Any]
 
@@ -27,7 +28,7 @@ def keep_report(report: Report, path: Path, chosen: Callable[[Report], Any]) -> 
     """
     own, earlier = _beside(path, chosen(report)), None
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # none there, or none that can be read
-        earlier = _beside(path, chosen(json.loads(path.read_text(encoding="utf-8"))))
+        earlier = _beside(path, chosen(read_json(path, not_finite=True)))
     _write(report, path, earlier if earlier != own else None)
     own.unlink(missing_ok=True)
 

@@ -33,6 +33,8 @@ PATIENCE_SECONDS = 0.2
 EXPORT_CONFIG, EXPORT_LIBRARY, EXPORT_SCHEMA = "config.json", "advgen", 1
 RUNS = "runs"
 BEST = "best.json"
+STRICT = ("facts.json", EXPORT_CONFIG)
+"""Files whose numbers networks and samples are made by."""
 MOST_CONFIG_BYTES = 4 * 2**20
 Kinds = tuple[type, ...]
 NOTHING = type(None)
@@ -220,7 +222,7 @@ class RunFolder:
             CheckpointError: naming the file, where it is missing or damaged.
         """
         try:
-            content = read_json(self.path / name, not_finite=name == BEST)  # a metric may be NaN
+            content = read_json(self.path / name, not_finite=name not in STRICT)  # a metric may be NaN
             if fault := _fault(content, KINDS.get(name, {})):
                 raise ValueError(fault)
         except (OSError, ValueError) as error:
@@ -280,7 +282,7 @@ def _step_of(row: str) -> float:
     """A row's step; infinite where the row is not whole."""
     try:
         return float(json.loads(row)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return math.inf
 
 

@@ -95,7 +95,7 @@ def _load_array(path: Path) -> tuple[Tensor, dict[str, object] | None]:
     try:
         values = torch.from_numpy(_read_array(path))
         return values, json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else None
-    except (OSError, ValueError, TypeError, EOFError, OverflowError, RecursionError, SyntaxError) as error:
+    except (OSError, ValueError, TypeError, EOFError, MemoryError, OverflowError, RecursionError, SyntaxError) as error:
         told = " ".join(str(error).split())[:200]
         raise DataError(f"{path}: not readable as an array ({told}); expected floats (M, F)") from error
 
@@ -124,7 +124,7 @@ def _load_tensor(path: Path) -> tuple[Tensor, dict[str, object] | None]:
             if names != ["mel"] and len(names) != 1:
                 raise DataError(f"{path}: holds {', '.join(names) or 'nothing'}; expected one tensor, mel")
             return file.get_tensor(names[0]), json.loads(facts) if facts else None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable as safetensors ({error}); expected one tensor, mel") from error
 
 
