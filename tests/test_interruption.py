@@ -109,13 +109,13 @@ def test_ctrl_c_that_an_import_swallowed_still_ends_with_130(
     """torch imports numpy in C and clears what is raised there, a KeyboardInterrupt too."""
     load = advgen.api.build
 
-    def swallow(*arguments: object) -> object:
+    def swallow(*arguments: Any, **more: Any) -> object:
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
             time.sleep(1)
         if after == "an odd error":
             raise AttributeError("module 'numpy' has no attribute 'multiply'")
-        return load(*arguments)
+        return load(*arguments, **more)
 
     monkeypatch.setattr("advgen.api.build", swallow)
     before = digests(run / "checkpoints")

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from advgen.importing import Imported
     from advgen.limits import free_bytes, most_unpacked, size_text
     from advgen.losses import Loss
-    from advgen.optional_imports import ImportAttempt, needed_import, try_import
+    from advgen.optional_imports import ImportAttempt, hide_unless_it_loads, needed_import, try_import
     from advgen.penalties import Penalty
     from advgen.reading import read_json
     from advgen.spec import API_VERSION, DataSet, PluginConfig, PluginSpec, RemoteFile
@@ -79,7 +79,7 @@ _HOME = {
     "advgen.limits": ("free_bytes", "most_unpacked", "size_text"),
     "advgen.losses": ("Loss",),
     "advgen.data.manifest": ("ManifestRow", "is_manifest", "read_manifest", "split_of"),
-    "advgen.optional_imports": ("ImportAttempt", "needed_import", "try_import"),
+    "advgen.optional_imports": ("ImportAttempt", "hide_unless_it_loads", "needed_import", "try_import"),
     "advgen.penalties": ("Penalty",),
     "advgen.reading": ("read_json",),
     "advgen.data.report": ("DataReport", "Repeats", "Show", "Spread", "Tally", "most_common"),
@@ -136,6 +136,7 @@ __all__ = [
     "file_sha256",
     "free_bytes",
     "gumbel",
+    "hide_unless_it_loads",
     "hookimpl",
     "is_manifest",
     "is_table_set",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,15 @@ def try_import(name: str) -> ImportAttempt:
     except (Exception, SystemExit) as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name == name.partition(".")[0]
         return ImportAttempt(name, None, _one_line(error), missing)
+
+
+def hide_unless_it_loads(name: str) -> None:
+    """Make a package that is installed but does not load look absent in this process.
+
+    Some libraries import a package whenever it is installed, and fail if that import fails.
+    """
+    if not try_import(name):
+        sys.modules[name] = None  # type: ignore[assignment]  # for which finders answer that there is none
 
 
 def needed_import(name: str, user: str, remedy: str, error: type[GenError] = PluginError) -> ModuleType:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from advgen import ConfigError, DataError, needed_import
+from advgen import ConfigError, DataError, hide_unless_it_loads, needed_import
 
 KINDS = ("gpt2", "llama")
 Attention = Literal["sdpa", "eager"]
@@ -45,6 +45,7 @@ def library() -> Any:
     """
     user = "options.generator or options.critic = transformer"
     remedy = "pip install 'advgen[transformers]', or take another network"
+    hide_unless_it_loads("torchaudio")  # which transformers imports wherever it is installed
     return needed_import("transformers", user, remedy, ConfigError)
 
 

@@ -370,7 +370,7 @@ def test_a_list_in_an_archive_reaches_its_own_files_only(
     (tmp_path / "a.tar").write_bytes(tar_of(member(f"list.{suffix}", f"{row}\n".encode())))
     told: list[str] = []
     assert not list(read_manifest(unpacked(tmp_path / "a.tar"), lambda name, reason: told.append(reason)))
-    assert len(told) == 1 and "outside of the archive that the list came in" in told[0], told
+    assert len(told) == 1 and "outside of the archive that holds the list" in told[0], told
     direct = tmp_path / f"list.{suffix}"
     direct.write_text(row.replace(named.replace("\\", "\\\\"), str(secret)) if suffix == "jsonl" else f"path\n{secret}\n")
     assert [row.path for row in read_manifest(direct, lambda name, reason: None)] == [secret]
