@@ -17,11 +17,11 @@ class AudioFacts(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    sample_rate_hz: int = Field(ge=1, le=HIGHEST_RATE_HZ)
-    length: int = Field(ge=1, le=LONGEST_CLIP)
+    sample_rate_hz: int | None = Field(None, ge=1, le=HIGHEST_RATE_HZ)
+    length: int | None = Field(None, ge=1, le=LONGEST_CLIP)
     classes: list[str] = []
     corpus: str = ""
-    end_level: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    end_level: Annotated[FiniteFloat, Field(ge=0)] | None = None
     mel: dict[str, Any] | None = None
     examples: list[str] | None = Field(None, min_length=1, max_length=MOST_EXAMPLES)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +47,9 @@ def library() -> Any:
     user = "options.generator or options.critic = transformer"
     remedy = "pip install 'advgen[transformers]', or take another network"
     hide_unless_it_loads("torchaudio")  # which transformers imports wherever it is installed
+    looked = getattr(sys.modules.get("transformers.utils.import_utils"), "is_torchaudio_available", None)
+    if hasattr(looked, "cache_clear"):  # transformers was imported before and remembers what is installed
+        looked.cache_clear()
     return needed_import("transformers", user, remedy, ConfigError)
 
 

@@ -296,7 +296,7 @@ def test_rates_without_a_common_measure_are_refused_and_usual_ones_are_not(tmp_p
     for rate_hz, to_hz in ((8000, 16_000), (44_100, 48_000), (11_025, 16_000), (22_254, 22_050)):
         assert len(resampled(clip, rate_hz, to_hz, 10_000)) > 0
     for rate_hz, to_hz in ((999_983, 16_000), (44_101, 44_100), (191_999, 8000)):
-        with pytest.raises(ValueError, match="has no common measure with"):
+        with pytest.raises(ValueError, match="needs too large a filter"):
             resampled(clip, rate_hz, to_hz, 10_000)
 
 

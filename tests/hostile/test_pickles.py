@@ -282,7 +282,7 @@ CONFIGS: dict[str, tuple[Any, str]] = {
     "an endless frequency": ({"fmax": 1e300}, "fmax"),
     "a hop of billions": ({"hop_size": 10**9}, "hop_size"),
     "NaN": (b'{"hop_size": NaN}', "NaN"),
-    "a key twice": (b'{"hop_size": 1, "hop_size": 2}', "stands twice"),
+    "a key twice": (b'{"hop_size": 1, "hop_size": 2}', "appears twice"),
     "deep": (b"[" * 100_000, "nested"),
     "a list": (b"[1]", "list"),
     "megabytes of spaces": (b" " * (2 * MIB), "bytes, expected at most"),

@@ -249,7 +249,7 @@ def test_a_row_reaches_images_of_its_own_folder_only(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table(content, features), folder / "train.parquet")
     found = find_rows(folder / "train.parquet", ImageConfig())
     assert [row.place for row in found.rows] == [folder.resolve() / "pictures" / "a.png"] * 2
-    assert len(found.bad) == 3 and all("which is no file of this set" in reason for reason in found.bad)
+    assert len(found.bad) == 3 and all("which is not a file of this set" in reason for reason in found.bad)
 
 
 def test_files_are_of_the_split_that_their_shard_folder_or_word_says(tmp_path: Path) -> None:
