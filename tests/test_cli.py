@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -208,7 +209,9 @@ def test_an_unexpected_error_is_one_line_and_exit_code_1(gen: Any, monkeypatch: 
 
     monkeypatch.setattr(advgen.runs, "list_runs", fail)
     answer = gen("runs", "list")
-    assert (answer.code, answer.err) == (1, "error: unexpected ValueError: two lines; ADVGEN_DEBUG=1 shows the trace\n")
+    where = r"advgen \(advgen/cli/runs\.py:\d+, in \w+\)"
+    told = rf"error: unexpected ValueError in {where}: two lines; ADVGEN_DEBUG=1 shows the trace\n"
+    assert answer.code == 1 and re.fullmatch(told, answer.err)
 
 
 def test_sample_and_evaluate_hand_their_flags_on(gen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
