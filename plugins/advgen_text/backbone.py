@@ -47,9 +47,10 @@ def library() -> Any:
     user = "options.generator or options.critic = transformer"
     remedy = "pip install 'advgen[transformers]', or take another network"
     hide_unless_it_loads("torchaudio")  # which transformers imports wherever it is installed
-    looked = getattr(sys.modules.get("transformers.utils.import_utils"), "is_torchaudio_available", None)
-    if hasattr(looked, "cache_clear"):  # transformers was imported before and remembers what is installed
-        looked.cache_clear()
+    checks = sys.modules.get("transformers.utils.import_utils")
+    forget = getattr(getattr(checks, "is_torchaudio_available", None), "cache_clear", None)
+    if forget is not None:  # transformers was imported before, and remembers what is installed
+        forget()
     return needed_import("transformers", user, remedy, ConfigError)
 
 
