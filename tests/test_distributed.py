@@ -126,6 +126,7 @@ def assert_same_styles(one: Path, two: Path) -> None:
     assert first[0].abs().max() > 0 and torch.allclose(first[0], alone[0], rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_two_ranks_end_with_the_weights_of_one_process(root: Path, tmp_path: Path) -> None:
     """All cases in one launch, because starting ranks costs more than training them."""
     lines = ["import advgen", ""]

@@ -118,8 +118,13 @@ def weights(setup: Setup) -> dict[str, Tensor]:
             "image", "stylegan2-small", ["penalties.r1.interval=2", "penalties.path_length.interval=2"], marks=pytest.mark.slow
         ),
         ("text", "default", []),
-        ("text", "cot", []),
-        ("text", "default", ["estimator={name='ppo', entropy_floor=2.0, entropy_weight=0.01, real_share=0.3}"]),
+        pytest.param("text", "cot", [], marks=pytest.mark.slow),
+        pytest.param(
+            "text",
+            "default",
+            ["estimator={name='ppo', entropy_floor=2.0, entropy_weight=0.01, real_share=0.3}"],
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "text", "default", ["schedules={'estimator.temperature'={kind='linear',start=1.5,end=0.5}}"], marks=pytest.mark.slow
         ),

@@ -61,6 +61,7 @@ def test_a_sweep_of_other_values_leaves_the_earlier_ones_beside_it(texts: list[P
         assert kept()[0] == ["5"] and kept()[1:] == [["5", "9"]] * 2
 
 
+@pytest.mark.slow
 def test_at_its_own_value_a_point_is_what_evaluation_says(image: Path) -> None:
     point = sweep_runs([image], "truncation=1", 40, device="cpu")["points"][0]
     from advgen.evaluation import evaluate_run

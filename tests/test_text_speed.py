@@ -23,7 +23,7 @@ def bench(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("kind", ["lstm", "transformer"])
+@pytest.mark.parametrize("kind", ["lstm", pytest.param("transformer", marks=pytest.mark.slow)])
 def test_the_plain_loop_samples_from_the_same_distribution(bench: Any, kind: str) -> None:
     torch.manual_seed(0)
     writer = bench.make_generator(bench.CONFIGS[kind], {"length": 3, "classes": []}, 9).eval()

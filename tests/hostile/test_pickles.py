@@ -99,7 +99,10 @@ PICKLES: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: deflated(packed(b"\x80\x02]q\x00" + b"(K\x01K\x01e" * 12_000_000 + b".")),
         "members unfold to",
     ),
-    "a sparse tensor": (lambda: saved({"x": torch.eye(3).to_sparse()}), "x is no plain tensor"),
+    "a sparse tensor": (
+        lambda: saved({"x": torch.eye(3).to_sparse()}),
+        "x is no plain tensor|is not a checkpoint that torch can read",
+    ),
     "a tensor without values": (lambda: saved({"x": torch.empty(BIG, device="meta")}), "x is no plain tensor"),
     "code": (lambda: pickle.dumps(Code(), protocol=2), "torch can read|holds code"),
     "code in an archive": (lambda: packed(pickle.dumps(Code(), protocol=2)), "holds code"),
