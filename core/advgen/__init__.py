@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from advgen.spec import API_VERSION, DataSet, PluginConfig, PluginSpec, RemoteFile
     from advgen.transfer import to_device
     from advgen.unpickling import read_pickled
-    from advgen.weights import load_weights
+    from advgen.weights import load_cached_weights, load_weights
 
 __version__ = "0.1.0"
 
@@ -86,7 +86,7 @@ _HOME = {
     "advgen.spec": ("API_VERSION", "DataSet", "PluginConfig", "PluginSpec", "RemoteFile"),
     "advgen.transfer": ("to_device",),
     "advgen.unpickling": ("read_pickled",),
-    "advgen.weights": ("load_weights",),
+    "advgen.weights": ("load_cached_weights", "load_weights"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
@@ -144,6 +144,7 @@ __all__ = [
     "keep_file",
     "kind_of",
     "listed",
+    "load_cached_weights",
     "load_generator",
     "load_weights",
     "most_common",

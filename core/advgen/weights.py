@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,22 @@ def load_weights(network: nn.Module, path: Path, who: str) -> None:
     except (OSError, ValueError) as error:
         raise UnfitError(f"{path} cannot be read ({reason(error)})") from error
     load_network(network, tensors, who)
+
+
+def load_cached_weights(network: nn.Module, path: Path, who: str) -> bool:
+    """Load weights that an earlier run has kept in the cache.
+
+    Returns:
+        True if they were loaded. False if there are none, or, with a warning, if they do not fit: the caller trains again.
+    """
+    if not path.is_file():
+        return False
+    try:
+        load_weights(network, path, who)
+    except GenError as error:
+        logging.getLogger("advgen").warning("%s is trained again: %s", who, error)
+        return False
+    return True
 
 
 def take_matching(network: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:

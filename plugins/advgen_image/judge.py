@@ -6,7 +6,6 @@ Trained on the train split alone, from its own fixed seed, and cached; it never 
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,10 +14,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advgen import Batch, Corpus, GenError, content_hash, keep_file, load_weights
+from advgen import Batch, Corpus, content_hash, keep_file, load_cached_weights
 from advgen_image.networks import ImageShape
 
-LOGGER = logging.getLogger("advgen")
 NUM_FEATURES = 64
 STEPS = 600
 BATCH_SIZE = 64
@@ -115,22 +113,10 @@ def train_judge(corpus: Corpus, shape: ImageShape, prepare: Callable[[Batch], Ba
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         network = JudgeNetwork(shape)
-        if not _kept(network, file):
+        if not load_cached_weights(network, file, "the judge"):
             _fit(network, corpus, prepare)
             keep_file(file, save(network.state_dict()), "weights of the judge")
     return ImageJudge(network)
-
-
-def _kept(network: JudgeNetwork, file: Path) -> bool:
-    """Load the weights from the cache, if they are there and whole."""
-    if not file.is_file():
-        return False
-    try:
-        load_weights(network, file, "the judge")
-    except GenError as error:
-        LOGGER.warning("the judge is trained again: %s", error)
-        return False
-    return True
 
 
 def _rows(corpus: Corpus) -> bytes:

@@ -7,7 +7,6 @@ Legend: N clips, M mel bands, F frames.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,9 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from advgen import Batch, Corpus, GenError, content_hash, keep_file, load_weights
+from advgen import Batch, Corpus, content_hash, keep_file, load_cached_weights
 from advgen_audio.spectra.log_mel import FLOOR, NUM_MELS, log_mel
 
-LOGGER = logging.getLogger("advgen")
 VERSION = 1
 FEATURES = 64
 MAX_CLIPS = 8000
@@ -87,22 +85,10 @@ def make_judge(corpus: Corpus, facts: Mapping[str, Any], cache: Path) -> AudioJu
             return AudioJudge(network, rate_hz, False)
         names = (corpus.fingerprint, VERSION, facts["length"], rate_hz, *facts["classes"], len(corpus.splits["train"]))
         path = cache / f"audio-judge-{content_hash(str(name).encode() for name in names)[:24]}.safetensors"
-        if not _kept(network, path):
+        if not load_cached_weights(network, path, "the judge"):
             _train(network, corpus, rate_hz)
             keep_file(path, save(network.state_dict()), "weights of the judge")
     return AudioJudge(network, rate_hz, True)
-
-
-def _kept(network: MelClassifier, path: Path) -> bool:
-    """Load the weights from the cache, if they are there and whole."""
-    if not path.is_file():
-        return False
-    try:
-        load_weights(network, path, "the judge")
-    except GenError as error:
-        LOGGER.warning("the judge is trained again: %s", error)
-        return False
-    return True
 
 
 def _train(network: MelClassifier, corpus: Corpus, rate_hz: int) -> None:
